@@ -1,1 +1,19 @@
-//! Placeholder.
+//! The ops of the decode program, one folder each: contract (`mod.rs`), scalar reference in f64 (`reference.rs`),
+//! CPU kernel (`cpu.rs`), cases (`cases.rs`). Names follow `amoeba_plan::Op`.
+//!
+//! Invariant: all maths of the engine is here, none in backends. A kernel is written once over `simd::Simd` and
+//! gives the same bits on every instruction set.
+
+pub mod activate;
+pub mod add;
+pub mod attention;
+pub mod embed;
+pub mod linear;
+pub mod memory;
+pub mod norm;
+pub mod quant;
+pub mod rope;
+pub mod router;
+pub mod simd;
+#[doc(hidden)]
+pub mod testing;

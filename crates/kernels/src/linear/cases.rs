@@ -1,0 +1,117 @@
+//! Cases of `linear`: every format, odd shapes, slices, one to many rows; bits equal on every instruction set.
+
+use amoeba_checkpoint::Matrix;
+
+use super::{Input, Layout, Packed, error_bound, group_sums, matmul, reference};
+use crate::quant::{dequantise_row, element};
+use crate::simd::Isa;
+use crate::testing::{OwnedMatrix, Rng, formats};
+
+/// All outputs of `x` rows against `matrix`, through the packed kernel.
+fn run(isa: Isa, matrix: &Matrix<'_>, slices: usize, x: &[f32], rows: usize) -> Vec<f32> {
+    let layout = Layout::sliced(matrix.rows, matrix.cols, matrix.format, slices);
+    let packed = Packed::new(layout, &[*matrix]);
+    let groups = matrix.cols / layout.unit_cols();
+    let mut sums = vec![0.0; rows * groups];
+    if matrix.format.has_biases() {
+        for (x, sums) in x.chunks_exact(matrix.cols).zip(sums.chunks_exact_mut(groups)) {
+            group_sums(isa, x, layout.unit_cols(), sums);
+        }
+    }
+    let input = Input { x, stride: matrix.cols, index: None, rows, sums: &sums, sums_stride: groups };
+    let mut y = vec![0.0; rows * matrix.rows];
+    matmul(isa, packed.expert(0), 0..layout.blocks(), 0..layout.slices(), &input, &mut |row, col, values| {
+        for (i, &value) in values.iter().enumerate().take(matrix.rows.saturating_sub(col)) {
+            y[row * matrix.rows + col + i] = value;
+        }
+    });
+    y
+}
+
+/// What [`error_bound`] scales with.
+fn magnitude(row: &Matrix<'_>, x: &[f32]) -> f64 {
+    let largest = |col: usize| if row.format.has_biases() { 32.0 } else { element(row, col).abs() };
+    x.iter().enumerate().map(|(col, &x)| f64::from(x.abs()) * largest(col).max(1e-3)).sum()
+}
+
+#[test]
+fn packed_products_follow_the_reference_for_every_format() {
+    let mut rng = Rng(1);
+    let mut worst = 0.0f64;
+    for format in formats() {
+        for (rows, cols) in [(1, 128), (16, 256), (37, 384), (50, 640)] {
+            let owned = OwnedMatrix::random(format, rows, cols, &mut rng);
+            let matrix = owned.view();
+            let x = rng.vector(cols);
+            let mut truth = vec![0.0; rows];
+            reference::linear(&matrix, None, &x, &mut truth);
+            for slices in [1, 3] {
+                let y = run(Isa::best(), &matrix, slices, &x, 1);
+                for (row, (y, truth)) in y.iter().zip(&truth).enumerate() {
+                    let allowed = error_bound(cols, magnitude(&matrix.rows(row, 1), &x));
+                    let used = f64::from((y - truth).abs()) / allowed;
+                    assert!(used <= 1.0, "{format} {rows}×{cols} row {row}: {y} vs {truth}, {used:.2} of allowed");
+                    worst = worst.max(used);
+                }
+            }
+        }
+    }
+    println!("linear: used {:.1} % of allowed", worst * 100.0);
+}
+
+#[test]
+fn bits_do_not_depend_on_instruction_set_or_row_count() {
+    let mut rng = Rng(2);
+    for format in formats() {
+        let (rows, cols) = (37, 384);
+        let owned = OwnedMatrix::random(format, rows, cols, &mut rng);
+        let matrix = owned.view();
+        let x = rng.vector(70 * cols);
+        let all = run(Isa::Scalar, &matrix, 2, &x, 70);
+        for isa in Isa::available() {
+            for n in [1, 2, 3, 4, 5, 8, 9, 67, 70] {
+                let y = run(isa, &matrix, 2, &x[..n * cols], n);
+                let same = y.iter().zip(&all).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(same, "{format} on {isa}, {n} rows");
+            }
+        }
+    }
+}
+
+#[test]
+fn dense_columns_need_not_fill_a_unit() {
+    let mut rng = Rng(3);
+    for format in formats().into_iter().filter(|format| !format.is_quantised()) {
+        for cols in [1, 7, 65, 100] {
+            let owned = OwnedMatrix::random(format, 19, cols, &mut rng);
+            let x = rng.vector(10 * cols);
+            let y = run(Isa::best(), &owned.view(), 1, &x, 10);
+            let mut truth = vec![0.0; 19];
+            for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact(19)) {
+                reference::linear(&owned.view(), None, x, &mut truth);
+                for (y, truth) in y.iter().zip(&truth) {
+                    assert!((y - truth).abs() <= 1e-5 * cols as f32, "{format} {cols}: {y} vs {truth}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_one_hot_input_reads_one_dequantised_column() {
+    let mut rng = Rng(4);
+    for format in formats() {
+        let owned = OwnedMatrix::random(format, 16, 256, &mut rng);
+        let mut row = vec![0.0; 256];
+        for col in [0, 1, 31, 63, 64, 127, 200, 255] {
+            let mut x = vec![0.0; 256];
+            x[col] = 1.0;
+            let y = run(Isa::best(), &owned.view(), 1, &x, 1);
+            for (r, y) in y.iter().enumerate() {
+                dequantise_row(&owned.view(), r, &mut row);
+                let allowed = 2.0 * f32::EPSILON * 32.0;
+                assert!((y - row[col]).abs() <= allowed, "{format} [{r}, {col}]: {y} vs {}", row[col]);
+            }
+        }
+    }
+}

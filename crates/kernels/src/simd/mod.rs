@@ -1,0 +1,224 @@
+//! Sixteen f32 lanes on any machine. A kernel is written once over [`Simd`]; [`Isa`] picks the instance at run time.
+//!
+//! Every operation is exactly rounded and lane-wise, so all instruction sets give the same bits.
+//! A value of an implementing type is a token: it exists only after detection, which is what makes the
+//! intrinsics behind its methods sound.
+
+mod math;
+mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+use std::fmt;
+
+pub use math::{exp, sigmoid, sum, tanh};
+pub use scalar::Scalar;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+pub use neon::Neon;
+
+/// Lanes of a vector.
+pub const LANES: usize = 16;
+
+/// Sixteen lanes of f32 (`F`) and of u32 (`U`).
+pub trait Simd: Copy {
+    /// Sixteen f32.
+    type F: Copy;
+    /// Sixteen u32.
+    type U: Copy;
+
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::F;
+    /// Lane i from element i.
+    fn load(self, x: &[f32; LANES]) -> Self::F;
+    /// Element i from lane i.
+    fn store(self, v: Self::F, out: &mut [f32; LANES]);
+    /// `a + b`.
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a - b`.
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b`.
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`.
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Lane-wise minimum; the second operand where either is NaN.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Lane-wise maximum; the second operand where either is NaN.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Nearest integer, ties to even.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `2^n` for integral `n` in -126..=127.
+    fn exp2_integer(self, n: Self::F) -> Self::F;
+
+    /// Sixteen little-endian words.
+    fn words(self, x: &[u8; 64]) -> Self::U;
+    /// `(u >> shift) & mask` as f32; mask below 2^24.
+    fn field(self, u: Self::U, shift: u32, mask: u32) -> Self::F;
+    /// `((u >> shift) & mask) | (((v >> v_shift) & v_mask) << up)` as f32.
+    fn field2(self, u: (Self::U, u32, u32), v: (Self::U, u32, u32), up: u32) -> Self::F;
+    /// The 4-bit field at `shift` as E2M1 (sign, 0 .5 1 1.5 2 3 4 6).
+    fn e2m1(self, u: Self::U, shift: u32) -> Self::F;
+    /// The byte at `shift` as E4M3 divided by 2^8 (the caller folds the factor into the scale).
+    fn e4m3(self, u: Self::U, shift: u32) -> Self::F;
+    /// Sixteen bytes, zero-extended.
+    fn bytes(self, x: &[u8; LANES]) -> Self::U;
+    /// `2^(u - 127)` for u in 0..=254 (E8M0).
+    fn e8m0(self, u: Self::U) -> Self::F;
+    /// Sixteen bf16 to f32.
+    fn bf16(self, x: &[u8; 32]) -> Self::F;
+    /// Sixteen f16 to f32.
+    fn f16(self, x: &[u8; 32]) -> Self::F;
+}
+
+/// Instruction sets this build knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// Plain Rust.
+    Scalar,
+    /// AVX2 with FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// Arm NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+impl Isa {
+    /// All sets this machine runs, widest first.
+    pub fn available() -> Vec<Isa> {
+        #[allow(unused_mut, reason = "no other set is known on some targets")]
+        let mut all = vec![Isa::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        {
+            all.extend(Avx2::detect().map(|_| Isa::Avx2));
+            all.extend(Avx512::detect().map(|_| Isa::Avx512));
+        }
+        #[cfg(target_arch = "aarch64")]
+        all.extend(Neon::detect().map(|_| Isa::Neon));
+        all.reverse();
+        all
+    }
+
+    /// The widest set of this machine.
+    pub fn best() -> Isa {
+        Isa::available()[0]
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Isa::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => "neon",
+        })
+    }
+}
+
+/// Defines `pub fn $name(isa: Isa, args…)` that runs the generic `$kernel(simd, args…)` compiled for `isa`.
+/// An `isa` the machine lacks falls back to scalar, which gives the same bits.
+macro_rules! dispatch {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $kernel:path) => {
+        $(#[$doc])*
+        $vis fn $name(isa: $crate::simd::Isa, $($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            fn avx2(simd: $crate::simd::Avx2, $($arg: $ty),*) $(-> $ret)? {
+                $kernel(simd, $($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+            fn avx512(simd: $crate::simd::Avx512, $($arg: $ty),*) $(-> $ret)? {
+                $kernel(simd, $($arg),*)
+            }
+            match isa {
+                #[cfg(target_arch = "x86_64")]
+                $crate::simd::Isa::Avx512 => {
+                    if let Some(simd) = $crate::simd::Avx512::detect() {
+                        // SAFETY: the token proves that the machine has the features.
+                        return unsafe { avx512(simd, $($arg),*) };
+                    }
+                }
+                #[cfg(target_arch = "x86_64")]
+                $crate::simd::Isa::Avx2 => {
+                    if let Some(simd) = $crate::simd::Avx2::detect() {
+                        // SAFETY: the token proves that the machine has the features.
+                        return unsafe { avx2(simd, $($arg),*) };
+                    }
+                }
+                #[cfg(target_arch = "aarch64")]
+                $crate::simd::Isa::Neon => {
+                    if let Some(simd) = $crate::simd::Neon::detect() {
+                        return $kernel(simd, $($arg),*);
+                    }
+                }
+                $crate::simd::Isa::Scalar => {}
+            }
+            $kernel($crate::simd::Scalar, $($arg),*)
+        }
+    };
+}
+pub(crate) use dispatch;
+
+/// The `[f32; 16]` at `x[at..]`.
+#[inline(always)]
+pub(crate) fn lanes(x: &[f32], at: usize) -> &[f32; LANES] {
+    x[at..].first_chunk().expect("sixteen lanes")
+}
+
+/// The mutable `[f32; 16]` at `x[at..]`.
+#[inline(always)]
+pub(crate) fn lanes_mut(x: &mut [f32], at: usize) -> &mut [f32; LANES] {
+    x[at..].first_chunk_mut().expect("sixteen lanes")
+}
+
+/// Up to sixteen values, the rest zero.
+#[inline(always)]
+pub(crate) fn padded(x: &[f32]) -> [f32; LANES] {
+    let mut out = [0.0; LANES];
+    out[..x.len()].copy_from_slice(x);
+    out
+}
+
+/// `x ← f(x, start)` sixteen at a time; the last, short vector is padded with zeros.
+#[inline(always)]
+pub(crate) fn update<S: Simd>(simd: S, x: &mut [f32], mut f: impl FnMut(S::F, usize) -> S::F) {
+    let whole = x.len() / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        let lane = lanes_mut(x, at);
+        simd.store(f(simd.load(lane), at), lane);
+    }
+    if whole < x.len() {
+        let mut tail = padded(&x[whole..]);
+        simd.store(f(simd.load(&tail), whole), &mut tail);
+        let len = x.len() - whole;
+        x[whole..].copy_from_slice(&tail[..len]);
+    }
+}
+
+/// Sixteen values from `at`, zero past the end.
+#[inline(always)]
+pub(crate) fn load_at<S: Simd>(simd: S, x: &[f32], at: usize) -> S::F {
+    match x[at..].first_chunk() {
+        Some(whole) => simd.load(whole),
+        None => simd.load(&padded(&x[at..])),
+    }
+}

@@ -1,0 +1,90 @@
+//! [`Simd`] in plain Rust: the meaning of every lane operation, and the fallback.
+
+use half::{bf16, f16};
+
+use super::{LANES, Simd};
+
+/// Plain Rust lanes; always available.
+#[derive(Clone, Copy, Debug)]
+pub struct Scalar;
+
+const E2M1: [f32; 16] =
+    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+
+fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+impl Simd for Scalar {
+    type F = [f32; LANES];
+    type U = [u32; LANES];
+
+    fn splat(self, x: f32) -> Self::F {
+        [x; LANES]
+    }
+    fn load(self, x: &[f32; LANES]) -> Self::F {
+        *x
+    }
+    fn store(self, v: Self::F, out: &mut [f32; LANES]) {
+        *out = v;
+    }
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a + b)
+    }
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a - b)
+    }
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a * b)
+    }
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a / b)
+    }
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    fn round(self, a: Self::F) -> Self::F {
+        a.map(f32::round_ties_even)
+    }
+    fn exp2_integer(self, n: Self::F) -> Self::F {
+        n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+
+    fn words(self, x: &[u8; 64]) -> Self::U {
+        std::array::from_fn(|i| u32::from_le_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]))
+    }
+    fn field(self, u: Self::U, shift: u32, mask: u32) -> Self::F {
+        u.map(|u| ((u >> shift) & mask) as f32)
+    }
+    fn field2(self, u: (Self::U, u32, u32), v: (Self::U, u32, u32), up: u32) -> Self::F {
+        std::array::from_fn(|i| (((u.0[i] >> u.1) & u.2) | (((v.0[i] >> v.1) & v.2) << up)) as f32)
+    }
+    fn e2m1(self, u: Self::U, shift: u32) -> Self::F {
+        u.map(|u| E2M1[(u >> shift) as usize & 15])
+    }
+    fn e4m3(self, u: Self::U, shift: u32) -> Self::F {
+        u.map(|u| {
+            let byte = (u >> shift) as u16 & 0xff;
+            f16::from_bits((byte & 0x80) << 8 | (byte & 0x7f) << 7).to_f32()
+        })
+    }
+    fn bytes(self, x: &[u8; LANES]) -> Self::U {
+        x.map(u32::from)
+    }
+    fn e8m0(self, u: Self::U) -> Self::F {
+        // 2^-127 is subnormal: the maximum supplies its bits where the exponent field is zero.
+        u.map(|u| f32::from_bits((u << 23).max(0x0040_0000)))
+    }
+    fn bf16(self, x: &[u8; 32]) -> Self::F {
+        std::array::from_fn(|i| bf16::from_le_bytes([x[2 * i], x[2 * i + 1]]).to_f32())
+    }
+    fn f16(self, x: &[u8; 32]) -> Self::F {
+        std::array::from_fn(|i| f16::from_le_bytes([x[2 * i], x[2 * i + 1]]).to_f32())
+    }
+}

@@ -1,0 +1,98 @@
+//! Random inputs for cases and benches: a small counter-based generator and matrices of any format.
+
+use amoeba_checkpoint::{Float, Format, Matrix};
+use half::{bf16, f16};
+
+/// SplitMix64 (Steele et al. 2014): tiny, seedable, the same everywhere.
+#[derive(Clone, Debug)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    /// Next 64 bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in -1..1.
+    pub fn uniform(&mut self) -> f32 {
+        ((self.next_u64() >> 40) as f32 / (1 << 23) as f32) - 1.0
+    }
+
+    /// Uniform below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next_u64() % n as u64) as usize
+    }
+
+    /// `n` values in -1..1.
+    pub fn vector(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.uniform()).collect()
+    }
+}
+
+/// A stored matrix that owns its bytes.
+#[derive(Clone, Debug)]
+pub struct OwnedMatrix {
+    rows: usize,
+    cols: usize,
+    format: Format,
+    weight: Vec<u8>,
+    scales: Vec<u8>,
+    biases: Vec<u8>,
+}
+
+impl OwnedMatrix {
+    /// Random codes, scales of either sign, values of order one.
+    pub fn random(format: Format, rows: usize, cols: usize, rng: &mut Rng) -> OwnedMatrix {
+        let groups = if format.is_quantised() { rows * cols / format.group() } else { 0 };
+        let mut weight: Vec<u8> = (0..rows * format.row_bytes(cols)).map(|_| rng.next_u64() as u8).collect();
+        let floats = |float: Float, n: usize, scale: f32, rng: &mut Rng| -> Vec<u8> {
+            (0..n).flat_map(|_| float_bytes(float, rng.uniform() * scale)).collect()
+        };
+        let (mut scales, mut biases) = (Vec::new(), Vec::new());
+        match format {
+            Format::Dense(float) => weight = floats(float, rows * cols, 1.0, rng),
+            Format::Affine { bits, scale, .. } => {
+                scales = floats(scale, groups, 2.0 / (1 << bits) as f32, rng);
+                biases = floats(scale, groups, 1.0, rng);
+            }
+            Format::Mxfp4 | Format::Mxfp8 => scales = (0..groups).map(|_| 120 + rng.below(6) as u8).collect(),
+            Format::Nvfp4 => scales = (0..groups).map(|_| rng.below(0x40) as u8).collect(),
+        }
+        OwnedMatrix { rows, cols, format, weight, scales, biases }
+    }
+
+    /// The view kernels take.
+    pub fn view(&self) -> Matrix<'_> {
+        Matrix {
+            rows: self.rows,
+            cols: self.cols,
+            format: self.format,
+            weight: &self.weight,
+            scales: &self.scales,
+            biases: &self.biases,
+        }
+    }
+}
+
+fn float_bytes(float: Float, x: f32) -> Vec<u8> {
+    match float {
+        Float::F32 => x.to_le_bytes().to_vec(),
+        Float::F16 => f16::from_f32(x).to_le_bytes().to_vec(),
+        Float::BF16 => bf16::from_f32(x).to_le_bytes().to_vec(),
+    }
+}
+
+/// Every format the checkpoint reader accepts (affine with each scale type once).
+pub fn formats() -> Vec<Format> {
+    let mut all: Vec<Format> = [Float::F32, Float::F16, Float::BF16].map(Format::Dense).to_vec();
+    for bits in [2, 3, 4, 5, 6, 8] {
+        for (group, scale) in [(32, Float::F32), (64, Float::BF16), (128, Float::F16)] {
+            all.push(Format::Affine { bits, group, scale });
+        }
+    }
+    all.extend([Format::Mxfp4, Format::Mxfp8, Format::Nvfp4]);
+    all
+}

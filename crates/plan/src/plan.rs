@@ -1,0 +1,201 @@
+//! `Plan`: everything a backend needs to run a model, still without weights or device.
+
+use std::fmt;
+
+use amoeba_checkpoint::{Checkpoint, Config, Format, Matrix};
+
+use crate::lower::Lowering;
+use crate::program::{Buffer, BufferId, Cache, Op, Rope, Step, Weight, WeightShape};
+use crate::{Error, ModelSpec, WeightId, read_spec};
+
+/// A model ready to be loaded by a backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// What is computed.
+    pub spec: ModelSpec,
+    /// Tensors, each once.
+    pub weights: Vec<Weight>,
+    /// Buffers, one row per token of a step.
+    pub buffers: Vec<Buffer>,
+    /// State per sequence.
+    pub caches: Vec<Cache>,
+    /// Rotary tables.
+    pub ropes: Vec<Rope>,
+    /// The decode program.
+    pub program: Vec<Step>,
+    /// First step that runs only for rows whose logits are asked for.
+    pub head: usize,
+}
+
+impl Plan {
+    /// Plans the model a `config.json` describes.
+    ///
+    /// # Errors
+    /// As [`read_spec`].
+    pub fn new(config: &Config) -> Result<Plan, Error> {
+        Ok(Plan::from_spec(read_spec(config)?))
+    }
+
+    /// Plans a model from its spec.
+    pub fn from_spec(spec: ModelSpec) -> Plan {
+        let mut lowering = Lowering::default();
+        let head = lowering.model(&spec);
+        let Lowering { weights, buffers, caches, ropes, program, .. } = lowering;
+        Plan { spec, weights, buffers, caches, ropes, program, head }
+    }
+
+    /// A weight by id.
+    pub fn weight(&self, id: WeightId) -> &Weight {
+        &self.weights[id.0]
+    }
+
+    /// Name and width of a buffer.
+    pub fn buffer(&self, id: BufferId) -> &Buffer {
+        &self.buffers[id.0]
+    }
+
+    /// The buffer of that name.
+    pub fn buffer_named(&self, name: &str) -> Option<BufferId> {
+        self.buffers.iter().position(|buffer| buffer.name == name).map(BufferId)
+    }
+
+    /// Checks that the checkpoint holds every weight in the expected shape, and reports how each is stored.
+    ///
+    /// # Errors
+    /// The first tensor that is missing or misshapen.
+    pub fn resolve(&self, checkpoint: &Checkpoint) -> Result<Vec<Stored>, Error> {
+        self.weights.iter().map(|weight| Ok(Stored::new(weight, checkpoint)?)).collect()
+    }
+
+    /// f32 elements one position of one sequence takes in all caches.
+    pub fn cache_elements_per_position(&self) -> usize {
+        self.caches.iter().map(|cache| cache.kind.elements_per_position()).sum()
+    }
+
+    /// Parameters in total.
+    pub fn parameters(&self) -> usize {
+        self.weights.iter().map(|weight| weight.shape.elements()).sum()
+    }
+
+    /// Share of a weight that one decoded token reads: experts per token over experts, one row of an
+    /// embedding table that is not also the head, everything else whole.
+    pub fn share_read_per_token(&self, id: WeightId) -> f64 {
+        let uses = self.program.iter().filter_map(|step| match &step.op {
+            Op::Experts(experts) => {
+                let stacks = [experts.gate.map(|gate| gate.stack), Some(experts.up.stack), Some(experts.down.stack)];
+                stacks.contains(&Some(id)).then(|| experts.top_k as f64 / experts.experts as f64)
+            }
+            Op::Embed { table, .. } => (*table == id).then(|| 1.0 / self.spec.vocab as f64),
+            Op::Linear { weight, bias, .. } => (*weight == id || *bias == Some(id)).then_some(1.0),
+            Op::Norm(norm) => (norm.weight == Some(id) || norm.bias == Some(id)).then_some(1.0),
+            _ => None,
+        });
+        uses.fold(0.0, f64::max)
+    }
+}
+
+/// How the checkpoint stores a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Format; vectors count as f32.
+    pub format: Format,
+    /// Bytes in the file.
+    pub bytes: usize,
+}
+
+impl Stored {
+    fn new(weight: &Weight, checkpoint: &Checkpoint) -> Result<Stored, amoeba_checkpoint::Error> {
+        let of = |matrices: &[Matrix<'_>]| Stored {
+            format: matrices[0].format,
+            bytes: matrices.iter().map(Matrix::bytes).sum(),
+        };
+        match weight.shape {
+            WeightShape::Vector(len) => {
+                checkpoint.vector(&weight.path, len)?;
+                let bytes = checkpoint.tensor(&weight.path)?.bytes.len();
+                Ok(Stored { format: Format::Dense(amoeba_checkpoint::Float::F32), bytes })
+            }
+            WeightShape::Matrix(rows, cols) => Ok(of(&[checkpoint.matrix(&weight.path, rows, cols)?])),
+            WeightShape::Stack(experts, rows, cols) => {
+                Ok(of(&checkpoint.stack(&weight.path, weight.each.as_deref(), experts, rows, cols)?))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut layer = None;
+        for (i, step) in self.program.iter().enumerate() {
+            if step.layer != layer || i == 0 || i == self.head {
+                layer = step.layer;
+                match layer {
+                    Some(layer) => writeln!(f, "layer {layer}")?,
+                    None => writeln!(f, "{}", if i == 0 { "embed" } else { "head" })?,
+                }
+            }
+            writeln!(f, "{i:5}  {}", Line { plan: self, op: &step.op })?;
+        }
+        Ok(())
+    }
+}
+
+/// One printed line of a program.
+struct Line<'a> {
+    plan: &'a Plan,
+    op: &'a Op,
+}
+
+impl Line<'_> {
+    fn name(&self, id: BufferId) -> &'static str {
+        self.plan.buffer(id).name
+    }
+
+    fn weight(&self, id: WeightId) -> String {
+        let weight = self.plan.weight(id);
+        format!("{} {}", weight.path, weight.shape)
+    }
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:13}", self.op.name())?;
+        match self.op {
+            Op::Embed { table, scale, out } => {
+                write!(f, "{} <- {} × {scale}", self.name(*out), self.weight(*table))
+            }
+            Op::Norm(norm) => {
+                let weight = norm.weight.map_or_else(|| "no weight".to_owned(), |id| self.weight(id));
+                let (x, out) = (self.name(norm.x), self.name(norm.out));
+                write!(f, "{out} <- {x}  {:?} {} × {} eps {:e}, {weight}", norm.kind, norm.chunks, norm.dim, norm.eps)
+            }
+            Op::Linear { weight, bias, x, out } => {
+                let bias = if bias.is_some() { " + bias" } else { "" };
+                write!(f, "{} <- {}  {}{bias}", self.name(*out), self.name(*x), self.weight(*weight))
+            }
+            Op::Rope { rope, heads, head_dim, x } => {
+                write!(f, "{}  rope {} on {heads} × {head_dim}", self.name(*x), rope.0)
+            }
+            Op::KvAppend { cache, k, v } => write!(f, "cache {} <- {}, {}", cache.0, self.name(*k), self.name(*v)),
+            Op::Attention(a) => {
+                write!(f, "{} <- {}, cache {}  ", self.name(a.out), self.name(a.q), a.cache.0)?;
+                write!(f, "{} heads / {} kv × {}, scale {}", a.heads, a.kv_heads, a.head_dim, a.scale)?;
+                a.window.map_or(Ok(()), |window| write!(f, ", window {window}"))
+            }
+            Op::Activate { activation, up, out, width, .. } => {
+                write!(f, "{} <- gate, {}  {activation:?} × {width}", self.name(*out), self.name(*up))
+            }
+            Op::Router { logits, out, rule, .. } => {
+                write!(f, "{} <- {}  {:?} top {}", self.name(*out), self.name(*logits), rule.score, rule.top_k)?;
+                if rule.normalise.is_some() { write!(f, ", normalised") } else { Ok(()) }
+            }
+            Op::Experts(e) => {
+                write!(f, "{} <- {}, {}  ", self.name(e.out), self.name(e.x), self.name(e.route))?;
+                write!(f, "{} of {} × {}, {:?}, {}", e.top_k, e.experts, e.d_ff, e.activation, self.weight(e.up.stack))
+            }
+            Op::SigmoidGate { gate, x, .. } => write!(f, "{} *= sigmoid({})", self.name(*x), self.name(*gate)),
+            Op::Add { x, y, scale, .. } => write!(f, "{} += {scale} × {}", self.name(*x), self.name(*y)),
+            Op::ScaleLogits { x, scale, softcap, .. } => write!(f, "{} × {scale}, cap {softcap:?}", self.name(*x)),
+        }
+    }
+}

@@ -8,6 +8,7 @@ pub mod activate;
 pub mod add;
 pub mod attention;
 pub mod embed;
+pub mod experts;
 pub mod linear;
 pub mod memory;
 pub mod norm;

@@ -29,23 +29,23 @@ fn top_k(values: &[f64], k: usize, picked: &mut [usize]) {
     picked[..k].sort_unstable();
 }
 
+/// Most groups of a group-limited router.
+pub const GROUPS_MAX: usize = 64;
+
 /// Sets the scores of all but the best groups to zero, as the reference implementations do.
 fn limit_groups(scores: &mut [f64], groups: Groups) {
     let size = scores.len() / groups.count;
-    let mut best: Vec<f64> = scores
-        .chunks_exact(size)
-        .map(|group| {
-            let mut top = [0; 2];
-            let n = if groups.best_two { 2.min(size) } else { 1 };
-            top_k(group, n, &mut top);
-            top[..n].iter().map(|&i| group[i]).sum()
-        })
-        .collect();
-    let mut kept = vec![0; groups.keep];
-    top_k(&best, groups.keep, &mut kept);
-    best.clear();
+    let mut best = [0.0; GROUPS_MAX];
+    for (best, group) in best.iter_mut().zip(scores.chunks_exact(size)) {
+        let mut top = [0; 2];
+        let n = if groups.best_two { 2.min(size) } else { 1 };
+        top_k(group, n, &mut top);
+        *best = top[..n].iter().map(|&i| group[i]).sum();
+    }
+    let mut kept = [0; GROUPS_MAX];
+    top_k(&best[..groups.count], groups.keep, &mut kept);
     for (i, group) in scores.chunks_exact_mut(size).enumerate() {
-        if !kept.contains(&i) {
+        if !kept[..groups.keep].contains(&i) {
             group.fill(0.0);
         }
     }

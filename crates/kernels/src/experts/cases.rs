@@ -1,0 +1,237 @@
+//! Cases of `experts`: fused against the reference and, bit by bit, against the unfused path.
+
+use amoeba_checkpoint::{Float, Format, Matrix};
+use amoeba_plan::Activation;
+
+use super::cpu::{FUSED_ROWS_MAX, Rows, Scratch};
+use super::reference::{Experts, Stored};
+use super::{Bank, Partials, Projection, combine, fused_item};
+use crate::activate::activate;
+use crate::linear::{Input, Layout, Packed, group_sums, matmul};
+use crate::simd::Isa;
+use crate::testing::{OwnedMatrix, Rng, formats};
+
+/// A layer's experts in both forms, and a batch routed through them.
+struct Case {
+    gate: Vec<OwnedMatrix>,
+    up: Vec<OwnedMatrix>,
+    down: Vec<OwnedMatrix>,
+    biases: Option<[Vec<f32>; 3]>,
+    activation: Activation,
+    x: Vec<f32>,
+    routes: Vec<Vec<f32>>,
+    hidden: usize,
+}
+
+impl Case {
+    fn new(formats: [Format; 3], (experts, top_k): (usize, usize), (hidden, d_ff): (usize, usize), rows: usize, rng: &mut Rng) -> Case {
+        let mut stack = |format, out, cols| -> Vec<OwnedMatrix> {
+            (0..experts).map(|_| OwnedMatrix::random(format, out, cols, rng)).collect()
+        };
+        let (gate, up, down) =
+            (stack(formats[0], d_ff, hidden), stack(formats[1], d_ff, hidden), stack(formats[2], hidden, d_ff));
+        let routes = (0..rows).map(|row| {
+            let mut picks: Vec<usize> = (0..top_k).map(|k| (row * 3 + k) % experts).collect();
+            picks.sort_unstable();
+            picks.iter().map(|&e| e as f32).chain((0..top_k).map(|k| 1.0 / (k + 2) as f32)).collect()
+        });
+        let routes = routes.collect();
+        let x = rng.vector(rows * hidden).iter().map(|x| x / (hidden as f32).sqrt()).collect();
+        Case { gate, up, down, biases: None, activation: Activation::SwiGlu, x, routes, hidden }
+    }
+
+    fn reference(&self) -> Vec<f32> {
+        let views = [&self.gate, &self.up, &self.down].map(|s| s.iter().map(OwnedMatrix::view).collect::<Vec<_>>());
+        let bias = |i: usize| self.biases.as_ref().map(|biases| &biases[i][..]);
+        let stored = |i: usize| Stored { matrices: &views[i], bias: bias(i) };
+        let gate = self.activation.gated().then(|| stored(0));
+        let experts = Experts { gate, up: stored(1), down: stored(2), activation: self.activation };
+        let mut out = vec![0.0; self.x.len()];
+        for (i, route) in self.routes.iter().enumerate() {
+            let span = i * self.hidden..(i + 1) * self.hidden;
+            experts.sum(&self.x[span.clone()], route, &mut out[span]);
+        }
+        out
+    }
+
+    fn bank(&self) -> Bank {
+        let top_k = self.routes[0].len() / 2;
+        let bias = |i: usize| self.biases.as_ref().map(|biases| biases[i].clone());
+        let project = |stack: &[OwnedMatrix], slices: usize, i: usize| {
+            let views: Vec<Matrix<'_>> = stack.iter().map(OwnedMatrix::view).collect();
+            let layout = Layout::sliced(views[0].rows, views[0].cols, views[0].format, slices);
+            Projection { weights: Packed::new(layout, &views), bias: bias(i) }
+        };
+        Bank {
+            gate: self.activation.gated().then(|| project(&self.gate, 1, 0)),
+            up: project(&self.up, 1, 1),
+            down: project(&self.down, Bank::slices_for(top_k), 2),
+            activation: self.activation,
+        }
+    }
+
+    fn sums(&self, isa: Isa, layout: &Layout) -> Vec<f32> {
+        let groups = self.hidden / layout.unit_cols();
+        let mut sums = vec![0.0; groups * self.routes.len()];
+        for (x, sums) in self.x.chunks_exact(self.hidden).zip(sums.chunks_exact_mut(groups.max(1))) {
+            if layout.format.has_biases() {
+                group_sums(isa, x, layout.unit_cols(), sums);
+            }
+        }
+        sums
+    }
+
+    /// Every (row, choice) alone or rows of an expert together, through the fused item or three products.
+    fn fast(&self, isa: Isa, fused: bool) -> Vec<f32> {
+        let bank = self.bank();
+        let (n, top_k, slices) = (self.routes.len(), self.routes[0].len() / 2, bank.slices());
+        let parts = if fused { slices } else { 1 };
+        let mut partials = vec![0.0; n * top_k * parts * self.hidden];
+        let up_layout = bank.up.weights.layout();
+        let gate_layout = bank.gate.as_ref().map_or(up_layout, |gate| gate.weights.layout());
+        let (gate_sums, up_sums) = (self.sums(isa, gate_layout), self.sums(isa, up_layout));
+        for expert in 0..self.up.len() {
+            let members: Vec<(u32, usize)> = (0..n)
+                .flat_map(|row| (0..top_k).map(move |k| (row, k)))
+                .filter(|&(row, k)| self.routes[row][k] as usize == expert)
+                .map(|(row, k)| (row as u32, k))
+                .collect();
+            for members in members.chunks(FUSED_ROWS_MAX) {
+                let index: Vec<u32> = members.iter().map(|m| m.0).collect();
+                let input = |sums, layout: &Layout| Input {
+                    x: &self.x,
+                    stride: self.hidden,
+                    index: Some(&index),
+                    rows: index.len(),
+                    sums,
+                    sums_stride: self.hidden / layout.unit_cols(),
+                };
+                let rows = Rows { gate: input(&gate_sums, gate_layout), up: input(&up_sums, up_layout) };
+                let mut store = |slice: usize, i: usize, col: usize, values: &[f32; 16]| {
+                    let (row, k) = (members[i].0 as usize, members[i].1);
+                    let at = ((row * top_k + k) * parts + slice) * self.hidden;
+                    let width = 16.min(self.hidden - col);
+                    partials[at + col..][..width].copy_from_slice(&values[..width]);
+                };
+                if fused {
+                    let mut scratch = Scratch::new(bank.down.weights.layout().slice_cols);
+                    for slice in 0..slices {
+                        fused_item(isa, &bank, expert, slice, &rows, &mut scratch, &mut |i, col, values| {
+                            store(slice, i, col, values);
+                        });
+                    }
+                } else {
+                    unfused(isa, &bank, expert, &rows, &mut |i, col, values| store(0, i, col, values));
+                }
+            }
+        }
+        let mut out = vec![0.0; n * self.hidden];
+        for (row, out) in out.chunks_exact_mut(self.hidden).enumerate() {
+            let width = top_k * parts * self.hidden;
+            let bias = bank.down.bias.as_ref().map(|bias| (&bias[..], self.hidden));
+            let values = &partials[row * width..(row + 1) * width];
+            let partials = Partials { values, stride: self.hidden, slices: parts, bias };
+            combine(isa, &partials, &self.routes[row], 0, out);
+        }
+        out
+    }
+}
+
+/// Three whole products with the activation between.
+fn unfused(isa: Isa, bank: &Bank, expert: usize, rows: &Rows<'_>, sink: &mut dyn FnMut(usize, usize, &[f32; 16])) {
+    let (n, d_ff) = (rows.up.rows, bank.d_ff());
+    let stride = d_ff.next_multiple_of(16);
+    let product = |projection: &Projection, input: &Input<'_>| {
+        let mut out = vec![0.0; n * stride];
+        let weights = projection.weights.expert(expert);
+        matmul(isa, weights, 0..weights.layout.blocks(), 0..1, input, &mut |row, col, values| {
+            out[row * stride + col..][..16].copy_from_slice(values);
+        });
+        for row in out.chunks_exact_mut(stride) {
+            if let Some(bias) = projection.bias(expert, 0, d_ff) {
+                row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+            }
+        }
+        out
+    };
+    let gate = bank.gate.as_ref().map_or_else(|| vec![0.0; n * stride], |gate| product(gate, &rows.gate));
+    let mut inner = product(&bank.up, &rows.up);
+    activate(isa, bank.activation, &gate, &mut inner);
+    let down = bank.down.weights.expert(expert);
+    let groups = d_ff / down.layout.unit_cols();
+    let mut sums = vec![0.0; n * groups];
+    for row in 0..n {
+        if down.layout.format.has_biases() {
+            let x = &inner[row * stride..][..d_ff];
+            group_sums(isa, x, down.layout.unit_cols(), &mut sums[row * groups..][..groups]);
+        }
+    }
+    let input = Input { x: &inner, stride, index: None, rows: n, sums: &sums, sums_stride: groups };
+    matmul(isa, down, 0..down.layout.blocks(), 0..down.layout.slices(), &input, sink);
+}
+
+/// Normalised RMS error of `y` against `truth`.
+fn rms(y: &[f32], truth: &[f32]) -> f64 {
+    let error: f64 = y.iter().zip(truth).map(|(y, t)| f64::from(y - t).powi(2)).sum();
+    let size: f64 = truth.iter().map(|&t| f64::from(t).powi(2)).sum();
+    (error / size.max(1e-30)).sqrt()
+}
+
+/// Gate of the numerics contract for f32 activations.
+const RMS_ALLOWED: f64 = 5e-4;
+
+fn check(case: &Case, name: &str) -> f64 {
+    let truth = case.reference();
+    let first = case.fast(Isa::Scalar, true);
+    let error = rms(&first, &truth);
+    assert!(error <= RMS_ALLOWED, "{name}: rms {error:e}");
+    for isa in Isa::available() {
+        for fused in [true, false] {
+            let same = case.fast(isa, fused).iter().zip(&first).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{name}: fused {fused} on {isa} has other bits");
+        }
+    }
+    error / RMS_ALLOWED
+}
+
+#[test]
+fn every_format_mixed_per_projection() {
+    let (mut rng, mut worst) = (Rng(10), 0.0f64);
+    let all = formats();
+    for (i, &format) in all.iter().enumerate() {
+        let mixed = [format, all[(i + 5) % all.len()], all[(i + 11) % all.len()]];
+        let case = Case::new(mixed, (4, 2), (256, 384), 2, &mut rng);
+        worst = worst.max(check(&case, &format!("{} {} {}", mixed[0], mixed[1], mixed[2])));
+    }
+    println!("experts: used {:.2} % of allowed", worst * 100.0);
+}
+
+#[test]
+fn odd_shapes_and_every_row_count() {
+    let mut rng = Rng(11);
+    let q4 = Format::Affine { bits: 4, group: 64, scale: Float::BF16 };
+    let dense = Format::Dense(Float::BF16);
+    for (experts, top_k) in [(1, 1), (3, 1), (3, 3), (8, 2), (60, 4)] {
+        check(&Case::new([q4; 3], (experts, top_k), (320, 192), 3, &mut rng), "q4");
+        check(&Case::new([q4, q4, dense], (experts, top_k), (192, 100), 2, &mut rng), "odd inner width");
+    }
+    check(&Case::new([dense; 3], (3, 2), (50, 37), 9, &mut rng), "dense, nothing divides");
+    for rows in 1..=8 {
+        check(&Case::new([q4; 3], (4, 3), (128, 64), rows, &mut rng), "rows");
+    }
+}
+
+#[test]
+fn every_activation_with_and_without_biases() {
+    let mut rng = Rng(12);
+    let q4 = Format::Affine { bits: 4, group: 32, scale: Float::F16 };
+    let clamped = Activation::ClampedSwiGlu { limit: 7.0, alpha: 1.702 };
+    for activation in [Activation::SwiGlu, Activation::GeGlu, clamped, Activation::Relu2] {
+        for with_bias in [false, true] {
+            let mut case = Case::new([q4, q4, Format::Mxfp4], (4, 2), (64, 96), 2, &mut rng);
+            case.activation = activation;
+            case.biases = with_bias.then(|| [rng.vector(4 * 96), rng.vector(4 * 96), rng.vector(4 * 64)]);
+            check(&case, &format!("{activation:?} bias {with_bias}"));
+        }
+    }
+}

@@ -1,1 +1,114 @@
-//! Placeholder.
+//! Runs decode programs: the [`Executable`] trait, the reference interpreter and the CPU backend.
+//!
+//! Invariant: no maths here. A backend owns memory, workers and order of execution; what is computed is in
+//! `amoeba_kernels`. Start reading at [`Executable`].
+
+mod cpu;
+mod error;
+mod reference;
+
+use amoeba_plan::{BufferId, Path, Plan};
+
+pub use cpu::{Cpu, CpuOptions, PackProgress};
+pub use error::Error;
+pub use reference::Reference;
+
+/// One token of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Token id.
+    pub token: u32,
+    /// Sequence it belongs to.
+    pub slot: usize,
+    /// Position in the sequence. Rows of one slot are consecutive and continue what is cached.
+    pub position: usize,
+    /// Whether its logits are wanted.
+    pub logits: bool,
+}
+
+/// What an executable was built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sequences at a time.
+    pub slots: usize,
+    /// Positions per sequence.
+    pub context: usize,
+    /// Rows per step.
+    pub rows: usize,
+}
+
+/// A plan with weights loaded on a device.
+pub trait Executable: Send {
+    /// The plan being run.
+    fn plan(&self) -> &Plan;
+
+    /// Sizes fixed at load.
+    fn limits(&self) -> Limits;
+
+    /// Device, instruction set, workers: one line.
+    fn describe(&self) -> String;
+
+    /// The path a step of that many rows takes through the experts.
+    fn path(&self, rows: usize) -> Path;
+
+    /// Runs the program for some rows.
+    ///
+    /// # Errors
+    /// Rows that break [`Limits`], a token outside the vocabulary, or logits that are not finite.
+    fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error>;
+
+    /// Logits of the n-th row that asked for them in the last step, `[vocab]`.
+    fn logits(&self, n: usize) -> &[f32];
+
+    /// Bytes of weights, caches and buffers held.
+    fn memory(&self) -> usize;
+}
+
+/// Looks into a running step.
+pub trait Probe: Send {
+    /// Whether [`Probe::see`] is to be called after the op at this index of the program.
+    fn wants(&self, op: usize) -> bool;
+
+    /// Called once after the op; buffers hold what the ops up to here wrote (a backend that runs several ops in
+    /// one launch may have run the rest of that launch too).
+    fn see(&mut self, op: usize, buffers: &dyn Buffers) -> Flow;
+}
+
+/// Whether a step goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Run the next op.
+    Continue,
+    /// Leave the step; its logits are void.
+    Stop,
+}
+
+/// Read access to a step's buffers.
+pub trait Buffers {
+    /// One row of a buffer.
+    fn row(&self, buffer: BufferId, row: usize) -> &[f32];
+}
+
+/// Checks rows against limits and vocabulary, the same way for every backend.
+fn check_rows(rows: &[Row], limits: Limits, vocab: usize) -> Result<(), Error> {
+    if rows.is_empty() || rows.len() > limits.rows {
+        return Err(Error::TooManyRows { found: rows.len(), limit: limits.rows });
+    }
+    for row in rows {
+        if row.slot >= limits.slots || row.position >= limits.context {
+            return Err(Error::OutOfContext { position: row.position, slot: row.slot, limits });
+        }
+        if row.token as usize >= vocab {
+            return Err(Error::UnknownToken { token: row.token, vocab });
+        }
+    }
+    Ok(())
+}
+
+/// An error if a row of logits holds NaN or infinity.
+fn check_finite(logits: &[f32], row: usize) -> Result<(), Error> {
+    match logits.iter().position(|x| !x.is_finite()) {
+        Some(token) => Err(Error::NotFinite { row, token, value: logits[token] }),
+        None => Ok(()),
+    }
+}

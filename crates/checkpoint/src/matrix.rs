@@ -30,10 +30,16 @@ impl<'a> Matrix<'a> {
     pub fn rows(&self, start: usize, rows: usize) -> Matrix<'a> {
         assert!(start + rows <= self.rows, "rows {start}+{rows} of {}", self.rows);
         let part = |bytes: &'a [u8]| {
-            let per_row = if self.rows == 0 { 0 } else { bytes.len() / self.rows };
+            let per_row = bytes.len().checked_div(self.rows).unwrap_or(0);
             &bytes[start * per_row..(start + rows) * per_row]
         };
-        Matrix { rows, weight: part(self.weight), scales: part(self.scales), biases: part(self.biases), ..*self }
+        Matrix {
+            rows,
+            weight: part(self.weight),
+            scales: part(self.scales),
+            biases: part(self.biases),
+            ..*self
+        }
     }
 
     /// Bytes of codes, scales and biases.

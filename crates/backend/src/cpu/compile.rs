@@ -1,0 +1,170 @@
+//! From the decode program to phases: stretches of work between two barriers.
+
+use amoeba_checkpoint::Format;
+use amoeba_plan::{BufferId, Op, Plan, RopeId};
+
+use super::weights::Weights;
+
+/// Work between two barriers.
+#[derive(Debug, PartialEq)]
+pub enum Phase {
+    /// Each row on one worker.
+    Rows(Vec<RowWork>),
+    /// Products that do not depend on each other, cut into blocks of outputs. Indices into the program.
+    Linears(Vec<usize>),
+    /// Attention, cut by row and key/value head.
+    Attention(usize),
+    /// Routed experts (a few phases of its own).
+    Experts(usize),
+}
+
+/// Work on one row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RowWork {
+    /// An op of the program.
+    Op(usize),
+    /// cos and sin of the row's position.
+    RopeTable(RopeId),
+    /// Sums of a buffer over groups of columns, into the table of that index.
+    GroupSums(usize),
+}
+
+/// Sums of x over the groups of the matrices that multiply it: once per row, not per output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SumsKey {
+    /// The buffer summed.
+    pub x: BufferId,
+    /// Columns of a group.
+    pub group: usize,
+    /// Columns summed.
+    pub cols: usize,
+}
+
+/// A compiled program.
+#[derive(Debug)]
+pub struct Phases {
+    /// In order.
+    pub phases: Vec<Phase>,
+    /// First phase of the head.
+    pub head: usize,
+    /// Buffers that the head reads but the layers wrote: compacted to the rows that want logits.
+    pub carried: Vec<BufferId>,
+    /// Tables of group sums.
+    pub sums: Vec<SumsKey>,
+}
+
+/// Compiles the program of `plan` for weights stored as in `weights`.
+pub fn compile(plan: &Plan, weights: &Weights) -> Phases {
+    let mut compiler = Compiler { plan, phases: Vec::new(), sums: Vec::new(), fresh: Vec::new() };
+    for rope in 0..plan.ropes.len() {
+        compiler.push_row(RowWork::RopeTable(RopeId(rope)));
+    }
+    let mut head = 0;
+    for (i, step) in plan.program.iter().enumerate() {
+        if i == plan.head {
+            head = compiler.phases.len();
+            compiler.fresh.clear();
+        }
+        compiler.op(i, &step.op, weights, i == plan.head);
+    }
+    let Compiler { phases, sums, .. } = compiler;
+    Phases { phases, head, carried: carried(plan), sums }
+}
+
+struct Compiler<'a> {
+    plan: &'a Plan,
+    phases: Vec<Phase>,
+    sums: Vec<SumsKey>,
+    /// Tables computed since their buffer was last written.
+    fresh: Vec<usize>,
+}
+
+impl Compiler<'_> {
+    fn op(&mut self, i: usize, op: &Op, weights: &Weights, first_of_head: bool) {
+        match op {
+            Op::Linear { weight, x, out, .. } => {
+                let layout = *weights.matrix(*weight).layout();
+                self.need_sums(*x, layout.format, layout.cols);
+                match self.phases.last_mut() {
+                    Some(Phase::Linears(linears)) if independent(self.plan, linears, *x, *out) => linears.push(i),
+                    _ => self.phases.push(Phase::Linears(vec![i])),
+                }
+            }
+            Op::Attention(_) => self.phases.push(Phase::Attention(i)),
+            Op::Experts(experts) => {
+                let bank = weights.bank(i);
+                for projection in bank.gate.iter().chain([&bank.up]) {
+                    let layout = *projection.weights.layout();
+                    self.need_sums(experts.x, layout.format, layout.cols);
+                }
+                self.phases.push(Phase::Experts(i));
+            }
+            _ if first_of_head => self.phases.push(Phase::Rows(vec![RowWork::Op(i)])),
+            _ => self.push_row(RowWork::Op(i)),
+        }
+        if let Some(written) = op.output() {
+            let sums = &self.sums;
+            self.fresh.retain(|&table| sums[table].x != written);
+        }
+    }
+
+    fn push_row(&mut self, work: RowWork) {
+        match self.phases.last_mut() {
+            Some(Phase::Rows(rows)) => rows.push(work),
+            _ => self.phases.push(Phase::Rows(vec![work])),
+        }
+    }
+
+    /// Makes sure the sums a format needs are computed before the next phase.
+    fn need_sums(&mut self, x: BufferId, format: Format, cols: usize) {
+        if !format.has_biases() {
+            return;
+        }
+        let key = SumsKey { x, group: format.group(), cols };
+        let table = self.sums.iter().position(|known| *known == key).unwrap_or_else(|| {
+            self.sums.push(key);
+            self.sums.len() - 1
+        });
+        if self.fresh.contains(&table) {
+            return;
+        }
+        self.fresh.push(table);
+        // Linears already waiting in the last phase do not write x (they would be dependent), so the sums may
+        // also go before them.
+        let before = match self.phases.last() {
+            Some(Phase::Linears(linears)) if !self.writes(linears, x) => self.phases.len() - 1,
+            _ => self.phases.len(),
+        };
+        match before.checked_sub(1).map(|i| &mut self.phases[i]) {
+            Some(Phase::Rows(rows)) => rows.push(RowWork::GroupSums(table)),
+            _ => self.phases.insert(before, Phase::Rows(vec![RowWork::GroupSums(table)])),
+        }
+    }
+
+    fn writes(&self, linears: &[usize], x: BufferId) -> bool {
+        linears.iter().any(|&i| self.plan.program[i].op.output() == Some(x))
+    }
+}
+
+/// Whether a product of `x` into `out` may run beside those of `linears`.
+fn independent(plan: &Plan, linears: &[usize], x: BufferId, out: BufferId) -> bool {
+    linears.iter().all(|&i| match &plan.program[i].op {
+        Op::Linear { x: other_x, out: other_out, .. } => *other_out != x && *other_out != out && *other_x != out,
+        _ => false,
+    })
+}
+
+/// Buffers read by the head before the head writes them.
+fn carried(plan: &Plan) -> Vec<BufferId> {
+    let (mut written, mut carried) = (Vec::new(), Vec::new());
+    for step in &plan.program[plan.head..] {
+        let read = match &step.op {
+            Op::Norm(norm) => Some(norm.x),
+            Op::Linear { x, .. } | Op::ScaleLogits { x, .. } => Some(*x),
+            _ => None,
+        };
+        carried.extend(read.filter(|x| !written.contains(x) && !carried.contains(x)));
+        written.extend(step.op.output());
+    }
+    carried
+}

@@ -1,0 +1,225 @@
+//! How the workers share out one op. The maths is in `amoeba_kernels`.
+
+use amoeba_kernels::attention::{self, CHUNK, Heads, Shape};
+use amoeba_kernels::linear::{Input, Packed, group_sums, matmul};
+use amoeba_kernels::{activate, add, embed, norm, rope, router};
+use amoeba_plan::{BufferId, NormOp, Op, Plan};
+
+use super::pool::Team;
+use super::shared::Shared;
+use super::{Model, RowWork, Step};
+
+/// Runs row work: rows are dealt to workers.
+pub fn rows(step: &Step<'_>, team: Team<'_>, work: &[RowWork], in_head: bool) {
+    let model = step.model;
+    while let Some(row) = team.next(step.count(in_head)) {
+        for work in work {
+            match *work {
+                RowWork::RopeTable(id) => {
+                    let position = step.rows[row].position as u32;
+                    rope::table(&model.plan.ropes[id.0], position, model.ropes[id.0].row_mut(row));
+                }
+                RowWork::GroupSums(table) => {
+                    let key = model.phases.sums[table];
+                    let x = &model.buffers.get(key.x).row(row)[..key.cols];
+                    group_sums(model.isa, x, key.group, model.sums[table].row_mut(row));
+                }
+                RowWork::Op(op) => row_op(step, team.worker, &model.plan.program[op].op, row),
+            }
+        }
+    }
+}
+
+fn row_op(step: &Step<'_>, worker: usize, op: &Op, row: usize) {
+    let model = step.model;
+    let buffer = |id: BufferId| model.buffers.get(id);
+    match op {
+        Op::Embed { table, scale, out } => {
+            let out = buffer(*out).part_mut(row, 0, model.plan.spec.hidden);
+            embed::embed_packed(model.weights.matrix(*table), step.rows[row].token, *scale, out);
+        }
+        Op::Norm(op) => row_norm(model, op, row),
+        Op::Rope { rope: id, heads, head_dim, x } => {
+            let table = model.ropes[id.0].row(row);
+            let x = buffer(*x).part_mut(row, 0, heads * head_dim);
+            for head in x.chunks_exact_mut(*head_dim) {
+                rope::rotate(head, table, model.plan.ropes[id.0].interleaved);
+            }
+        }
+        Op::KvAppend { cache, k, v } => {
+            let at = step.rows[row];
+            model.caches.append(*cache, at.slot, at.position, buffer(*k).row(row), buffer(*v).row(row));
+        }
+        Op::Activate { activation, gate, up, out, width } => {
+            let out = buffer(*out).part_mut(row, 0, *width);
+            out.copy_from_slice(&buffer(*up).row(row)[..*width]);
+            let gate = gate.map_or(&[][..], |gate| &buffer(gate).row(row)[..*width]);
+            activate::activate(model.isa, *activation, gate, out);
+        }
+        Op::Router { logits, out, experts, rule, correction } => {
+            let logits = &buffer(*logits).row(row)[..*experts];
+            let scratch = &mut model.scratch.get(worker).router;
+            let out = buffer(*out).part_mut(row, 0, 2 * rule.top_k);
+            router::route(rule, model.weights.vector(*correction), logits, scratch, out);
+        }
+        Op::SigmoidGate { gate, x, width } => {
+            let factor = add::sigmoid_of(buffer(*gate).row(row)[0]);
+            add::scale(model.isa, buffer(*x).part_mut(row, 0, *width), factor);
+        }
+        Op::Add { x, y, scale, width } => {
+            add::add(model.isa, buffer(*x).part_mut(row, 0, *width), &buffer(*y).row(row)[..*width], *scale);
+        }
+        Op::ScaleLogits { x, scale, softcap, width } => {
+            add::scale_logits(buffer(*x).part_mut(row, 0, *width), *scale, *softcap);
+        }
+        Op::Linear { .. } | Op::Attention(_) | Op::Experts(_) => unreachable!("{} is no row work", op.name()),
+    }
+}
+
+fn row_norm(model: &Model, op: &NormOp, row: usize) {
+    let width = op.chunks * op.dim;
+    let out = model.buffers.get(op.out).part_mut(row, 0, width);
+    if op.x != op.out {
+        out.copy_from_slice(&model.buffers.get(op.x).row(row)[..width]);
+    }
+    let parameters = norm::Norm {
+        kind: op.kind,
+        weight: model.weights.vector(op.weight),
+        bias: model.weights.vector(op.bias),
+        eps: op.eps,
+    };
+    for chunk in out.chunks_exact_mut(op.dim) {
+        norm::norm(model.isa, &parameters, chunk);
+    }
+}
+
+/// Bytes of weights a worker takes at a time.
+const ITEM_BYTES: usize = 64 << 10;
+
+/// Runs independent products: blocks of outputs are dealt to workers.
+pub fn linears(step: &Step<'_>, team: Team<'_>, linears: &[usize], in_head: bool) {
+    let items: usize = linears.iter().map(|&op| chunks(product(step, op).weights).1).sum();
+    while let Some(mut item) = team.next(items) {
+        for &op in linears {
+            let product = product(step, op);
+            let (size, count) = chunks(product.weights);
+            if item < count {
+                product.run(step, item * size..(item + 1) * size, step.count(in_head));
+                break;
+            }
+            item -= count;
+        }
+    }
+}
+
+/// Blocks per item and number of items of a product.
+fn chunks(weights: &Packed) -> (usize, usize) {
+    let blocks = weights.layout().blocks();
+    let size = (ITEM_BYTES * blocks / weights.bytes().max(1)).clamp(1, blocks.max(1));
+    (size, blocks.div_ceil(size))
+}
+
+/// A linear op with its operands looked up.
+struct Product<'a> {
+    weights: &'a Packed,
+    bias: Option<&'a [f32]>,
+    x: BufferId,
+    out: &'a Shared,
+}
+
+fn product<'a>(step: &Step<'a>, op: usize) -> Product<'a> {
+    let model = step.model;
+    let Op::Linear { weight, bias, x, out } = model.plan.program[op].op else {
+        unreachable!("op {op} is no product")
+    };
+    Product {
+        weights: model.weights.matrix(weight),
+        bias: model.weights.vector(bias),
+        x,
+        out: model.buffers.get(out),
+    }
+}
+
+impl Product<'_> {
+    fn run(&self, step: &Step<'_>, blocks: std::ops::Range<usize>, rows: usize) {
+        let layout = self.weights.layout();
+        let blocks = blocks.start..blocks.end.min(layout.blocks());
+        let input = input(step.model, self.x, layout, rows);
+        matmul(step.model.isa, self.weights.expert(0), blocks, 0..1, &input, &mut |row, col, values| {
+            let width = values.len().min(layout.rows - col);
+            let out = self.out.part_mut(row, col, width);
+            out.copy_from_slice(&values[..width]);
+            if let Some(bias) = self.bias {
+                out.iter_mut().zip(&bias[col..]).for_each(|(y, b)| *y += b);
+            }
+        });
+    }
+}
+
+/// The first `rows` rows of a buffer as input of a product with weights of that layout.
+pub fn input<'a>(model: &'a Model, x: BufferId, layout: &amoeba_kernels::linear::Layout, rows: usize) -> Input<'a> {
+    let buffer = model.buffers.get(x);
+    let table = model.phases.sums.iter().position(|key| {
+        layout.format.has_biases() && key.x == x && key.group == layout.format.group() && key.cols == layout.cols
+    });
+    let (sums, sums_stride) = table.map_or((&[][..], 0), |table| (model.sums[table].all(), model.sums[table].width));
+    Input { x: buffer.all(), stride: buffer.width, index: None, rows, sums, sums_stride }
+}
+
+/// Scratch of the router, wide enough for every layer.
+pub fn router_scratch(plan: &Plan) -> router::cpu::Scratch {
+    let widest = plan.program.iter().map(|step| match &step.op {
+        Op::Router { experts, .. } => *experts,
+        _ => 0,
+    });
+    router::cpu::Scratch::new(widest.max().unwrap_or(0))
+}
+
+/// One worker's memory for attention.
+pub struct AttentionScratch {
+    scores: Box<[f32; CHUNK]>,
+    partials: Vec<f32>,
+}
+
+impl AttentionScratch {
+    /// Room for the partial results of one key/value head over the whole context.
+    pub fn new(plan: &Plan, context: usize) -> AttentionScratch {
+        let widest = plan.program.iter().map(|step| match &step.op {
+            Op::Attention(op) => op.heads / op.kv_heads * (op.v_dim + 2),
+            _ => 0,
+        });
+        let chunks = context.div_ceil(CHUNK) + 1;
+        AttentionScratch { scores: Box::new([0.0; CHUNK]), partials: vec![0.0; widest.max().unwrap_or(0) * chunks] }
+    }
+}
+
+/// Runs attention: pairs of row and key/value head are dealt to workers.
+pub fn attention(step: &Step<'_>, team: Team<'_>, op: usize) {
+    let model = step.model;
+    let Op::Attention(op) = &model.plan.program[op].op else { unreachable!("op {op} is no attention") };
+    let shape = Shape { head_dim: op.head_dim, v_dim: op.v_dim, scale: op.scale, softcap: op.softcap };
+    let group = op.heads / op.kv_heads;
+    let stride = group * (op.v_dim + 2);
+    let sinks = model.weights.vector(op.sinks);
+    let AttentionScratch { scores, partials } = &mut model.scratch.get(team.worker).attention;
+    while let Some(item) = team.next(step.rows.len() * op.kv_heads) {
+        let (row, kv_head) = (item / op.kv_heads, item % op.kv_heads);
+        let at = step.rows[row];
+        let (keys, values) = model.caches.head(op.cache, at.slot, kv_head);
+        let q = &model.buffers.get(op.q).row(row)[kv_head * group * op.head_dim..][..group * op.head_dim];
+        let (first, last) = (attention::first_visible(at.position, op.window), at.position + 1);
+        let chunks = first / CHUNK..last.div_ceil(CHUNK);
+        for (i, chunk) in chunks.clone().enumerate() {
+            let (from, to) = (first.max(chunk * CHUNK), last.min((chunk + 1) * CHUNK));
+            let keys = &keys[from * op.head_dim..to * op.head_dim];
+            let values = &values[from * op.v_dim..to * op.v_dim];
+            let heads = Heads { q, count: group };
+            attention::chunk(model.isa, &shape, heads, keys, values, scores, &mut partials[i * stride..][..stride]);
+        }
+        let out = model.buffers.get(op.out).part_mut(row, kv_head * group * op.v_dim, group * op.v_dim);
+        for (head, out) in out.chunks_exact_mut(op.v_dim).enumerate() {
+            let sink = sinks.map(|sinks| sinks[kv_head * group + head]);
+            attention::merge(model.isa, &partials[head * (op.v_dim + 2)..], stride, chunks.len(), sink, out);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Buffers that workers write side by side.
+
+use std::cell::UnsafeCell;
+
+use amoeba_plan::BufferId;
+
+use crate::Buffers;
+
+/// `rows × width` f32 that several workers may write at once, each its own part.
+///
+/// The discipline that makes this sound: within a phase of a run no two workers touch the same elements unless all
+/// of them only read; phases are separated by barriers. `amoeba_backend` is the only user.
+pub struct Shared {
+    data: UnsafeCell<Vec<f32>>,
+    /// f32 per row.
+    pub width: usize,
+}
+
+// SAFETY: access follows the discipline above; barriers order the phases.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// Zeroed rows; the system maps large ones only when written.
+    pub fn zeroed(rows: usize, width: usize) -> Shared {
+        Shared { data: UnsafeCell::new(vec![0.0; rows * width]), width }
+    }
+
+    /// Everything, for reading.
+    pub fn all(&self) -> &[f32] {
+        // SAFETY: callers read only what no worker writes in this phase.
+        unsafe { &*self.data.get() }
+    }
+
+    /// One row, for reading.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.all()[row * self.width..][..self.width]
+    }
+
+    /// `len` elements of a row from `first`, for writing.
+    #[allow(clippy::mut_from_ref, reason = "the point of this type; see its discipline")]
+    pub fn part_mut(&self, row: usize, first: usize, len: usize) -> &mut [f32] {
+        let start = row * self.width + first;
+        // SAFETY: the vector is never resized; `get` through the pointer's length keeps the range inside, and by
+        // the discipline this worker alone touches these elements in this phase.
+        unsafe {
+            let data: *mut Vec<f32> = self.data.get();
+            let total = (*data).len();
+            assert!(start + len <= total, "part {start}+{len} of {total}");
+            std::slice::from_raw_parts_mut((*data).as_mut_ptr().add(start), len)
+        }
+    }
+
+    /// One row, for writing.
+    #[allow(clippy::mut_from_ref, reason = "the point of this type; see its discipline")]
+    pub fn row_mut(&self, row: usize) -> &mut [f32] {
+        self.part_mut(row, 0, self.width)
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.all().len() * 4
+    }
+}
+
+/// All buffers of a plan.
+pub struct Grid(pub Vec<Shared>);
+
+impl Grid {
+    /// The buffer.
+    pub fn get(&self, id: BufferId) -> &Shared {
+        &self.0[id.0]
+    }
+}
+
+impl Buffers for Grid {
+    fn row(&self, buffer: BufferId, row: usize) -> &[f32] {
+        self.get(buffer).row(row)
+    }
+}
+
+/// One value per worker, each used by its worker alone.
+pub struct PerWorker<T>(Vec<UnsafeCell<T>>);
+
+// SAFETY: element i is touched by worker i alone.
+unsafe impl<T: Send> Sync for PerWorker<T> {}
+
+impl<T> PerWorker<T> {
+    /// One value for each of `workers`.
+    pub fn new(workers: usize, mut make: impl FnMut() -> T) -> PerWorker<T> {
+        PerWorker((0..workers).map(|_| UnsafeCell::new(make())).collect())
+    }
+
+    /// The worker's own value.
+    #[allow(clippy::mut_from_ref, reason = "the point of this type; see its discipline")]
+    pub fn get(&self, worker: usize) -> &mut T {
+        // SAFETY: only worker `worker` asks for this element, and it holds one borrow at a time.
+        unsafe { &mut *self.0[worker].get() }
+    }
+}

@@ -1,0 +1,62 @@
+//! What can go wrong in a backend.
+
+use crate::Limits;
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Weights missing or misshapen.
+    #[error(transparent)]
+    Checkpoint(#[from] amoeba_checkpoint::Error),
+    /// The plan and the checkpoint disagree.
+    #[error(transparent)]
+    Plan(#[from] amoeba_plan::Error),
+    /// A step without rows, or with more than were reserved.
+    #[error("a step of {found} rows: this model was loaded for 1 to {limit}")]
+    TooManyRows {
+        /// Rows given.
+        found: usize,
+        /// Rows reserved.
+        limit: usize,
+    },
+    /// A position past the reserved context, or an unknown sequence.
+    #[error(
+        "position {position} of sequence {slot} is outside the context of {} positions × {} sequences; \
+         load with a larger context (-c)", limits.context, limits.slots
+    )]
+    OutOfContext {
+        /// Position asked for.
+        position: usize,
+        /// Sequence asked for.
+        slot: usize,
+        /// What was reserved.
+        limits: Limits,
+    },
+    /// A token id past the embedding table.
+    #[error("token {token} is outside the vocabulary of {vocab}; the tokenizer does not fit the model")]
+    UnknownToken {
+        /// The id.
+        token: u32,
+        /// Rows of the table.
+        vocab: usize,
+    },
+    /// NaN or infinity in the logits.
+    #[error(
+        "the model computed {value} as logit of token {token} (row {row} of the step): the weights are damaged or \
+         the activations overflowed; check the file with `amoeba inspect --check-tensors`"
+    )]
+    NotFinite {
+        /// Row of the step.
+        row: usize,
+        /// First token concerned.
+        token: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// A worker thread panicked: a bug; the executable cannot be used further.
+    #[error("a worker thread panicked; this is a bug in amoeba, please report it with the model's config.json")]
+    WorkerPanicked,
+    /// Threads could not be started.
+    #[error("cannot start worker threads: {0}; try fewer with -t")]
+    Threads(std::io::Error),
+}

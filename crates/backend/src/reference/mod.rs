@@ -1,0 +1,284 @@
+//! The reference interpreter: every op of the program, one row at a time, by its scalar f64 reference.
+//!
+//! Slow and obvious. It reads weights straight from the checkpoint, so it also checks the packed copies of the
+//! other backends. A [`Probe`] may stop it after any op and read any buffer.
+
+use std::sync::Arc;
+
+use amoeba_checkpoint::{Checkpoint, Matrix};
+use amoeba_kernels::{activate, add, attention, embed, experts, linear, norm, rope, router};
+use amoeba_plan::{
+    AttentionOp, BufferId, CacheKind, ExpertWeights, ExpertsOp, NormOp, Op, Path, PathChoice, Plan, WeightId,
+    WeightShape, select_path,
+};
+
+use crate::{Buffers, Error, Executable, Flow, Limits, Probe, Row, check_finite, check_rows};
+
+/// Interprets a plan in f64.
+pub struct Reference {
+    plan: Plan,
+    checkpoint: Arc<Checkpoint>,
+    limits: Limits,
+    /// Vectors (norm weights, biases) by weight id; empty for matrices.
+    vectors: Vec<Vec<f32>>,
+    /// Per slot and cache: keys `[position, heads · dim]`, then values.
+    caches: Vec<Vec<[Vec<f32>; 2]>>,
+    buffers: Grid,
+    /// Per buffer, the rows of the step; the head's buffers hold only rows that want logits.
+    logits: Vec<Vec<f32>>,
+}
+
+/// Buffers as `[buffer][row]` vectors.
+struct Grid(Vec<Vec<Vec<f32>>>);
+
+impl Buffers for Grid {
+    fn row(&self, buffer: BufferId, row: usize) -> &[f32] {
+        &self.0[buffer.0][row]
+    }
+}
+
+impl Reference {
+    /// Checks all weights and reserves caches.
+    ///
+    /// # Errors
+    /// A tensor missing or misshapen.
+    pub fn load(plan: Plan, checkpoint: Arc<Checkpoint>, limits: Limits) -> Result<Reference, Error> {
+        plan.resolve(&checkpoint)?;
+        let vectors = plan.weights.iter().map(|weight| match weight.shape {
+            WeightShape::Vector(len) => checkpoint.vector(&weight.path, len),
+            _ => Ok(Vec::new()),
+        });
+        let vectors = vectors.collect::<Result<_, _>>()?;
+        let caches = vec![vec![[Vec::new(), Vec::new()]; plan.caches.len()]; limits.slots];
+        let buffers = Grid(vec![Vec::new(); plan.buffers.len()]);
+        Ok(Reference { plan, checkpoint, limits, vectors, caches, buffers, logits: Vec::new() })
+    }
+
+    fn vector(&self, id: Option<WeightId>) -> Option<&[f32]> {
+        id.map(|id| &self.vectors[id.0][..])
+    }
+
+    fn matrix(&self, id: WeightId) -> Result<Matrix<'_>, Error> {
+        let weight = self.plan.weight(id);
+        match weight.shape {
+            WeightShape::Matrix(rows, cols) => Ok(self.checkpoint.matrix(&weight.path, rows, cols)?),
+            other => unreachable!("{} is used as a matrix but planned as {other}", weight.path),
+        }
+    }
+
+    fn stack(&self, id: WeightId) -> Result<Vec<Matrix<'_>>, Error> {
+        let weight = self.plan.weight(id);
+        match weight.shape {
+            WeightShape::Stack(experts, rows, cols) => {
+                Ok(self.checkpoint.stack(&weight.path, weight.each.as_deref(), experts, rows, cols)?)
+            }
+            other => unreachable!("{} is used as a stack but planned as {other}", weight.path),
+        }
+    }
+
+    fn run(&mut self, op: &Op, rows: &[Row]) -> Result<(), Error> {
+        match op {
+            Op::Embed { table, scale, out } => {
+                let table_view = self.matrix(*table)?;
+                let embedded: Vec<Vec<f32>> = rows
+                    .iter()
+                    .map(|row| {
+                        let mut x = vec![0.0; table_view.cols];
+                        embed::embed(&table_view, row.token, *scale, &mut x);
+                        x
+                    })
+                    .collect();
+                self.buffers.0[out.0] = embedded;
+            }
+            Op::Norm(op) => self.norm(op, rows.len()),
+            Op::Linear { weight, bias, x, out } => {
+                let matrix = self.matrix(*weight)?;
+                let bias = self.vector(*bias);
+                let products = self.buffers.0[x.0][..rows.len()].iter().map(|x| {
+                    let mut y = vec![0.0; matrix.rows];
+                    linear::reference::linear(&matrix, bias, &x[..matrix.cols], &mut y);
+                    y
+                });
+                let products = products.collect();
+                self.buffers.0[out.0] = products;
+            }
+            Op::Rope { rope, heads, head_dim, x } => {
+                let rope = &self.plan.ropes[rope.0];
+                let mut table = vec![0.0; rope.dims];
+                for (row, x) in rows.iter().zip(&mut self.buffers.0[x.0]) {
+                    rope::table(rope, row.position as u32, &mut table);
+                    for head in x.chunks_exact_mut(*head_dim).take(*heads) {
+                        rope::rotate(head, &table, rope.interleaved);
+                    }
+                }
+            }
+            Op::KvAppend { cache, k, v } => {
+                let CacheKind::Kv { kv_heads, k_dim, v_dim } = self.plan.caches[cache.0].kind;
+                for (i, row) in rows.iter().enumerate() {
+                    let entry = &mut self.caches[row.slot][cache.0];
+                    for (store, buffer, width) in [(0, k, kv_heads * k_dim), (1, v, kv_heads * v_dim)] {
+                        entry[store].resize(row.position * width, 0.0);
+                        entry[store].extend_from_slice(&self.buffers.0[buffer.0][i][..width]);
+                    }
+                }
+            }
+            Op::Attention(op) => self.attention(op, rows),
+            Op::Activate { activation, gate, up, out, width } => {
+                let activated = (0..rows.len()).map(|row| {
+                    let value = |buffer: BufferId, i: usize| self.buffers.0[buffer.0][row][i];
+                    let gate = |i| gate.map_or(0.0, |gate| value(gate, i));
+                    (0..*width).map(|i| activate::reference(*activation, gate(i), value(*up, i)) as f32).collect()
+                });
+                let activated = activated.collect();
+                self.buffers.0[out.0] = activated;
+            }
+            Op::Router { logits, out, rule, correction, experts } => {
+                let routes = self.buffers.0[logits.0][..rows.len()].iter().map(|logits| {
+                    let mut route = vec![0.0; 2 * rule.top_k];
+                    router::reference::route(rule, self.vector(*correction), &logits[..*experts], &mut route);
+                    route
+                });
+                let routes = routes.collect();
+                self.buffers.0[out.0] = routes;
+            }
+            Op::Experts(op) => self.experts(op, rows.len())?,
+            Op::SigmoidGate { gate, x, width } => {
+                for row in 0..rows.len() {
+                    let factor = add::sigmoid_of(self.buffers.0[gate.0][row][0]);
+                    self.buffers.0[x.0][row][..*width].iter_mut().for_each(|x| *x *= factor);
+                }
+            }
+            Op::Add { x, y, scale, width } => {
+                for row in 0..rows.len() {
+                    let addend = self.buffers.0[y.0][row][..*width].to_vec();
+                    let sums = self.buffers.0[x.0][row].iter_mut().zip(addend);
+                    sums.for_each(|(x, y)| *x = (f64::from(*x) + f64::from(*scale) * f64::from(y)) as f32);
+                }
+            }
+            Op::ScaleLogits { x, scale, softcap, width } => {
+                for x in &mut self.buffers.0[x.0][..rows.len()] {
+                    add::scale_logits(&mut x[..*width], *scale, *softcap);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn norm(&mut self, op: &NormOp, rows: usize) {
+        let parameters = norm::Norm {
+            kind: op.kind,
+            weight: self.vector(op.weight),
+            bias: self.vector(op.bias),
+            eps: op.eps,
+        };
+        let mut out: Vec<Vec<f32>> = self.buffers.0[op.x.0][..rows].to_vec();
+        for row in &mut out {
+            for chunk in row.chunks_exact_mut(op.dim).take(op.chunks) {
+                norm::reference::norm(&parameters, chunk);
+            }
+        }
+        self.buffers.0[op.out.0] = out;
+    }
+
+    fn attention(&mut self, op: &AttentionOp, rows: &[Row]) {
+        let AttentionOp { head_dim, v_dim, scale, softcap, .. } = *op;
+        let shape = attention::Shape { head_dim, v_dim, scale, softcap };
+        let sinks = self.vector(op.sinks);
+        let mut all = Vec::with_capacity(rows.len());
+        for (i, row) in rows.iter().enumerate() {
+            let [keys, values] = &self.caches[row.slot][op.cache.0];
+            let visible = attention::first_visible(row.position, op.window)..row.position + 1;
+            // Keys or values of one head at the visible positions, side by side.
+            let gather = |all: &[f32], head: usize, dim: usize| -> Vec<f32> {
+                let at = |p: usize| (p * op.kv_heads + head) * dim;
+                visible.clone().flat_map(|p| all[at(p)..at(p) + dim].to_vec()).collect()
+            };
+            let mut out = vec![0.0; op.heads * v_dim];
+            for (head, out) in out.chunks_exact_mut(v_dim).enumerate() {
+                let kv_head = head / (op.heads / op.kv_heads);
+                let (keys, values) = (gather(keys, kv_head, head_dim), gather(values, kv_head, v_dim));
+                let q = &self.buffers.0[op.q.0][i][head * head_dim..][..head_dim];
+                attention::reference::attend(&shape, q, &keys, &values, sinks.map(|sinks| sinks[head]), out);
+            }
+            all.push(out);
+        }
+        self.buffers.0[op.out.0] = all;
+    }
+
+    fn experts(&mut self, op: &ExpertsOp, rows: usize) -> Result<(), Error> {
+        let stack = |weights: ExpertWeights| self.stack(weights.stack);
+        let gate = op.gate.map(stack).transpose()?;
+        let (up, down) = (stack(op.up)?, stack(op.down)?);
+        fn stored<'a>(matrices: &'a [Matrix<'a>], bias: Option<&'a [f32]>) -> experts::reference::Stored<'a> {
+            experts::reference::Stored { matrices, bias }
+        }
+        let layer = experts::reference::Experts {
+            gate: gate.as_ref().zip(op.gate).map(|(gate, weights)| stored(gate, self.vector(weights.bias))),
+            up: stored(&up, self.vector(op.up.bias)),
+            down: stored(&down, self.vector(op.down.bias)),
+            activation: op.activation,
+        };
+        let sums = (0..rows).map(|row| {
+            let mut out = vec![0.0; op.hidden];
+            let x = &self.buffers.0[op.x.0][row][..op.hidden];
+            layer.sum(x, &self.buffers.0[op.route.0][row], &mut out);
+            out
+        });
+        let sums = sums.collect();
+        self.buffers.0[op.out.0] = sums;
+        Ok(())
+    }
+}
+
+impl Executable for Reference {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn describe(&self) -> String {
+        "reference interpreter (scalar, f64 accumulation)".to_owned()
+    }
+
+    fn path(&self, rows: usize) -> Path {
+        select_path(!self.plan.program.is_empty(), rows, 0, PathChoice::Unfused)
+    }
+
+    fn step(&mut self, rows: &[Row], mut probe: Option<&mut dyn Probe>) -> Result<(), Error> {
+        check_rows(rows, self.limits, self.plan.spec.vocab)?;
+        let program = self.plan.program.clone();
+        let head = self.plan.head;
+        let wanted: Vec<Row> = rows.iter().copied().filter(|row| row.logits).collect();
+        for (i, step) in program.iter().enumerate() {
+            if i == head {
+                if wanted.is_empty() {
+                    return Ok(());
+                }
+                for buffer in self.buffers.0.iter_mut().filter(|buffer| buffer.len() == rows.len()) {
+                    let mut row = rows.iter();
+                    buffer.retain(|_| row.next().is_some_and(|row| row.logits));
+                }
+            }
+            self.run(&step.op, if i >= head { &wanted } else { rows })?;
+            if let Some(probe) = probe.as_mut().filter(|probe| probe.wants(i))
+                && probe.see(i, &self.buffers) == Flow::Stop
+            {
+                return Ok(());
+            }
+        }
+        let logits = self.plan.buffer_named("logits").map_or(0, |id| id.0);
+        self.logits = std::mem::take(&mut self.buffers.0[logits]);
+        self.logits.iter().enumerate().try_for_each(|(row, logits)| check_finite(logits, row))
+    }
+
+    fn logits(&self, n: usize) -> &[f32] {
+        &self.logits[n]
+    }
+
+    fn memory(&self) -> usize {
+        4 * self.limits.slots * self.limits.context * self.plan.cache_elements_per_position()
+    }
+}

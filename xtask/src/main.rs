@@ -1,2 +1,35 @@
-//! Placeholder.
-fn main() {}
+//! Repository chores: `cargo xtask ci | tidy | size`. Std only, so it builds in seconds on a bare toolchain.
+//!
+//! `ci` is the one command that decides whether a change may land; `tidy` holds the rules that the compiler
+//! and clippy cannot know; `size` shows what the code costs. Start reading at [`ci::run`].
+mod ci;
+mod files;
+mod scan;
+mod size;
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask <command>
+
+  ci     everything a change must pass: format, tidy, clippy, doc tests, docs, size, tests
+  tidy   house rules: file and function sizes, layers, unsafe, dead links
+  size   lines of code per crate, number of tests, size of the release binary";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let root = files::root();
+    let outcome = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["ci"] => ci::run(&root),
+        ["tidy"] => tidy::run(&root),
+        ["size"] => size::run(&root),
+        _ => Err(USAGE.to_owned()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -64,6 +64,19 @@ impl Checkpoint {
         Ok(Checkpoint { dir: dir.to_owned(), config, quantisation, shards, index })
     }
 
+    /// Opens one safetensors file by itself, without a configuration: expected results, recorded activations.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`] for the weight file.
+    pub fn open_file(dir: &Path, file: &str) -> Result<Checkpoint, Error> {
+        folder::check_name(&shown(&dir.to_string_lossy()), file)?;
+        let config = Config::parse(file, "{}")?;
+        let quantisation = Quantisation::parse(&config)?;
+        let shard = Shard::map(dir, file)?;
+        let index = TensorIndex::new(vec![file.to_owned()], header::parse(file, shard.bytes(), 0)?)?;
+        Ok(Checkpoint { dir: dir.to_owned(), config, quantisation, shards: vec![shard], index })
+    }
+
     /// The folder as given.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -156,7 +156,7 @@ impl<'de> Visitor<'de> for Header<'_> {
                 if std::mem::replace(&mut metadata, true) {
                     return Err(de::Error::custom("`__metadata__` appears twice"));
                 }
-                map.next_value::<Metadata>()?;
+                map.next_value::<Option<Metadata>>()?; // MLX writes null where it has none
                 continue;
             }
             if entries.len() == MAX_TENSORS {

@@ -1,1 +1,17 @@
-//! Placeholder.
+//! Runs models for people: loading, sampling, generation.
+//!
+//! Invariant: knows tokens and text, but neither HTTP nor tensors. Start reading at [`Model`].
+
+mod error;
+mod generate;
+mod load;
+mod model;
+mod sampler;
+
+pub use amoeba_backend::{Limits, Row};
+pub use amoeba_text::Piece;
+pub use error::Error;
+pub use generate::{Finish, Generation, Request, Stats};
+pub use load::{CONTEXT_DEFAULT, Device, LoadOptions, load_executable, open};
+pub use model::{Model, Prompt, Reasoning};
+pub use sampler::{Sampler, Sampling};

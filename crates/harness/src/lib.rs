@@ -1,1 +1,12 @@
-//! Placeholder.
+//! Proves things about models and backends: `verify` compares a folder with its recorded results.
+//!
+//! Start reading at [`verify`].
+
+mod error;
+mod fixture;
+mod probe;
+mod verify;
+
+pub use error::Error;
+pub use fixture::Fixture;
+pub use verify::{Check, Divergence, Report, VerifyOptions, verify};

@@ -49,7 +49,7 @@ pub struct Pool {
 #[derive(Clone, Copy)]
 pub struct Team<'a> {
     shared: &'a Shared,
-    /// Which worker, below [`Team::size`].
+    /// Which worker, worker 0 is the caller.
     pub worker: usize,
 }
 
@@ -128,11 +128,6 @@ impl Drop for Pool {
 }
 
 impl Team<'_> {
-    /// Number of workers.
-    pub fn size(&self) -> usize {
-        self.shared.workers
-    }
-
     /// Waits until all workers are here; what they wrote before is visible after. Resets [`Team::next`].
     pub fn barrier(&self) {
         let shared = self.shared;

@@ -115,3 +115,18 @@ fn a_one_hot_input_reads_one_dequantised_column() {
         }
     }
 }
+
+#[test]
+fn unpacked_rows_are_the_stored_ones() {
+    let mut rng = Rng(5);
+    for format in formats() {
+        let owned = OwnedMatrix::random(format, 21, 384, &mut rng);
+        let packed = Packed::new(Layout::sliced(21, 384, format, 2), &[owned.view()]);
+        let (mut truth, mut row) = (vec![0.0; 384], vec![0.0; 384]);
+        for r in 0..21 {
+            dequantise_row(&owned.view(), r, &mut truth);
+            packed.unpack_row(r, &mut row);
+            assert_eq!(row, truth, "{format} row {r}");
+        }
+    }
+}

@@ -14,7 +14,7 @@ pub mod reference;
 mod cases;
 
 pub use cpu::{Input, group_sums, matmul};
-pub use pack::{Layout, Packed, Weights};
+pub use pack::{Layout, Packed, Piece, Weights};
 
 /// Bound on `|y_fast - y_exact|` for f32 accumulation, from the sums of magnitudes that enter it.
 ///

@@ -9,7 +9,7 @@
 use amoeba_checkpoint::{Format, Matrix};
 
 use crate::memory::Bytes;
-use crate::quant::read_code;
+use crate::quant::{e2m1, e4m3, e8m0, read_code, read_float};
 use crate::simd::LANES;
 
 /// Columns of a unit of unquantised weights.
@@ -89,19 +89,13 @@ impl Layout {
         self.blocks() * self.block_bytes(self.cols)
     }
 
-    /// Writes `matrix` in kernel order.
+    /// Writes one block of one slice.
     ///
     /// # Panics
-    /// If shapes or format differ from the layout's, or `out` is not [`Layout::bytes`] long (a caller's bug).
-    pub fn pack(&self, matrix: &Matrix<'_>, out: &mut [u8]) {
+    /// If shapes or format differ from the layout's (a caller's bug).
+    pub fn pack_piece(&self, matrix: &Matrix<'_>, piece: Piece<'_>) {
         assert_eq!((matrix.rows, matrix.cols, matrix.format), (self.rows, self.cols, self.format));
-        assert_eq!(out.len(), self.bytes());
-        for slice in 0..self.slices() {
-            for block in 0..self.blocks() {
-                let range = self.range(slice, block);
-                self.pack_block(matrix, slice, block, &mut out[range]);
-            }
-        }
+        self.pack_block(matrix, piece.slice, piece.block, piece.out);
     }
 
     fn pack_block(&self, matrix: &Matrix<'_>, slice: usize, block: usize, out: &mut [u8]) {
@@ -133,11 +127,16 @@ impl Layout {
         for plane in planes(bits).into_iter().filter(|&plane| plane > 0) {
             let per_word = 32 / plane;
             for word in 0..cols / per_word {
+                let to = at + (word * LANES + lane) * 4;
+                if plane == bits {
+                    // The stream already holds the codes of a word side by side.
+                    unit[to..to + 4].copy_from_slice(&codes[word * 4..word * 4 + 4]);
+                    continue;
+                }
                 let packed = (0..per_word).fold(0u32, |packed, i| {
                     let code = read_code(codes, word * per_word + i, bits) >> below & ((1 << plane) - 1);
                     packed | code << (plane * i)
                 });
-                let to = at + (word * LANES + lane) * 4;
                 unit[to..to + 4].copy_from_slice(&packed.to_le_bytes());
             }
             at += cols * plane / 8 * LANES;
@@ -152,6 +151,63 @@ impl Layout {
             }
         }
     }
+}
+
+impl Layout {
+    /// Exact values of one lane of a block of a slice.
+    fn unpack_lane(&self, block: &[u8], lane: usize, out: &mut [f32]) {
+        if let Format::Dense(float) = self.format {
+            let column = |col: usize| &block[col * LANES * float.bytes()..];
+            out.iter_mut().enumerate().for_each(|(col, x)| *x = read_float(column(col), lane, float));
+            return;
+        }
+        let cols = self.unit_cols();
+        for (unit, out) in block.chunks_exact(self.unit_bytes()).zip(out.chunks_exact_mut(cols)) {
+            self.unpack_unit(unit, lane, out);
+        }
+    }
+
+    fn unpack_unit(&self, unit: &[u8], lane: usize, out: &mut [f32]) {
+        let (cols, bits) = (self.unit_cols(), self.format.bits());
+        let [low, high] = planes(bits);
+        let scales = LANES * self.format.row_bytes(cols);
+        let (scale, bias) = match self.format {
+            Format::Affine { scale, .. } => {
+                let at = |part: usize| f64::from(read_float(&unit[scales..], part * LANES + lane, scale));
+                (at(0), at(1))
+            }
+            Format::Nvfp4 => (f64::from(e4m3(unit[scales + lane])), 0.0),
+            _ => (e8m0(unit[scales + lane]), 0.0),
+        };
+        for (col, out) in out.iter_mut().enumerate() {
+            let field = |plane: usize, from: usize| {
+                let word = from + (col * plane / 32 * LANES + lane) * 4;
+                read_code(&unit[word..word + 4], col % (32 / plane), plane)
+            };
+            let mut code = field(low, 0);
+            if high > 0 {
+                code |= field(high, cols * low / 8 * LANES) << low;
+            }
+            let value = match self.format {
+                Format::Mxfp8 => f64::from(e4m3(code as u8)),
+                Format::Mxfp4 | Format::Nvfp4 => f64::from(e2m1(code)),
+                _ => f64::from(code),
+            };
+            *out = (scale * value + bias) as f32;
+        }
+    }
+}
+
+/// One block of sixteen rows of one slice of one matrix.
+#[derive(Debug)]
+pub struct Piece<'a> {
+    /// Which matrix of a stack.
+    pub matrix: usize,
+    /// Which slice of its columns.
+    pub slice: usize,
+    /// Which block of its rows.
+    pub block: usize,
+    out: &'a mut [u8],
 }
 
 /// Widths of the low and the high plane of a code; 0 for none.
@@ -180,15 +236,34 @@ impl Packed {
     /// Packs one matrix or all experts of a stack.
     pub fn new(layout: Layout, matrices: &[Matrix<'_>]) -> Packed {
         let mut packed = Packed::zeroed(layout, matrices.len());
-        for (matrix, out) in matrices.iter().zip(packed.parts_mut()) {
-            layout.pack(matrix, out);
+        for piece in packed.pieces_mut() {
+            layout.pack_piece(&matrices[piece.matrix], piece);
         }
         packed
     }
 
-    /// The memory of each matrix, to be filled by [`Layout::pack`].
-    pub fn parts_mut(&mut self) -> std::slice::ChunksExactMut<'_, u8> {
-        self.data.as_mut_slice().chunks_exact_mut(self.layout.bytes())
+    /// The memory of every block, each to be filled by [`Layout::pack_piece`] on any thread.
+    pub fn pieces_mut(&mut self) -> impl Iterator<Item = Piece<'_>> {
+        let layout = self.layout;
+        let mut rest = self.data.as_mut_slice();
+        let experts = rest.len().checked_div(layout.bytes()).unwrap_or(0);
+        let places = (0..experts).flat_map(move |matrix| {
+            (0..layout.slices()).flat_map(move |slice| (0..layout.blocks()).map(move |block| (matrix, slice, block)))
+        });
+        places.map(move |(matrix, slice, block)| {
+            let (out, after) = std::mem::take(&mut rest).split_at_mut(layout.range(slice, block).len());
+            rest = after;
+            Piece { matrix, slice, block, out }
+        })
+    }
+
+    /// Writes row `row` of the first matrix as f32; the embedding table is read this way.
+    pub fn unpack_row(&self, row: usize, out: &mut [f32]) {
+        for slice in 0..self.layout.slices() {
+            let (start, cols) = self.layout.slice(slice);
+            let block = &self.data.as_slice()[self.layout.range(slice, row / LANES)];
+            self.layout.unpack_lane(block, row % LANES, &mut out[start..start + cols]);
+        }
     }
 
     /// Where everything lies.

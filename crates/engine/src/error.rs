@@ -1,0 +1,50 @@
+//! What can go wrong while a model is loaded or runs.
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The files are at fault.
+    #[error(transparent)]
+    Checkpoint(#[from] amoeba_checkpoint::Error),
+    /// The model is not one this build can run.
+    #[error(transparent)]
+    Plan(#[from] amoeba_plan::Error),
+    /// The device refused a step or computed nonsense.
+    #[error(transparent)]
+    Backend(#[from] amoeba_backend::Error),
+    /// Tokenizer or template.
+    #[error(transparent)]
+    Text(#[from] amoeba_text::Error),
+    /// A context the model was not made for.
+    #[error("a context of {asked} positions: this model takes 1 to {longest}; use -c with a number in that range")]
+    Context {
+        /// What was asked for.
+        asked: usize,
+        /// What the model was made for.
+        longest: usize,
+    },
+    /// The prompt leaves no room for an answer.
+    #[error("the prompt is {prompt} tokens long and the context holds {context}: shorten it or raise -c")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Positions reserved.
+        context: usize,
+    },
+    /// No chat template in the folder.
+    #[error("this model has no chat template; use --raw to give it the prompt as it is")]
+    NoTemplate,
+    /// Nothing to continue.
+    #[error("the prompt is empty; give at least one character")]
+    EmptyPrompt,
+    /// A sampling number outside its range.
+    #[error("{name} is {found}; it must be {allowed}")]
+    Sampling {
+        /// Name of the option.
+        name: &'static str,
+        /// What was given.
+        found: f64,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+}

@@ -1,0 +1,255 @@
+//! Generation: prefill in chunks, then one token at a time, as an iterator of text.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use amoeba_backend::{Executable, Row};
+use amoeba_text::{Detokeniser, Piece, ReasoningSplitter, StopMatcher, Tokenizer};
+
+use crate::model::{Model, Prompt};
+use crate::sampler::Sampler;
+use crate::{Error, Sampling};
+
+/// What to generate.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// How to sample.
+    pub sampling: Sampling,
+    /// Most tokens; `None` until the end of the answer or of the context.
+    pub max_tokens: Option<usize>,
+    /// Strings that end the answer; they are not part of it.
+    pub stop: Vec<String>,
+    /// Go on past the end-of-sequence token.
+    pub ignore_eos: bool,
+    /// Checked before every step.
+    pub cancel: Option<Arc<AtomicBool>>,
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The model ended its answer.
+    Eos,
+    /// A stop string.
+    Stop,
+    /// `max_tokens`.
+    Length,
+    /// No room left in the context.
+    ContextFull,
+    /// The cancel flag.
+    Cancelled,
+}
+
+/// What a generation did and how long it took.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Of these, tokens that were already cached.
+    pub reused_tokens: usize,
+    /// Tokens generated, an end-of-sequence token included.
+    pub generated_tokens: usize,
+    /// Time in prefill.
+    pub prefill: Duration,
+    /// Time in decode steps and sampling.
+    pub decode: Duration,
+    /// From the start to the first token.
+    pub first_token: Duration,
+    /// Path of the largest prefill chunk.
+    pub prompt_path: String,
+    /// Path of a decode step.
+    pub decode_path: String,
+}
+
+/// A running generation; yields text as it becomes certain.
+pub struct Generation<'m> {
+    executable: &'m mut dyn Executable,
+    cached: &'m mut Vec<u32>,
+    tokenizer: &'m Tokenizer,
+    detokeniser: Detokeniser<'m>,
+    stops: StopMatcher,
+    splitter: Option<ReasoningSplitter>,
+    sampler: Sampler,
+    request: Request,
+    /// Prompt and generated tokens.
+    tokens: Vec<u32>,
+    prompt_len: usize,
+    ready: VecDeque<Piece>,
+    finish: Option<Finish>,
+    stats: Stats,
+    started: Instant,
+}
+
+impl<'m> Generation<'m> {
+    pub(crate) fn start(model: &'m mut Model, prompt: &Prompt, request: &Request) -> Result<Generation<'m>, Error> {
+        request.sampling.check()?;
+        let context = model.executable.limits().context;
+        if prompt.tokens.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if prompt.tokens.len() >= context {
+            return Err(Error::PromptTooLong { prompt: prompt.tokens.len(), context });
+        }
+        let Model { executable, tokenizer, cached, .. } = model;
+        let vocab = executable.plan().spec.vocab;
+        // The last token is always computed: its logits are what generation starts from.
+        let shared = cached.iter().zip(&prompt.tokens[..prompt.tokens.len() - 1]).take_while(|(a, b)| a == b).count();
+        cached.truncate(shared);
+        let mut tokens = Vec::with_capacity(context + 1);
+        tokens.extend_from_slice(&prompt.tokens);
+        let splitter = prompt.reasoning.as_ref().map(|r| ReasoningSplitter::new(&r.open, &r.close, r.starts_inside));
+        let stats = Stats { prompt_tokens: prompt.tokens.len(), reused_tokens: shared, ..Stats::default() };
+        let started = Instant::now();
+        Ok(Generation {
+            detokeniser: tokenizer.detokeniser(),
+            stops: StopMatcher::new(request.stop.clone())?,
+            sampler: Sampler::new(request.sampling, vocab),
+            prompt_len: prompt.tokens.len(),
+            executable: &mut **executable,
+            request: request.clone(),
+            ready: VecDeque::new(),
+            finish: None,
+            tokenizer,
+            cached,
+            splitter,
+            tokens,
+            stats,
+            started,
+        })
+    }
+
+    /// Numbers so far.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Why it ended; `None` while it runs.
+    pub fn finish(&self) -> Option<Finish> {
+        self.finish
+    }
+
+    /// Generated tokens so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens[self.prompt_len..]
+    }
+
+    /// Computes everything that is not cached, in chunks; logits of the last token only.
+    fn prefill(&mut self) -> Result<(), Error> {
+        let chunk = self.executable.limits().rows;
+        while self.cached.len() < self.tokens.len() {
+            if self.cancelled() {
+                self.finish = Some(Finish::Cancelled);
+                return Ok(());
+            }
+            let (start, end) = (self.cached.len(), self.tokens.len().min(self.cached.len() + chunk));
+            let row = |i: usize| Row { token: self.tokens[i], slot: 0, position: i, logits: i + 1 == self.tokens.len() };
+            let rows: Vec<Row> = (start..end).map(row).collect();
+            if self.stats.prompt_path.is_empty() {
+                self.stats.prompt_path = self.executable.path(rows.len()).to_string();
+            }
+            self.executable.step(&rows, None)?;
+            self.cached.extend_from_slice(&self.tokens[start..end]);
+        }
+        Ok(())
+    }
+
+    /// One more token: compute, sample, turn into text.
+    fn advance(&mut self) -> Result<(), Error> {
+        let started = Instant::now();
+        let first = self.stats.generated_tokens == 0;
+        if first {
+            self.prefill()?;
+            self.stats.prefill = started.elapsed();
+            self.stats.decode_path = self.executable.path(1).to_string();
+        } else {
+            self.decode()?;
+        }
+        if self.finish.is_some() {
+            return self.flush();
+        }
+        let token = self.sampler.sample(self.executable.logits(0), &self.tokens);
+        self.tokens.push(token);
+        self.stats.generated_tokens += 1;
+        if first {
+            self.stats.first_token = self.started.elapsed();
+        } else {
+            self.stats.decode += started.elapsed();
+        }
+        if !self.request.ignore_eos && self.tokenizer.eos_ids().contains(&token) {
+            self.finish = Some(Finish::Eos);
+            return self.flush();
+        }
+        let text = self.detokeniser.push(token)?;
+        let shown = self.stops.push(&text);
+        self.show(shown.text);
+        if shown.stopped {
+            self.finish = Some(Finish::Stop);
+        } else if self.request.max_tokens.is_some_and(|most| self.stats.generated_tokens >= most) {
+            self.finish = Some(Finish::Length);
+        } else if self.tokens.len() > self.executable.limits().context {
+            self.finish = Some(Finish::ContextFull);
+        }
+        if self.finish.is_some() { self.flush() } else { Ok(()) }
+    }
+
+    /// Runs the last token.
+    fn decode(&mut self) -> Result<(), Error> {
+        if self.cancelled() {
+            self.finish = Some(Finish::Cancelled);
+            return Ok(());
+        }
+        let position = self.tokens.len() - 1;
+        let row = Row { token: self.tokens[position], slot: 0, position, logits: true };
+        self.executable.step(&[row], None)?;
+        self.cached.push(row.token);
+        Ok(())
+    }
+
+    fn cancelled(&self) -> bool {
+        self.request.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed))
+    }
+
+    fn show(&mut self, text: String) {
+        match &mut self.splitter {
+            Some(splitter) => self.ready.extend(splitter.push(&text)),
+            None if text.is_empty() => {}
+            None => self.ready.push_back(Piece::Answer(text)),
+        }
+    }
+
+    /// Hands out what was held back.
+    fn flush(&mut self) -> Result<(), Error> {
+        if self.finish != Some(Finish::Stop) {
+            let text = self.detokeniser.finish()?;
+            let shown = self.stops.push(&text);
+            let held = self.stops.finish();
+            self.show(shown.text + &held);
+        }
+        if let Some(splitter) = &mut self.splitter {
+            self.ready.extend(splitter.finish());
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Generation<'_> {
+    type Item = Result<Piece, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Some(Ok(piece));
+            }
+            if self.finish.is_some() || self.request.max_tokens == Some(0) {
+                self.finish.get_or_insert(Finish::Length);
+                return None;
+            }
+            if let Err(error) = self.advance() {
+                self.finish = Some(Finish::Cancelled);
+                return Some(Err(error));
+            }
+        }
+    }
+}

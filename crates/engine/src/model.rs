@@ -1,0 +1,147 @@
+//! `Model`: an executable with its tokenizer and template, and one sequence.
+
+use std::path::Path;
+
+use amoeba_backend::{Executable, Limits};
+use amoeba_checkpoint::{Checkpoint, Config};
+use amoeba_plan::Plan;
+use amoeba_text::{Chat, ChatTemplate, Tokenizer, reasoning_markers, starts_inside};
+
+use crate::generate::{Generation, Request};
+use crate::load::{LoadOptions, load_executable, open};
+use crate::{Error, Sampling};
+
+/// A loaded model.
+pub struct Model {
+    pub(crate) executable: Box<dyn Executable>,
+    pub(crate) tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+    defaults: Sampling,
+    /// Tokens whose keys and values are cached, in order.
+    pub(crate) cached: Vec<u32>,
+}
+
+/// A prompt, ready to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// Token ids.
+    pub tokens: Vec<u32>,
+    /// Tags around the model's thoughts, if it has them.
+    pub reasoning: Option<Reasoning>,
+}
+
+/// Tags around a model's thoughts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reasoning {
+    /// Opening tag.
+    pub open: String,
+    /// Closing tag.
+    pub close: String,
+    /// The prompt already opened a thought.
+    pub starts_inside: bool,
+}
+
+impl Model {
+    /// Loads a model folder. `progress` hears bytes prepared and bytes in all.
+    ///
+    /// # Errors
+    /// Anything wrong with the folder, or sizes the model does not take.
+    pub fn load(dir: &Path, options: &LoadOptions, progress: &mut dyn FnMut(usize, usize)) -> Result<Model, Error> {
+        let checkpoint = open(dir)?;
+        let tokenizer = Tokenizer::open(dir)?;
+        let template = ChatTemplate::open(dir)?;
+        let defaults = read_defaults(&checkpoint)?;
+        let executable = load_executable(&checkpoint, options, progress)?;
+        checkpoint.check_unchanged()?;
+        Ok(Model { executable, tokenizer, template, defaults, cached: Vec::new() })
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The chat template, if the folder has one.
+    pub fn template(&self) -> Option<&ChatTemplate> {
+        self.template.as_ref()
+    }
+
+    /// The plan being run.
+    pub fn plan(&self) -> &Plan {
+        self.executable.plan()
+    }
+
+    /// Sizes fixed at load.
+    pub fn limits(&self) -> Limits {
+        self.executable.limits()
+    }
+
+    /// Device, instruction set, workers.
+    pub fn describe(&self) -> String {
+        self.executable.describe()
+    }
+
+    /// Bytes of weights, caches and buffers.
+    pub fn memory(&self) -> usize {
+        self.executable.memory()
+    }
+
+    /// Sampling as the model's `generation_config.json` asks for it.
+    pub fn defaults(&self) -> Sampling {
+        self.defaults
+    }
+
+    /// Renders and tokenises a conversation. Control tokens come from the template alone.
+    ///
+    /// # Errors
+    /// A model without a template, or one that refuses this conversation.
+    pub fn chat_prompt(&self, chat: &Chat) -> Result<Prompt, Error> {
+        let template = self.template.as_ref().ok_or(Error::NoTemplate)?;
+        let tokens = template.encode(&self.tokenizer, chat)?;
+        let reasoning = match reasoning_markers(template.source(), &self.tokenizer) {
+            None => None,
+            Some((open, close)) => {
+                let tail = self.tokenizer.decode(&tokens[tokens.len().saturating_sub(16)..], false)?;
+                let starts_inside = chat.add_generation_prompt && starts_inside(&tail, &open);
+                Some(Reasoning { open, close, starts_inside })
+            }
+        };
+        Ok(Prompt { tokens, reasoning })
+    }
+
+    /// Tokenises text as it is: spelled-out special tokens count, and the tokenizer adds its own.
+    ///
+    /// # Errors
+    /// The tokenizer refuses.
+    pub fn raw_prompt(&self, text: &str) -> Result<Prompt, Error> {
+        Ok(Prompt { tokens: self.tokenizer.encode(text, true)?, reasoning: None })
+    }
+
+    /// Continues a prompt. What it shares with the last one is not computed again.
+    ///
+    /// # Errors
+    /// An empty or too long prompt, or sampling numbers out of range.
+    pub fn generate<'m>(&'m mut self, prompt: &Prompt, request: &Request) -> Result<Generation<'m>, Error> {
+        Generation::start(self, prompt, request)
+    }
+}
+
+/// Sampling defaults of a model folder.
+fn read_defaults(checkpoint: &Checkpoint) -> Result<Sampling, Error> {
+    let defaults = Sampling::default();
+    let Some(config) = checkpoint.json("generation_config.json")? else { return Ok(defaults) };
+    let number = |key: &str, default: f32| -> Result<f32, Error> {
+        let config: &Config = &config;
+        Ok(config.f32_or(key, default, 0.0..=1e6)?)
+    };
+    let sampling = Sampling {
+        temperature: number("temperature", defaults.temperature)?,
+        top_p: number("top_p", defaults.top_p)?,
+        top_k: config.usize_or("top_k", defaults.top_k, 0..=1 << 24)?,
+        min_p: number("min_p", defaults.min_p)?,
+        repeat_penalty: number("repetition_penalty", defaults.repeat_penalty)?,
+        ..defaults
+    };
+    sampling.check()?;
+    Ok(if config.bool_or("do_sample", true)? { sampling } else { Sampling { temperature: 0.0, ..sampling } })
+}

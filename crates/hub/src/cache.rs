@@ -1,0 +1,191 @@
+//! The cache as it lies on the disk: finding a model in it, and listing all of it.
+use crate::name::{DEFAULT_OWNER, ModelId, is_weights};
+use crate::{Error, Hub};
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
+use std::path::{Path, PathBuf};
+
+/// A model that is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The folder that holds `config.json`.
+    pub dir: PathBuf,
+    /// How the name was understood, for a person.
+    pub how: String,
+}
+
+/// A model in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachedModel {
+    /// `owner/name`.
+    pub id: String,
+    /// Branch or tag, or the commit when no reference points to it.
+    pub revision: String,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// The snapshot folder.
+    pub path: PathBuf,
+}
+
+/// Where the parts of one model lie.
+pub(crate) struct Layout {
+    /// `models--owner--name`.
+    pub(crate) root: PathBuf,
+    repo: CacheRepo,
+}
+
+impl Layout {
+    pub(crate) fn new(hub: &Hub, id: &ModelId) -> Self {
+        let repo = Repo::with_revision(id.repo().to_owned(), RepoType::Model, id.revision().to_owned());
+        let root = hub.cache.join(repo.folder_name());
+        Layout { root, repo: Cache::new(hub.cache.clone()).repo(repo) }
+    }
+
+    pub(crate) fn snapshot(&self, commit: &str) -> PathBuf {
+        self.repo.pointer_path(commit)
+    }
+
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    pub(crate) fn reference(&self, revision: &str) -> PathBuf {
+        self.root.join("refs").join(revision)
+    }
+
+    /// The snapshot that the revision stands for: through its reference, or itself a commit.
+    fn find(&self, revision: &str) -> Option<PathBuf> {
+        let commit =
+            std::fs::read_to_string(self.reference(revision)).unwrap_or_else(|_| revision.to_owned());
+        let commit = commit.trim();
+        let safe = !commit.is_empty() && commit.chars().all(|c| c.is_ascii_alphanumeric());
+        Some(self.snapshot(commit)).filter(|dir| safe && dir.is_dir())
+    }
+}
+
+impl Hub {
+    /// Finds the model that `name` means, in this order: a folder, `owner/name[@revision]` in the cache, a bare
+    /// name as one of `mlx-community` in the cache. Never touches the network.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] says what was looked for and how to get it, [`Error::Incomplete`] which file a folder
+    /// lacks, [`Error::BadName`] why the name cannot be a model's.
+    pub fn resolve(&self, name: &str) -> Result<Resolved, Error> {
+        let folder = Path::new(name);
+        if folder.join("config.json").is_file() {
+            let advice = "copy the missing file there";
+            check_complete(folder, advice)?;
+            return Ok(Resolved { dir: folder.to_path_buf(), how: format!("folder {name}") });
+        }
+        let is_path =
+            name.starts_with(['.', '/', '~', '\\']) || name.matches('/').count() > 1 && !name.contains('@');
+        if is_path && folder.is_dir() {
+            let advice = "name the folder that holds config.json".to_owned();
+            return Err(Error::Incomplete {
+                dir: folder.to_path_buf(),
+                missing: "config.json".to_owned(),
+                advice,
+            });
+        }
+        if is_path {
+            return Err(Error::BadName {
+                name: name.to_owned(),
+                why: "it looks like a path, but no such folder exists",
+            });
+        }
+        let id = ModelId::parse(name)?;
+        let layout = Layout::new(self, &id);
+        let Some(dir) = layout.find(id.revision()) else {
+            let looked = format!("    folder   {name}/config.json\n    cache    {}\n", layout.root.display());
+            return Err(Error::NotFound { name: name.to_owned(), looked, pull: id.to_string() });
+        };
+        check_complete(&dir, &format!("finish the download: amoeba pull {id}"))?;
+        let commit: String = dir.file_name().unwrap_or_default().to_string_lossy().chars().take(8).collect();
+        let bare = if name.contains('/') { String::new() } else { format!(", bare name of {DEFAULT_OWNER}") };
+        Ok(Resolved { dir, how: format!("{id} in the cache (commit {commit}{bare})") })
+    }
+
+    /// Everything in the cache, ordered by id and revision.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the cache cannot be read; a cache that does not exist is empty.
+    pub fn list(&self) -> Result<Vec<CachedModel>, Error> {
+        let mut found = Vec::new();
+        for (folder, root) in entries(&self.cache)? {
+            let Some(id) = folder.strip_prefix("models--").map(|id| id.replacen("--", "/", 1)) else {
+                continue;
+            };
+            let mut references = Vec::new();
+            collect_references(&root.join("refs"), "", &mut references)?;
+            for (commit, path) in entries(&root.join("snapshots"))? {
+                let mut names: Vec<&str> =
+                    references.iter().filter(|(_, c)| *c == commit).map(|(name, _)| name.as_str()).collect();
+                if names.is_empty() {
+                    names.push(&commit);
+                }
+                let bytes = entries(&path)?
+                    .iter()
+                    .filter_map(|(_, file)| file.metadata().ok())
+                    .map(|m| m.len())
+                    .sum();
+                let models = names.iter().map(|revision| CachedModel {
+                    id: id.clone(),
+                    revision: (*revision).to_owned(),
+                    bytes,
+                    path: path.clone(),
+                });
+                found.extend(models);
+            }
+        }
+        found.sort_by(|a, b| (&a.id, &a.revision).cmp(&(&b.id, &b.revision)));
+        Ok(found)
+    }
+}
+
+/// Whether the folder holds a configuration and every weight file that its index names.
+pub(crate) fn check_complete(dir: &Path, advice: &str) -> Result<(), Error> {
+    let incomplete = |missing: &str| Error::Incomplete {
+        dir: dir.to_path_buf(),
+        missing: missing.to_owned(),
+        advice: advice.to_owned(),
+    };
+    if !dir.join("config.json").is_file() {
+        return Err(incomplete("config.json"));
+    }
+    let index = std::fs::read(dir.join("model.safetensors.index.json")).ok();
+    let index = index.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    let shards = index.as_ref().and_then(|i| i.get("weight_map")?.as_object());
+    // Names with a slash are not ours to judge: the checkpoint loader refuses them.
+    let shards = shards.into_iter().flat_map(|map| map.values()).filter_map(|v| v.as_str());
+    let lost = shards.filter(|s| !s.contains('/')).find(|s| !dir.join(s).is_file());
+    match lost {
+        Some(shard) => Err(incomplete(shard)),
+        None if entries(dir)?.iter().any(|(name, path)| is_weights(name) && path.is_file()) => Ok(()),
+        None => Err(incomplete("model.safetensors")),
+    }
+}
+
+fn collect_references(folder: &Path, prefix: &str, found: &mut Vec<(String, String)>) -> Result<(), Error> {
+    // A dot starts what a killed process may have left half written.
+    for (name, path) in entries(folder)?.into_iter().filter(|(name, _)| !name.starts_with('.')) {
+        if path.is_dir() {
+            collect_references(&path, &format!("{prefix}{name}/"), found)?;
+        } else if let Ok(commit) = std::fs::read_to_string(&path) {
+            found.push((format!("{prefix}{name}"), commit.trim().to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Names and paths in a folder; none when the folder does not exist.
+fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+    let listing = match std::fs::read_dir(folder) {
+        Ok(listing) => listing,
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(e) => return Err(Error::io("list", folder)(e)),
+    };
+    let named =
+        listing.flatten().map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    Ok(named.collect())
+}

@@ -1,0 +1,91 @@
+//! A conversation as callers hand it over.
+
+use serde_json::{Map, Value};
+
+use crate::{Error, limits};
+
+/// One message of a chat.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Message {
+    /// Who speaks: a short plain word such as `system`, `user`, `assistant` or `tool`.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+    /// Further fields a template may read (`tool_calls`, `reasoning_content`, `name`). A `content` here
+    /// replaces the text above, for templates that take null or a list of parts.
+    pub extra: Map<String, Value>,
+}
+
+impl Message {
+    /// A message without further fields.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
+        Message { role: role.into(), content: content.into(), extra: Map::new() }
+    }
+}
+
+/// Everything a chat template sees.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Chat {
+    /// The conversation so far.
+    pub messages: Vec<Message>,
+    /// Tool descriptions, as the chat completions interface has them.
+    pub tools: Option<Value>,
+    /// End with the opening of an assistant message.
+    pub add_generation_prompt: bool,
+    /// Template switches such as `enable_thinking` or `reasoning_effort`.
+    pub variables: Map<String, Value>,
+}
+
+impl Chat {
+    /// Refuses what no template should see.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.messages.len() > limits::MESSAGES {
+            let (given, most) = (self.messages.len(), limits::MESSAGES);
+            return Err(Error::Chat(format!("it has {given} messages and at most {most} are accepted")));
+        }
+        for (index, message) in self.messages.iter().enumerate() {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+            let role = &message.role;
+            if role.is_empty() || role.len() > limits::ROLE_BYTES || !role.bytes().all(plain) {
+                let advice = "use a plain word such as system, user, assistant or tool";
+                return Err(Error::Chat(format!("the role of message {index} is not a word; {advice}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the template's variables hold; `text` is applied to every string that came from the caller.
+    pub(crate) fn context(&self, text: &mut dyn FnMut(&str) -> String) -> Map<String, Value> {
+        let mut context = rewrite_map(&self.variables, text);
+        let messages = self.messages.iter().map(|message| {
+            let mut fields = Map::new();
+            fields.insert("role".into(), message.role.clone().into());
+            fields.insert("content".into(), text(&message.content).into());
+            for (key, value) in rewrite_map(&message.extra, text) {
+                if key != "role" {
+                    fields.insert(key, value);
+                }
+            }
+            Value::Object(fields)
+        });
+        let messages = messages.collect();
+        context.insert("messages".into(), Value::Array(messages));
+        context.insert("tools".into(), self.tools.as_ref().map_or(Value::Null, |tools| rewrite(tools, text)));
+        context.insert("add_generation_prompt".into(), self.add_generation_prompt.into());
+        context.entry("documents").or_insert(Value::Null);
+        context
+    }
+}
+
+fn rewrite(value: &Value, text: &mut dyn FnMut(&str) -> String) -> Value {
+    match value {
+        Value::String(string) => text(string).into(),
+        Value::Array(items) => items.iter().map(|item| rewrite(item, text)).collect(),
+        Value::Object(map) => Value::Object(rewrite_map(map, text)),
+        other => other.clone(),
+    }
+}
+
+fn rewrite_map(map: &Map<String, Value>, text: &mut dyn FnMut(&str) -> String) -> Map<String, Value> {
+    map.iter().map(|(key, value)| (text(key), rewrite(value, text))).collect()
+}

@@ -1,0 +1,59 @@
+//! The one error type: what failed, where, and what to do about it.
+
+use std::path::PathBuf;
+
+/// Why text could not be tokenised, rendered or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read.
+    #[error("cannot read {}: {source}; check that the model folder is complete and readable", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is larger than this program accepts.
+    #[error("{} has {size} bytes and at most {limit} are accepted; is it the right file?", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A file does not hold what it should.
+    #[error("{} is not valid: {reason}; download it again or convert the model again", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the place when known.
+        reason: String,
+    },
+    /// The tokenizer refused a text.
+    #[error("the tokenizer cannot encode this text: {0}; check tokenizer.json (its unknown token first)")]
+    Encode(String),
+    /// The tokenizer refused token ids.
+    #[error("the tokenizer cannot decode these tokens: {0}; check the decoder in tokenizer.json")]
+    Decode(String),
+    /// A chat template did not compile, failed, or went over a limit.
+    #[error("chat template {file}, line {line}: {message}")]
+    Template {
+        /// The file the template came from.
+        file: String,
+        /// The line in the template source, 0 when unknown.
+        line: usize,
+        /// What happened; the template's own words when `raised`.
+        message: String,
+        /// The template itself refused the chat with `raise_exception`.
+        raised: bool,
+    },
+    /// The chat cannot be rendered safely.
+    #[error("chat refused: {0}")]
+    Chat(String),
+    /// A stop string that can never or always match.
+    #[error("stop string {0} is empty; remove it or give it at least one character")]
+    EmptyStop(usize),
+}

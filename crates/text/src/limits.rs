@@ -1,0 +1,24 @@
+//! Every bound this crate enforces, in one place.
+
+/// Largest `tokenizer.json`, in bytes.
+pub const TOKENIZER_BYTES: u64 = 256 << 20;
+/// Largest of the small JSON files beside it, in bytes.
+pub const CONFIG_BYTES: u64 = 32 << 20;
+/// Largest template source, in bytes.
+pub const TEMPLATE_BYTES: u64 = 256 << 10;
+/// Work one rendering may do; an instruction costs one step and so do 64 bytes of data.
+pub const TEMPLATE_STEPS: u64 = 5_000_000;
+/// Most tokens between the delimiters of one template tag.
+pub const EXPRESSION_TOKENS: usize = 2000;
+/// Deepest nesting of macro calls, loops and blocks.
+pub const TEMPLATE_DEPTH: usize = 100;
+/// Address space for the stack of a template, in bytes: the nesting that all its steps can build takes less.
+pub const TEMPLATE_STACK: usize = 2 << 30;
+/// Largest rendered prompt, and largest string a template method may build, in bytes.
+pub const OUTPUT_BYTES: usize = 8 << 20;
+/// Deepest nesting of a value printed by `tojson`.
+pub const JSON_DEPTH: usize = 128;
+/// Most messages in one chat.
+pub const MESSAGES: usize = 4096;
+/// Longest role name, in bytes.
+pub const ROLE_BYTES: usize = 64;

@@ -1,0 +1,201 @@
+//! Text to ids and back: a Hugging Face `tokenizer.json` with the checks and views this program needs.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use tokenizers::{
+    AddedToken, DecoderWrapper, Model, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    TokenizerImpl,
+};
+
+use crate::files::{self, invalid};
+use crate::guard::Guard;
+use crate::model::SharedModel;
+use crate::{Detokeniser, Error, limits};
+
+pub(crate) type Inner =
+    TokenizerImpl<SharedModel, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+
+/// A loaded tokenizer; cheap to share between threads behind a reference or `Arc`.
+pub struct Tokenizer {
+    pub(crate) inner: Inner,
+    /// As `inner`, but spellings of control tokens are plain text.
+    plain: Inner,
+    pub(crate) guard: Guard,
+    special: HashSet<u32>,
+    eos: Vec<u32>,
+    vocab_size: usize,
+}
+
+/// The parts of `tokenizer.json` that the loader checks before and after the tokenizers crate reads it.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    added_tokens: Vec<ListedToken>,
+    model: ModelHead,
+}
+
+#[derive(Deserialize)]
+struct ListedToken {
+    id: u32,
+    content: String,
+}
+
+#[derive(Deserialize)]
+struct ModelHead {
+    #[serde(default)]
+    unk_token: Option<String>,
+    #[serde(default)]
+    unk_id: Option<u32>,
+    #[serde(default)]
+    continuing_subword_prefix: Option<String>,
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+}
+
+impl Tokenizer {
+    /// Opens `tokenizer.json` in a model folder. End-of-sequence ids come from `config.json`,
+    /// `generation_config.json` and `tokenizer_config.json` there.
+    pub fn open(dir: &Path) -> Result<Tokenizer, Error> {
+        let path = dir.join("tokenizer.json");
+        let missing = || Error::Read { path: path.clone(), source: std::io::ErrorKind::NotFound.into() };
+        let bytes = files::read(&path, limits::TOKENIZER_BYTES)?.ok_or_else(missing)?;
+        let head: Head = serde_json::from_slice(&bytes).map_err(|error| invalid(&path, error))?;
+        check_head(&head).map_err(|reason| invalid(&path, reason))?;
+        let inner = parse(&bytes).map_err(|reason| invalid(&path, reason))?;
+        drop(bytes);
+        check_ids(&inner, &head).map_err(|reason| invalid(&path, reason))?;
+
+        let added: BTreeMap<u32, AddedToken> = inner.get_added_tokens_decoder().into_iter().collect();
+        let special: HashSet<u32> =
+            added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
+        let unknown = head.model.unk_token.and_then(|token| inner.token_to_id(&token)).or(head.model.unk_id);
+        let control: Arc<HashSet<u32>> =
+            Arc::new(special.iter().copied().filter(|&id| Some(id) != unknown).collect());
+        let view = |tokens: Vec<(u32, AddedToken)>| derive(&inner, &control, tokens);
+        let plain = view(added.clone().into_iter().filter(|(_, token)| !token.special).collect());
+        let guard = Guard::new(&added, view).map_err(|reason| invalid(&path, reason))?;
+        let vocab_size = inner.get_vocab_size(true);
+        let eos = eos_ids(dir, &inner)?;
+        Ok(Tokenizer { inner, plain, guard, special, eos, vocab_size })
+    }
+
+    /// Text in which spellings of special tokens are control tokens: rendered templates and raw prompts.
+    /// `add_special` adds what the post-processor adds (usually one token in front).
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, Error> {
+        run(&self.inner, text, add_special)
+    }
+
+    /// Text in which spellings of special tokens are plain text: what users write.
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, Error> {
+        run(&self.plain, text, false)
+    }
+
+    /// The text of some ids; `skip_special` leaves special tokens out. Unknown ids have no text.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, Error> {
+        self.inner.decode(ids, skip_special).map_err(|error| Error::Decode(error.to_string()))
+    }
+
+    /// How many tokens there are, added ones included. A model's embedding may have more rows.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The id of the token spelled exactly so.
+    pub fn token_id(&self, text: &str) -> Option<u32> {
+        self.inner.token_to_id(text)
+    }
+
+    /// Whether `decode` leaves this token out when asked to skip special tokens.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.contains(&id)
+    }
+
+    /// The ids that end a sequence, each once, those of `config.json` first.
+    pub fn eos_ids(&self) -> &[u32] {
+        &self.eos
+    }
+
+    /// Starts decoding a stream of ids, special tokens left out.
+    pub fn detokeniser(&self) -> Detokeniser<'_> {
+        Detokeniser::new(self)
+    }
+}
+
+pub(crate) fn run(inner: &Inner, text: &str, add_special: bool) -> Result<Vec<u32>, Error> {
+    let encoding = inner.encode_fast(text, add_special).map_err(|error| Error::Encode(error.to_string()))?;
+    Ok(encoding.get_ids().to_vec())
+}
+
+/// What the tokenizers crate would index or unwrap without looking.
+fn check_head(head: &Head) -> Result<(), String> {
+    let (mut ids, mut contents) = (HashMap::new(), HashMap::new());
+    for ListedToken { id, content } in &head.added_tokens {
+        if let Some(other) = ids.insert(id, content).filter(|other| *other != content) {
+            return Err(format!("added tokens {other:?} and {content:?} both have id {id}"));
+        }
+        if let Some(other) = contents.insert(content, id).filter(|other| *other != id) {
+            return Err(format!("added token {content:?} has two ids, {other} and {id}"));
+        }
+    }
+    let prefix = head.model.continuing_subword_prefix.as_deref().unwrap_or_default();
+    if head.model.kind.as_deref() == Some("BPE") && !prefix.is_empty() {
+        return Err(format!("BPE with continuing_subword_prefix {prefix:?} is not supported"));
+    }
+    Ok(())
+}
+
+fn check_ids(inner: &Inner, head: &Head) -> Result<(), String> {
+    for ListedToken { id, content } in &head.added_tokens {
+        let given = inner.token_to_id(content);
+        if given.is_some_and(|given| given != *id) {
+            return Err(format!(
+                "added token {content:?} is listed with id {id} but the vocabulary gives it {given:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Parses, without the truncation and padding that only batch training wants.
+fn parse(bytes: &[u8]) -> Result<Inner, String> {
+    // The crate reads untrusted vocabularies with indexing and `unwrap`; `check_head` refuses the cases known
+    // to panic, and this keeps an unknown one from ending the process. Nothing survives a panic here.
+    let parsed = std::panic::catch_unwind(|| serde_json::from_slice::<Inner>(bytes));
+    let mut inner = match parsed {
+        Ok(Ok(inner)) => inner,
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err("the tokenizers crate panicked on it".into()),
+    };
+    inner.with_truncation(None).map_err(|error| error.to_string())?;
+    inner.with_padding(None);
+    Ok(inner)
+}
+
+/// A tokenizer over the same vocabulary with other added tokens and no way to reach the `control` ids.
+fn derive(inner: &Inner, control: &Arc<HashSet<u32>>, tokens: Vec<(u32, AddedToken)>) -> Inner {
+    let names = tokens.iter().map(|(id, token)| (token.content.clone(), *id)).collect();
+    let mut derived = Inner::new(inner.get_model().without(control.clone(), names));
+    derived.with_normalizer(inner.get_normalizer().cloned());
+    derived.with_pre_tokenizer(inner.get_pre_tokenizer().cloned());
+    derived.add_tokens(&tokens.into_iter().map(|(_, token)| token).collect::<Vec<_>>());
+    derived
+}
+
+fn eos_ids(dir: &Path, inner: &Inner) -> Result<Vec<u32>, Error> {
+    let mut ids = files::eos_ids(&dir.join("config.json"))?;
+    ids.extend(files::eos_ids(&dir.join("generation_config.json"))?);
+    let named = files::named_tokens(dir)?;
+    let eos = named.iter().find(|(name, _)| *name == "eos_token");
+    ids.extend(eos.and_then(|(_, text)| inner.token_to_id(text)));
+    let mut seen = HashSet::new();
+    ids.retain(|id| seen.insert(*id));
+    Ok(ids)
+}
+
+/// The text that one id stands for in the vocabulary, before the decoder.
+pub(crate) fn piece(inner: &Inner, id: u32) -> Option<String> {
+    inner.get_added_vocabulary().simple_id_to_token(id).or_else(|| inner.get_model().id_to_token(id))
+}

@@ -1,0 +1,152 @@
+//! Templates that try to use up time, memory or stack end in a clear error, soon.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use amoeba_text::{ChatTemplate, Error};
+use common::*;
+use serde_json::json;
+
+#[test]
+fn hostile_templates() {
+    let double =
+        "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(64) %}{% set ns.x = BODY %}{% endfor %}";
+    let cases = [
+        ("loop", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}".into()),
+        ("output", "{% for a in range(99999) %}{{ 'x' * 100000 }}{% endfor %}".into()),
+        ("repeat", "{{ 'x' * 1000000000 }}".into()),
+        ("repeat in a variable", "{% set x = 'x' * 99999999 %}{% set y = x * 99999999 %}".into()),
+        ("concatenate", double.replace("BODY", "ns.x ~ ns.x")),
+        ("add", double.replace("BODY", "ns.x + ns.x")),
+        ("replace", double.replace("BODY", "ns.x.replace('a', ns.x)")),
+        ("replace nothing", double.replace("BODY", "ns.x.replace('', ns.x)")),
+        ("replace filter", double.replace("BODY", "ns.x | replace('a', ns.x)")),
+        ("join", double.replace("BODY", "ns.x.join(ns.x | list)")),
+        ("join filter", double.replace("BODY", "ns.x | list | join(ns.x)")),
+        ("format", "{{ '{:>999999999}'.format('x') }}".into()),
+        ("nested format", "{{ '{:>{}}'.format('x', 999999999) }}".into()),
+        ("format filter", "{{ '%999999999d' | format(1) }}".into()),
+        ("indent", "{{ 'a\nb' | indent(999999999) }}".into()),
+        ("json indent", "{{ [1] | tojson(indent=999999999) }}".into()),
+        ("center", "{{ 'a' | center(999999999) }}".into()),
+        (
+            "capture",
+            double.replace("BODY", "ns.x").replace(
+                "{% endfor %}",
+                "{% set y %}{{ ns.x * 99999 }}{% endset %}{% set ns.x = y %}{% endfor %}",
+            ),
+        ),
+        ("batch", "{{ range(10) | batch(999999999, 'x') }}".into()),
+        ("macro recursion", "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}".into()),
+        ("loop recursion", "{% for x in [[1]] recursive %}{{ loop([[1]]) }}{% endfor %}".into()),
+        ("deep source", format!("{{{{ {}1{} }}}}", "(".repeat(5_000), ")".repeat(5_000))),
+        ("deep list", format!("{{{{ {}1{} }}}}", "[".repeat(5_000), "]".repeat(5_000))),
+        ("deep blocks", format!("{}{}", "{% if 1 %}".repeat(5_000), "{% endif %}".repeat(5_000))),
+        ("attribute walk", "{{ ''.__class__.__mro__[1].__subclasses__() }}".into()),
+        ("self walk", "{{ self.__init__.__globals__ }}".into()),
+        ("include", "{% include '/etc/passwd' %}".into()),
+        ("import", "{% import 'os' as os %}".into()),
+        ("large source", "x".repeat(300_000)),
+        ("power", "{{ 10 ** 10 ** 10 }}".into()),
+    ];
+    for (what, source) in cases {
+        let started = Instant::now();
+        let error = render(&source, json!({})).expect_err(what);
+        println!("{what}: {:?}: {error}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(20), "{what} took {:?}", started.elapsed());
+    }
+}
+
+#[test]
+fn the_deepest_values_do_not_overflow_the_stack() {
+    let body = format!("{{% set ns.x = {}ns.x{} %}}", "[".repeat(60), "]".repeat(60));
+    let build = format!("{{% set ns = namespace(x=1) %}}{{% for a in range(48000) %}}{body}{{% endfor %}}");
+    let started = Instant::now();
+    assert!(render(&format!("{build}{{{{ ns.x }}}}"), json!({})).is_err());
+    assert!(started.elapsed() < Duration::from_secs(20), "took {:?}", started.elapsed());
+}
+
+#[test]
+fn deep_values_do_not_overflow_the_stack() {
+    let steep = format!("{{% set ns.x = {}ns.x{} %}}", "[".repeat(60), "]".repeat(60));
+    for body in [
+        steep.as_str(),
+        "{% set ns.x = [ns.x] %}",
+        "{% set ns.x = {'a': ns.x} %}",
+        "{% set ns.x = [[[[[[[[ns.x]]]]]]]] %}",
+    ] {
+        for end in
+            ["", "{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x == ns.x }}", "{{ ns.x | string | length }}"]
+        {
+            let source = format!(
+                "{{% set ns = namespace(x=1) %}}{{% for a in range(99999) %}}{body}{{% endfor %}}{end}"
+            );
+            let started = Instant::now();
+            let result = render(&source, json!({}));
+            println!(
+                "{body}{end}: {:?}: {:?}",
+                started.elapsed(),
+                result.err().map(|error| error.to_string())
+            );
+        }
+    }
+}
+
+#[test]
+fn deep_sources_do_not_overflow_the_stack() {
+    for (head, unit, tail) in [
+        ("{{ x", "[0:]", "}}"),
+        ("{{ x", ".a", "}}"),
+        ("{{ x", "|trim", "}}"),
+        ("{{ 1", "+1", "}}"),
+        ("{{ 1", "~1", "}}"),
+        ("{{ x", " and x", "}}"),
+        ("", "{{ x~x~x~x~x~x~x~x~x~x~x~x~x~x~x~x~x~x~x }}", ""),
+        ("{{ 1", " and 1", "}}"),
+        ("{{ 1", "**1", "}}"),
+        ("{{ 1", " if 1 else 1", "}}"),
+        ("{{ 1", "==1", "}}"),
+        ("{{ ", "-", "1}}"),
+        ("{{ ", "not ", "1}}"),
+        ("{% if 1 %}", "{% elif 1 %}", "{% endif %}"),
+        ("", "{% set x = [[[[[[[[x]]]]]]]] %}", "{{ x }}"),
+        ("", "{% macro m() %}{{ x }}{% endmacro %}{% set x = m %}", ""),
+    ] {
+        let source = format!("{head}{}{tail}", unit.repeat(250_000 / unit.len()));
+        let started = Instant::now();
+        let result = render(&source, json!({ "x": "a" }));
+        println!("{unit}: {:?}: {:?}", started.elapsed(), result.err().map(|error| error.to_string()));
+        assert!(started.elapsed() < Duration::from_secs(20), "{unit} took {:?}", started.elapsed());
+    }
+}
+
+#[test]
+fn many_long_expressions_compile_soon() {
+    for operator in ["~", "+", " and ", "==", "*"] {
+        let tag = format!("{{{{ x{} }}}}", format!("{operator}'ab'").repeat(990));
+        let source = tag.repeat(250_000 / tag.len());
+        let started = Instant::now();
+        let _ = ChatTemplate::from_source("test", &source).unwrap();
+        println!("{operator}: {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(20), "{operator} took {:?}", started.elapsed());
+    }
+}
+
+#[test]
+fn errors_name_file_and_line() {
+    let Err(Error::Template { file, line, raised, .. }) = render("a\nb\n{{ nothing.here }}", json!({}))
+    else {
+        panic!()
+    };
+    assert_eq!((file.as_str(), line, raised), ("test", 3, false));
+    let Err(Error::Template { line, .. }) = ChatTemplate::from_source("test", "a\n{% if %}") else {
+        panic!()
+    };
+    assert_eq!(line, 2);
+    let source =
+        "\n{% macro f() %}{{ raise_exception('No system messages, please') }}{% endmacro %}\n{{ f() }}";
+    let Err(Error::Template { message, raised, .. }) = render(source, json!({})) else { panic!() };
+    assert_eq!((message.as_str(), raised), ("No system messages, please", true));
+}

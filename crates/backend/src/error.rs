@@ -54,7 +54,9 @@ pub enum Error {
         value: f32,
     },
     /// A worker thread panicked: a bug; the executable cannot be used further.
-    #[error("a worker thread panicked; this is a bug in amoeba, please report it with the model's config.json")]
+    #[error(
+        "a worker thread panicked; this is a bug in amoeba, please report it with the model's config.json"
+    )]
     WorkerPanicked,
     /// Threads could not be started.
     #[error("cannot start worker threads: {0}; try fewer with -t")]

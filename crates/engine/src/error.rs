@@ -16,7 +16,9 @@ pub enum Error {
     #[error(transparent)]
     Text(#[from] amoeba_text::Error),
     /// A context the model was not made for.
-    #[error("a context of {asked} positions: this model takes 1 to {longest}; use -c with a number in that range")]
+    #[error(
+        "a context of {asked} positions: this model takes 1 to {longest}; use -c with a number in that range"
+    )]
     Context {
         /// What was asked for.
         asked: usize,

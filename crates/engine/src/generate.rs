@@ -83,7 +83,11 @@ pub struct Generation<'m> {
 }
 
 impl<'m> Generation<'m> {
-    pub(crate) fn start(model: &'m mut Model, prompt: &Prompt, request: &Request) -> Result<Generation<'m>, Error> {
+    pub(crate) fn start(
+        model: &'m mut Model,
+        prompt: &Prompt,
+        request: &Request,
+    ) -> Result<Generation<'m>, Error> {
         request.sampling.check()?;
         let context = model.executable.limits().context;
         if prompt.tokens.is_empty() {
@@ -95,11 +99,13 @@ impl<'m> Generation<'m> {
         let Model { executable, tokenizer, cached, .. } = model;
         let vocab = executable.plan().spec.vocab;
         // The last token is always computed: its logits are what generation starts from.
-        let shared = cached.iter().zip(&prompt.tokens[..prompt.tokens.len() - 1]).take_while(|(a, b)| a == b).count();
+        let shared =
+            cached.iter().zip(&prompt.tokens[..prompt.tokens.len() - 1]).take_while(|(a, b)| a == b).count();
         cached.truncate(shared);
         let mut tokens = Vec::with_capacity(context + 1);
         tokens.extend_from_slice(&prompt.tokens);
-        let splitter = prompt.reasoning.as_ref().map(|r| ReasoningSplitter::new(&r.open, &r.close, r.starts_inside));
+        let splitter =
+            prompt.reasoning.as_ref().map(|r| ReasoningSplitter::new(&r.open, &r.close, r.starts_inside));
         let stats = Stats { prompt_tokens: prompt.tokens.len(), reused_tokens: shared, ..Stats::default() };
         let started = Instant::now();
         Ok(Generation {
@@ -144,7 +150,12 @@ impl<'m> Generation<'m> {
                 return Ok(());
             }
             let (start, end) = (self.cached.len(), self.tokens.len().min(self.cached.len() + chunk));
-            let row = |i: usize| Row { token: self.tokens[i], slot: 0, position: i, logits: i + 1 == self.tokens.len() };
+            let row = |i: usize| Row {
+                token: self.tokens[i],
+                slot: 0,
+                position: i,
+                logits: i + 1 == self.tokens.len(),
+            };
             let rows: Vec<Row> = (start..end).map(row).collect();
             if self.stats.prompt_path.is_empty() {
                 self.stats.prompt_path = self.executable.path(rows.len()).to_string();

@@ -46,7 +46,11 @@ impl Model {
     ///
     /// # Errors
     /// Anything wrong with the folder, or sizes the model does not take.
-    pub fn load(dir: &Path, options: &LoadOptions, progress: &mut dyn FnMut(usize, usize)) -> Result<Model, Error> {
+    pub fn load(
+        dir: &Path,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Model, Error> {
         let checkpoint = open(dir)?;
         let tokenizer = Tokenizer::open(dir)?;
         let template = ChatTemplate::open(dir)?;

@@ -80,7 +80,11 @@ impl Sampler {
         self.candidates.extend(logits.iter().zip(0..).map(|(&logit, id)| (logit, id)));
         self.penalise(recent);
         if self.sampling.temperature == 0.0 {
-            let best = self.candidates.iter().copied().reduce(|best, next| if next.0 > best.0 { next } else { best });
+            let best = self
+                .candidates
+                .iter()
+                .copied()
+                .reduce(|best, next| if next.0 > best.0 { next } else { best });
             return best.map_or(0, |best| best.1);
         }
         self.keep_top_k();
@@ -199,7 +203,12 @@ mod tests {
     /// Pearson's statistic of counts against probabilities.
     fn chi_square(counts: &[usize], p: &[f64]) -> f64 {
         let n: usize = counts.iter().sum();
-        counts.iter().zip(p).filter(|(_, p)| **p > 0.0).map(|(&c, p)| (c as f64 - p * n as f64).powi(2) / (p * n as f64)).sum()
+        counts
+            .iter()
+            .zip(p)
+            .filter(|(_, p)| **p > 0.0)
+            .map(|(&c, p)| (c as f64 - p * n as f64).powi(2) / (p * n as f64))
+            .sum()
     }
 
     #[test]

@@ -4,9 +4,11 @@
 
 mod error;
 mod fixture;
+mod perplexity;
 mod probe;
 mod verify;
 
 pub use error::Error;
 pub use fixture::Fixture;
+pub use perplexity::{Perplexity, perplexity};
 pub use verify::{Check, Divergence, Report, VerifyOptions, verify};

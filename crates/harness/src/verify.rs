@@ -96,7 +96,8 @@ pub fn verify(dir: &Path, options: &VerifyOptions) -> Result<Report, Error> {
     let total = fixture.prompt.len() + fixture.greedy.len();
     let load = LoadOptions { context: Some(total), rows: fixture.prompt.len(), ..options.load.clone() };
     let mut executable = load_executable(&checkpoint, &load, &mut |_, _| {})?;
-    let run = Run { fixture: &fixture, hidden: executable.plan().spec.hidden, vocab: executable.plan().spec.vocab };
+    let run =
+        Run { fixture: &fixture, hidden: executable.plan().spec.hidden, vocab: executable.plan().spec.vocab };
     let mut checks = Vec::new();
     run.prefill(&mut *executable, &mut checks)?;
     let divergence = run.decode(&mut *executable, &mut checks)?;
@@ -120,19 +121,22 @@ struct Run<'a> {
 impl Run<'_> {
     fn prefill(&self, executable: &mut dyn Executable, checks: &mut Vec<Check>) -> Result<(), Error> {
         let prompt = &self.fixture.prompt;
-        let rows: Vec<Row> = (0..prompt.len()).map(|i| Row { token: prompt[i], slot: 0, position: i, logits: true }).collect();
+        let rows: Vec<Row> =
+            (0..prompt.len()).map(|i| Row { token: prompt[i], slot: 0, position: i, logits: true }).collect();
         let outs = points(executable.plan()).into_iter().filter(|point| point.what == "out").collect();
         let mut recorder = Recorder::new(outs, rows.len());
         executable.step(&rows, Some(&mut recorder))?;
         let expected = self.fixture.floats("prefill_logits", prompt.len() * self.vocab)?;
         if let Some(expected) = expected {
-            let mut check = Check { name: "prefill logits", error: 0.0, allowed: LOGIT_ALLOWED, at: String::new() };
+            let mut check =
+                Check { name: "prefill logits", error: 0.0, allowed: LOGIT_ALLOWED, at: String::new() };
             for (row, expected) in expected.chunks_exact(self.vocab).enumerate() {
                 check.largest(executable.logits(row), expected, || format!("prompt token {row}"));
             }
             checks.push(check);
         }
-        let mut layers = Check { name: "prefill layers", error: 0.0, allowed: BLOCK_ALLOWED, at: String::new() };
+        let mut layers =
+            Check { name: "prefill layers", error: 0.0, allowed: BLOCK_ALLOWED, at: String::new() };
         let mut seen = false;
         for (point, values) in recorder.into_parts() {
             let name = format!("prefill.layers.{}.out", point.layer);
@@ -145,10 +149,15 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn decode(&self, executable: &mut dyn Executable, checks: &mut Vec<Check>) -> Result<Option<Divergence>, Error> {
+    fn decode(
+        &self,
+        executable: &mut dyn Executable,
+        checks: &mut Vec<Check>,
+    ) -> Result<Option<Divergence>, Error> {
         let greedy = &self.fixture.greedy;
         let expected = self.fixture.floats("decode_logits", greedy.len() * self.vocab)?;
-        let mut check = Check { name: "decode logits", error: 0.0, allowed: LOGIT_ALLOWED, at: String::new() };
+        let mut check =
+            Check { name: "decode logits", error: 0.0, allowed: LOGIT_ALLOWED, at: String::new() };
         let mut divergence = None;
         let mut logits = executable.logits(self.fixture.prompt.len() - 1).to_vec();
         for (i, &token) in greedy.iter().enumerate() {
@@ -177,7 +186,12 @@ impl Run<'_> {
     }
 
     /// The step whose blocks were recorded.
-    fn blocks(&self, executable: &mut dyn Executable, row: Row, checks: &mut Vec<Check>) -> Result<(), Error> {
+    fn blocks(
+        &self,
+        executable: &mut dyn Executable,
+        row: Row,
+        checks: &mut Vec<Check>,
+    ) -> Result<(), Error> {
         let mut recorder = Recorder::new(points(executable.plan()), 1);
         executable.step(&[row], Some(&mut recorder))?;
         let new = |name, allowed| Check { name, error: 0.0, allowed, at: String::new() };
@@ -217,7 +231,8 @@ impl Run<'_> {
         let stored = self.fixture.tensors.tensor(&name)?.bytes.as_chunks::<4>().0;
         let chosen: Vec<f32> = stored.iter().map(|bytes| i32::from_le_bytes(*bytes) as f32).collect();
         if chosen != route[..k] {
-            (check.error, check.at) = (f64::INFINITY, format!("{name}: {:?}, expected {chosen:?}", &route[..k]));
+            (check.error, check.at) =
+                (f64::INFINITY, format!("{name}: {:?}, expected {chosen:?}", &route[..k]));
             return Ok(true);
         }
         let name = format!("step.layers.{}.moe.expert_weight", point.layer);
@@ -232,7 +247,8 @@ impl Check {
     /// Takes in the largest difference of two slices.
     fn largest(&mut self, found: &[f32], expected: &[f32], at: impl FnOnce() -> String) {
         let differences = found.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs()));
-        let error = differences.fold(0.0, |m: f64, d| if d.is_nan() || m.is_nan() { f64::NAN } else { m.max(d) });
+        let error =
+            differences.fold(0.0, |m: f64, d| if d.is_nan() || m.is_nan() { f64::NAN } else { m.max(d) });
         self.take(error, at);
     }
 

@@ -21,7 +21,13 @@ fn check(load: &LoadOptions, path: &str) {
     for dir in fixtures() {
         let report = verify(&dir, &VerifyOptions { load: load.clone() }).unwrap();
         for check in &report.checks {
-            println!("{:32} {:16} {:9.1e} used {:5.1} %", report.name, check.name, check.error, check.used() * 100.0);
+            println!(
+                "{:32} {:16} {:9.1e} used {:5.1} %",
+                report.name,
+                check.name,
+                check.error,
+                check.used() * 100.0
+            );
         }
         if !report.passed() {
             failures.push(format!("{report:#?}"));

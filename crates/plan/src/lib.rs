@@ -20,8 +20,8 @@ pub use families::{family_names, read_spec};
 pub use path::{Path, PathChoice, PathKind, Reason, select_path};
 pub use plan::{Plan, Stored};
 pub use program::{
-    AttentionOp, Buffer, BufferId, Cache, CacheId, CacheKind, ExpertWeights, ExpertsOp, NormOp, Op, Rope, RopeId,
-    Step, Weight, WeightId, WeightShape,
+    AttentionOp, Buffer, BufferId, Cache, CacheId, CacheKind, ExpertWeights, ExpertsOp, NormOp, Op, Rope,
+    RopeId, Step, Weight, WeightId, WeightShape,
 };
 pub use spec::{
     Activation, AttentionSpec, BlockSpec, Body, ExpertSpec, Groups, HeadSpec, LayerSpec, LinearSpec, MlpSpec,

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use crate::program::{
-    AttentionOp, Buffer, BufferId, Cache, CacheId, CacheKind, ExpertWeights, ExpertsOp, NormOp, Op, RopeId, Step,
-    Weight, WeightId, WeightShape,
+    AttentionOp, Buffer, BufferId, Cache, CacheId, CacheKind, ExpertWeights, ExpertsOp, NormOp, Op, RopeId,
+    Step, Weight, WeightId, WeightShape,
 };
 use crate::spec::{
-    AttentionSpec, BlockSpec, Body, ExpertSpec, LinearSpec, MlpSpec, ModelSpec, MoeSpec, NormSpec, QkNormWidth,
-    RopeSpec, SharedSpec,
+    AttentionSpec, BlockSpec, Body, ExpertSpec, LinearSpec, MlpSpec, ModelSpec, MoeSpec, NormSpec,
+    QkNormWidth, RopeSpec, SharedSpec,
 };
 
 /// Collects the parts of a plan while blocks are lowered.
@@ -72,7 +72,8 @@ impl Lowering {
     fn attention(&mut self, spec: &AttentionSpec, hidden: usize, x: BufferId, out: BufferId) {
         let (q_width, k_width, v_width) =
             (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.kv_heads * spec.v_dim);
-        let [q, k, v] = [("q", q_width), ("k", k_width), ("v", v_width)].map(|(name, width)| self.buffer(name, width));
+        let [q, k, v] =
+            [("q", q_width), ("k", k_width), ("v", v_width)].map(|(name, width)| self.buffer(name, width));
         self.linear(&spec.q, q_width, hidden, x, q);
         self.linear(&spec.k, k_width, hidden, x, k);
         self.linear(&spec.v, v_width, hidden, x, v);
@@ -127,7 +128,13 @@ impl Lowering {
         self.linear(&spec.router, spec.experts, hidden, x, logits);
         let route = self.buffer("route", 2 * spec.rule.top_k);
         let correction = spec.rule.correction.as_ref().map(|name| self.vector(name.clone(), spec.experts));
-        self.push(Op::Router { logits, out: route, experts: spec.experts, rule: spec.rule.clone(), correction });
+        self.push(Op::Router {
+            logits,
+            out: route,
+            experts: spec.experts,
+            rule: spec.rule.clone(),
+            correction,
+        });
         let gate = spec.gate.as_ref().map(|gate| self.experts(gate, spec.experts, spec.d_ff, hidden));
         let up = self.experts(&spec.up, spec.experts, spec.d_ff, hidden);
         let down = self.experts(&spec.down, spec.experts, hidden, spec.d_ff);
@@ -162,7 +169,8 @@ impl Lowering {
 
     fn norm(&mut self, spec: &NormSpec, chunks: usize, dim: usize, x: BufferId, out: BufferId) {
         let weight = spec.path.as_ref().map(|path| self.vector(format!("{path}.weight"), dim));
-        let bias = spec.path.as_ref().filter(|_| spec.bias).map(|path| self.vector(format!("{path}.bias"), dim));
+        let bias =
+            spec.path.as_ref().filter(|_| spec.bias).map(|path| self.vector(format!("{path}.bias"), dim));
         self.push(Op::Norm(NormOp { kind: spec.kind, weight, bias, eps: spec.eps, chunks, dim, x, out }));
     }
 

@@ -82,7 +82,8 @@ impl Plan {
     pub fn share_read_per_token(&self, id: WeightId) -> f64 {
         let uses = self.program.iter().filter_map(|step| match &step.op {
             Op::Experts(experts) => {
-                let stacks = [experts.gate.map(|gate| gate.stack), Some(experts.up.stack), Some(experts.down.stack)];
+                let stacks =
+                    [experts.gate.map(|gate| gate.stack), Some(experts.up.stack), Some(experts.down.stack)];
                 stacks.contains(&Some(id)).then(|| experts.top_k as f64 / experts.experts as f64)
             }
             Op::Embed { table, .. } => (*table == id).then(|| 1.0 / self.spec.vocab as f64),
@@ -167,7 +168,11 @@ impl fmt::Display for Line<'_> {
             Op::Norm(norm) => {
                 let weight = norm.weight.map_or_else(|| "no weight".to_owned(), |id| self.weight(id));
                 let (x, out) = (self.name(norm.x), self.name(norm.out));
-                write!(f, "{out} <- {x}  {:?} {} × {} eps {:e}, {weight}", norm.kind, norm.chunks, norm.dim, norm.eps)
+                write!(
+                    f,
+                    "{out} <- {x}  {:?} {} × {} eps {:e}, {weight}",
+                    norm.kind, norm.chunks, norm.dim, norm.eps
+                )
             }
             Op::Linear { weight, bias, x, out } => {
                 let bias = if bias.is_some() { " + bias" } else { "" };
@@ -176,7 +181,9 @@ impl fmt::Display for Line<'_> {
             Op::Rope { rope, heads, head_dim, x } => {
                 write!(f, "{}  rope {} on {heads} × {head_dim}", self.name(*x), rope.0)
             }
-            Op::KvAppend { cache, k, v } => write!(f, "cache {} <- {}, {}", cache.0, self.name(*k), self.name(*v)),
+            Op::KvAppend { cache, k, v } => {
+                write!(f, "cache {} <- {}, {}", cache.0, self.name(*k), self.name(*v))
+            }
             Op::Attention(a) => {
                 write!(f, "{} <- {}, cache {}  ", self.name(a.out), self.name(a.q), a.cache.0)?;
                 write!(f, "{} heads / {} kv × {}, scale {}", a.heads, a.kv_heads, a.head_dim, a.scale)?;
@@ -186,16 +193,35 @@ impl fmt::Display for Line<'_> {
                 write!(f, "{} <- gate, {}  {activation:?} × {width}", self.name(*out), self.name(*up))
             }
             Op::Router { logits, out, rule, .. } => {
-                write!(f, "{} <- {}  {:?} top {}", self.name(*out), self.name(*logits), rule.score, rule.top_k)?;
+                write!(
+                    f,
+                    "{} <- {}  {:?} top {}",
+                    self.name(*out),
+                    self.name(*logits),
+                    rule.score,
+                    rule.top_k
+                )?;
                 if rule.normalise.is_some() { write!(f, ", normalised") } else { Ok(()) }
             }
             Op::Experts(e) => {
                 write!(f, "{} <- {}, {}  ", self.name(e.out), self.name(e.x), self.name(e.route))?;
-                write!(f, "{} of {} × {}, {:?}, {}", e.top_k, e.experts, e.d_ff, e.activation, self.weight(e.up.stack))
+                write!(
+                    f,
+                    "{} of {} × {}, {:?}, {}",
+                    e.top_k,
+                    e.experts,
+                    e.d_ff,
+                    e.activation,
+                    self.weight(e.up.stack)
+                )
             }
-            Op::SigmoidGate { gate, x, .. } => write!(f, "{} *= sigmoid({})", self.name(*x), self.name(*gate)),
+            Op::SigmoidGate { gate, x, .. } => {
+                write!(f, "{} *= sigmoid({})", self.name(*x), self.name(*gate))
+            }
             Op::Add { x, y, scale, .. } => write!(f, "{} += {scale} × {}", self.name(*x), self.name(*y)),
-            Op::ScaleLogits { x, scale, softcap, .. } => write!(f, "{} × {scale}, cap {softcap:?}", self.name(*x)),
+            Op::ScaleLogits { x, scale, softcap, .. } => {
+                write!(f, "{} × {scale}, cap {softcap:?}", self.name(*x))
+            }
         }
     }
 }

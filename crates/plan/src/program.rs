@@ -315,7 +315,10 @@ impl Op {
             | Op::Norm(NormOp { out, .. })
             | Op::Attention(AttentionOp { out, .. })
             | Op::Experts(ExpertsOp { out, .. }) => Some(*out),
-            Op::Rope { x, .. } | Op::SigmoidGate { x, .. } | Op::Add { x, .. } | Op::ScaleLogits { x, .. } => Some(*x),
+            Op::Rope { x, .. }
+            | Op::SigmoidGate { x, .. }
+            | Op::Add { x, .. }
+            | Op::ScaleLogits { x, .. } => Some(*x),
             Op::KvAppend { .. } => None,
         }
     }

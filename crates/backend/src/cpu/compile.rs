@@ -86,7 +86,9 @@ impl Compiler<'_> {
                 let layout = *weights.matrix(*weight).layout();
                 self.need_sums(*x, layout.format, layout.cols);
                 match self.phases.last_mut() {
-                    Some(Phase::Linears(linears)) if independent(self.plan, linears, *x, *out) => linears.push(i),
+                    Some(Phase::Linears(linears)) if independent(self.plan, linears, *x, *out) => {
+                        linears.push(i)
+                    }
                     _ => self.phases.push(Phase::Linears(vec![i])),
                 }
             }
@@ -149,7 +151,9 @@ impl Compiler<'_> {
 /// Whether a product of `x` into `out` may run beside those of `linears`.
 fn independent(plan: &Plan, linears: &[usize], x: BufferId, out: BufferId) -> bool {
     linears.iter().all(|&i| match &plan.program[i].op {
-        Op::Linear { x: other_x, out: other_out, .. } => *other_out != x && *other_out != out && *other_x != out,
+        Op::Linear { x: other_x, out: other_out, .. } => {
+            *other_out != x && *other_out != out && *other_x != out
+        }
         _ => false,
     })
 }

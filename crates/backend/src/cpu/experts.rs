@@ -8,11 +8,11 @@ use amoeba_kernels::linear::{Input, group_sums, matmul};
 use amoeba_kernels::simd::LANES;
 use amoeba_plan::{ExpertsOp, Op, PathKind, Plan};
 
-use super::{Model, Step};
 use super::ops::input;
 use super::pool::Team;
 use super::shared::Shared;
 use super::weights::Weights;
+use super::{Model, Step};
 
 /// Memory of one experts op, shared by the workers and by all layers.
 pub struct Workspace {
@@ -54,7 +54,8 @@ fn ops(plan: &Plan) -> impl Iterator<Item = (usize, &ExpertsOp)> {
 impl Workspace {
     /// Room for `rows` rows in the widest layer.
     pub fn new(plan: &Plan, weights: &Weights, rows: usize) -> Workspace {
-        let most = |f: &dyn Fn(usize, &ExpertsOp) -> usize| ops(plan).map(|(i, op)| f(i, op)).max().unwrap_or(0);
+        let most =
+            |f: &dyn Fn(usize, &ExpertsOp) -> usize| ops(plan).map(|(i, op)| f(i, op)).max().unwrap_or(0);
         let choices = rows * most(&|_, op| op.top_k);
         let fused = rows.min(FUSED_ROWS_MAX) * most(&|i, op| op.top_k * weights.bank(i).slices());
         let d_ff = most(&|_, op| op.d_ff.next_multiple_of(LANES));
@@ -70,7 +71,8 @@ impl Workspace {
 impl Scratch {
     /// Room for `rows` rows in the widest layer.
     pub fn new(plan: &Plan, weights: &Weights, rows: usize) -> Scratch {
-        let slice_cols = ops(plan).map(|(i, _)| weights.bank(i).down.weights.layout().slice_cols).max().unwrap_or(0);
+        let slice_cols =
+            ops(plan).map(|(i, _)| weights.bank(i).down.weights.layout().slice_cols).max().unwrap_or(0);
         let choices = rows * ops(plan).map(|(_, op)| op.top_k).max().unwrap_or(0);
         let experts = ops(plan).map(|(_, op)| op.experts).max().unwrap_or(0);
         let room = |n: usize| Vec::with_capacity(n);
@@ -223,7 +225,14 @@ fn piece(n: usize, i: usize) -> std::ops::Range<usize> {
 }
 
 /// Inner activations of one expert for one piece of its inner width.
-fn gate_and_up(step: &Step<'_>, op: &ExpertsOp, bank: &Bank, grouping: &Grouping, active: usize, part: usize) {
+fn gate_and_up(
+    step: &Step<'_>,
+    op: &ExpertsOp,
+    bank: &Bank,
+    grouping: &Grouping,
+    active: usize,
+    part: usize,
+) {
     let (model, work) = (step.model, &step.model.experts);
     let (expert, members) = grouping.group(active);
     let rows = inputs(step.model, op, bank, &grouping.rows[members.clone()]);

@@ -90,7 +90,8 @@ impl Cpu {
         let phases = compile(&plan, &weights);
         let limits = options.limits;
         let rows = limits.rows;
-        let buffers = plan.buffers.iter().map(|buffer| Shared::zeroed(rows, buffer.width.next_multiple_of(16)));
+        let buffers =
+            plan.buffers.iter().map(|buffer| Shared::zeroed(rows, buffer.width.next_multiple_of(16)));
         let buffers = Grid(buffers.collect());
         let sums = phases.sums.iter().map(|key| Shared::zeroed(rows, key.cols / key.group)).collect();
         let ropes = plan.ropes.iter().map(|rope| Shared::zeroed(rows, rope.dims)).collect();

@@ -157,12 +157,21 @@ impl Product<'_> {
 }
 
 /// The first `rows` rows of a buffer as input of a product with weights of that layout.
-pub fn input<'a>(model: &'a Model, x: BufferId, layout: &amoeba_kernels::linear::Layout, rows: usize) -> Input<'a> {
+pub fn input<'a>(
+    model: &'a Model,
+    x: BufferId,
+    layout: &amoeba_kernels::linear::Layout,
+    rows: usize,
+) -> Input<'a> {
     let buffer = model.buffers.get(x);
     let table = model.phases.sums.iter().position(|key| {
-        layout.format.has_biases() && key.x == x && key.group == layout.format.group() && key.cols == layout.cols
+        layout.format.has_biases()
+            && key.x == x
+            && key.group == layout.format.group()
+            && key.cols == layout.cols
     });
-    let (sums, sums_stride) = table.map_or((&[][..], 0), |table| (model.sums[table].all(), model.sums[table].width));
+    let (sums, sums_stride) =
+        table.map_or((&[][..], 0), |table| (model.sums[table].all(), model.sums[table].width));
     Input { x: buffer.all(), stride: buffer.width, index: None, rows, sums, sums_stride }
 }
 
@@ -189,7 +198,10 @@ impl AttentionScratch {
             _ => 0,
         });
         let chunks = context.div_ceil(CHUNK) + 1;
-        AttentionScratch { scores: Box::new([0.0; CHUNK]), partials: vec![0.0; widest.max().unwrap_or(0) * chunks] }
+        AttentionScratch {
+            scores: Box::new([0.0; CHUNK]),
+            partials: vec![0.0; widest.max().unwrap_or(0) * chunks],
+        }
     }
 }
 
@@ -214,7 +226,15 @@ pub fn attention(step: &Step<'_>, team: Team<'_>, op: usize) {
             let keys = &keys[from * op.head_dim..to * op.head_dim];
             let values = &values[from * op.v_dim..to * op.v_dim];
             let heads = Heads { q, count: group };
-            attention::chunk(model.isa, &shape, heads, keys, values, scores, &mut partials[i * stride..][..stride]);
+            attention::chunk(
+                model.isa,
+                &shape,
+                heads,
+                keys,
+                values,
+                scores,
+                &mut partials[i * stride..][..stride],
+            );
         }
         let out = model.buffers.get(op.out).part_mut(row, kv_head * group * op.v_dim, group * op.v_dim);
         for (head, out) in out.chunks_exact_mut(op.v_dim).enumerate() {

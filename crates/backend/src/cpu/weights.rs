@@ -79,7 +79,11 @@ impl Weights {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        let banks = self.banks.iter().flatten().flat_map(|bank| [bank.gate.as_ref(), Some(&bank.up), Some(&bank.down)]);
+        let banks = self
+            .banks
+            .iter()
+            .flatten()
+            .flat_map(|bank| [bank.gate.as_ref(), Some(&bank.up), Some(&bank.down)]);
         let experts: usize = banks.flatten().map(|projection| projection.weights.bytes()).sum();
         let matrices: usize = self.matrices.iter().flatten().map(Packed::bytes).sum();
         experts + matrices + self.vectors.iter().map(|vector| vector.len() * 4).sum::<usize>()

@@ -127,7 +127,9 @@ impl Reference {
                 let activated = (0..rows.len()).map(|row| {
                     let value = |buffer: BufferId, i: usize| self.buffers.0[buffer.0][row][i];
                     let gate = |i| gate.map_or(0.0, |gate| value(gate, i));
-                    (0..*width).map(|i| activate::reference(*activation, gate(i), value(*up, i)) as f32).collect()
+                    (0..*width)
+                        .map(|i| activate::reference(*activation, gate(i), value(*up, i)) as f32)
+                        .collect()
                 });
                 let activated = activated.collect();
                 self.buffers.0[out.0] = activated;

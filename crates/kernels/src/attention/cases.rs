@@ -4,7 +4,14 @@ use super::{CHUNK, Heads, Shape, chunk, merge, reference};
 use crate::simd::Isa;
 use crate::testing::Rng;
 
-fn run(isa: Isa, shape: &Shape, heads: Heads<'_>, keys: &[f32], values: &[f32], sink: Option<f32>) -> Vec<f32> {
+fn run(
+    isa: Isa,
+    shape: &Shape,
+    heads: Heads<'_>,
+    keys: &[f32],
+    values: &[f32],
+    sink: Option<f32>,
+) -> Vec<f32> {
     let n = keys.len() / shape.head_dim;
     let width = shape.v_dim + 2;
     let chunks = n.div_ceil(CHUNK);
@@ -29,13 +36,21 @@ fn attention_follows_the_reference_on_every_instruction_set() {
         for n in [1, 2, 31, 255, 256, 257, 1000] {
             for (sink, softcap) in [(None, None), (Some(0.7), None), (None, Some(5.0))] {
                 let shape = Shape { head_dim, v_dim, scale: 1.0 / (head_dim as f32).sqrt(), softcap };
-                let (q, keys, values) = (rng.vector(3 * head_dim), rng.vector(n * head_dim), rng.vector(n * v_dim));
+                let (q, keys, values) =
+                    (rng.vector(3 * head_dim), rng.vector(n * head_dim), rng.vector(n * v_dim));
                 let q: Vec<f32> = q.iter().map(|x| x * 4.0).collect();
                 let heads = Heads { q: &q, count: 3 };
                 let first = run(Isa::Scalar, &shape, heads, &keys, &values, sink);
                 let mut truth = vec![0.0; v_dim];
                 for (h, out) in first.chunks_exact(v_dim).enumerate() {
-                    reference::attend(&shape, &q[h * head_dim..][..head_dim], &keys, &values, sink, &mut truth);
+                    reference::attend(
+                        &shape,
+                        &q[h * head_dim..][..head_dim],
+                        &keys,
+                        &values,
+                        sink,
+                        &mut truth,
+                    );
                     for (y, truth) in out.iter().zip(&truth) {
                         assert!((y - truth).abs() < 1e-5, "{head_dim} {n}: {y} vs {truth}");
                     }

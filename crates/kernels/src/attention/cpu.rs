@@ -71,7 +71,14 @@ dispatch! {
 }
 
 #[inline(always)]
-fn merge_with<S: Simd>(simd: S, partials: &[f32], stride: usize, count: usize, sink: Option<f32>, out: &mut [f32]) {
+fn merge_with<S: Simd>(
+    simd: S,
+    partials: &[f32],
+    stride: usize,
+    count: usize,
+    sink: Option<f32>,
+    out: &mut [f32],
+) {
     let v_dim = out.len();
     let part = |i: usize| &partials[i * stride..][..v_dim + 2];
     let max = (0..count).map(|i| part(i)[v_dim]).chain(sink).fold(f32::NEG_INFINITY, f32::max);

@@ -24,12 +24,21 @@ struct Case {
 }
 
 impl Case {
-    fn new(formats: [Format; 3], (experts, top_k): (usize, usize), (hidden, d_ff): (usize, usize), rows: usize, rng: &mut Rng) -> Case {
+    fn new(
+        formats: [Format; 3],
+        (experts, top_k): (usize, usize),
+        (hidden, d_ff): (usize, usize),
+        rows: usize,
+        rng: &mut Rng,
+    ) -> Case {
         let mut stack = |format, out, cols| -> Vec<OwnedMatrix> {
             (0..experts).map(|_| OwnedMatrix::random(format, out, cols, rng)).collect()
         };
-        let (gate, up, down) =
-            (stack(formats[0], d_ff, hidden), stack(formats[1], d_ff, hidden), stack(formats[2], hidden, d_ff));
+        let (gate, up, down) = (
+            stack(formats[0], d_ff, hidden),
+            stack(formats[1], d_ff, hidden),
+            stack(formats[2], hidden, d_ff),
+        );
         let routes = (0..rows).map(|row| {
             let mut picks: Vec<usize> = (0..top_k).map(|k| (row * 3 + k) % experts).collect();
             picks.sort_unstable();
@@ -41,7 +50,8 @@ impl Case {
     }
 
     fn reference(&self) -> Vec<f32> {
-        let views = [&self.gate, &self.up, &self.down].map(|s| s.iter().map(OwnedMatrix::view).collect::<Vec<_>>());
+        let views =
+            [&self.gate, &self.up, &self.down].map(|s| s.iter().map(OwnedMatrix::view).collect::<Vec<_>>());
         let bias = |i: usize| self.biases.as_ref().map(|biases| &biases[i][..]);
         let stored = |i: usize| Stored { matrices: &views[i], bias: bias(i) };
         let gate = self.activation.gated().then(|| stored(0));
@@ -138,7 +148,13 @@ impl Case {
 }
 
 /// Three whole products with the activation between.
-fn unfused(isa: Isa, bank: &Bank, expert: usize, rows: &Rows<'_>, sink: &mut dyn FnMut(usize, usize, &[f32; 16])) {
+fn unfused(
+    isa: Isa,
+    bank: &Bank,
+    expert: usize,
+    rows: &Rows<'_>,
+    sink: &mut dyn FnMut(usize, usize, &[f32; 16]),
+) {
     let (n, d_ff) = (rows.up.rows, bank.d_ff());
     let stride = d_ff.next_multiple_of(16);
     let product = |projection: &Projection, input: &Input<'_>| {

@@ -118,7 +118,14 @@ pub fn fused_item(
 }
 
 /// `act(gate·x, up·x)` for rows `first..first + cols` of the inner width, into `scratch.inner [n, stride]`.
-fn inner(isa: Isa, bank: &Bank, expert: usize, (first, cols): (usize, usize), rows: &Rows<'_>, scratch: &mut Scratch) {
+fn inner(
+    isa: Isa,
+    bank: &Bank,
+    expert: usize,
+    (first, cols): (usize, usize),
+    rows: &Rows<'_>,
+    scratch: &mut Scratch,
+) {
     let blocks = first / LANES..(first + cols).div_ceil(LANES);
     let stride = scratch.stride;
     let project = |projection: &Projection, input: &Input<'_>, out: &mut [f32]| {
@@ -168,7 +175,8 @@ fn combine_with<S: Simd>(simd: S, partials: &Partials<'_>, route: &[f32], first:
         for (k, (&index, &weight)) in indices.iter().zip(weights).enumerate() {
             let mut part = simd.splat(0.0);
             for slice in 0..partials.slices {
-                let row = &partials.values[(k * partials.slices + slice) * partials.stride..][..partials.stride];
+                let row =
+                    &partials.values[(k * partials.slices + slice) * partials.stride..][..partials.stride];
                 part = simd.add(part, load_at(simd, row, first + at));
             }
             if let Some((bias, hidden)) = partials.bias {

@@ -50,7 +50,10 @@ fn packed_products_follow_the_reference_for_every_format() {
                 for (row, (y, truth)) in y.iter().zip(&truth).enumerate() {
                     let allowed = error_bound(cols, magnitude(&matrix.rows(row, 1), &x));
                     let used = f64::from((y - truth).abs()) / allowed;
-                    assert!(used <= 1.0, "{format} {rows}×{cols} row {row}: {y} vs {truth}, {used:.2} of allowed");
+                    assert!(
+                        used <= 1.0,
+                        "{format} {rows}×{cols} row {row}: {y} vs {truth}, {used:.2} of allowed"
+                    );
                     worst = worst.max(used);
                 }
             }

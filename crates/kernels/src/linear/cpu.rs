@@ -335,7 +335,8 @@ impl<const LO: u32, const HI: u32> Codec for Int<LO, HI> {
         for word in 0..cols / per_word {
             let lo = simd.words(array(unit, word * 64));
             let first = word * per_word;
-            let hi = if HI > 0 { simd.words(array(unit, high_plane + first * HI as usize / 32 * 64)) } else { lo };
+            let hi =
+                if HI > 0 { simd.words(array(unit, high_plane + first * HI as usize / 32 * 64)) } else { lo };
             let hi_shift = (first * HI as usize % 32) as u32;
             for i in 0..32 / LO {
                 let value = if HI > 0 {

@@ -248,7 +248,8 @@ impl Packed {
         let mut rest = self.data.as_mut_slice();
         let experts = rest.len().checked_div(layout.bytes()).unwrap_or(0);
         let places = (0..experts).flat_map(move |matrix| {
-            (0..layout.slices()).flat_map(move |slice| (0..layout.blocks()).map(move |block| (matrix, slice, block)))
+            (0..layout.slices())
+                .flat_map(move |slice| (0..layout.blocks()).map(move |block| (matrix, slice, block)))
         });
         places.map(move |(matrix, slice, block)| {
             let (out, after) = std::mem::take(&mut rest).split_at_mut(layout.range(slice, block).len());

@@ -35,7 +35,11 @@ fn every_rule_follows_the_reference() {
                 if experts % 4 == 0 && top_k <= experts / 2 {
                     let groups = Groups { count: 4, keep: 2, best_two: true };
                     both(&RouterRule { groups: Some(groups), ..rule.clone() }, Some(&bias), &logits);
-                    both(&RouterRule { groups: Some(Groups { best_two: false, ..groups }), ..rule }, None, &logits);
+                    both(
+                        &RouterRule { groups: Some(Groups { best_two: false, ..groups }), ..rule },
+                        None,
+                        &logits,
+                    );
                 }
             }
         }

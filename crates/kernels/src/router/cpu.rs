@@ -20,7 +20,13 @@ impl Scratch {
 }
 
 /// Routes one row; `logits [experts]`, `out [2·top_k]`.
-pub fn route(rule: &RouterRule, correction: Option<&[f32]>, logits: &[f32], scratch: &mut Scratch, out: &mut [f32]) {
+pub fn route(
+    rule: &RouterRule,
+    correction: Option<&[f32]>,
+    logits: &[f32],
+    scratch: &mut Scratch,
+    out: &mut [f32],
+) {
     let scores = &mut scratch.scores[..logits.len()];
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     for (score, &x) in scores.iter_mut().zip(logits) {

@@ -112,8 +112,14 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn field2(self, u: (__m512i, u32, u32), v: (__m512i, u32, u32), up: u32) -> __m512 {
         avx512!({
-            let low = _mm512_and_si512(_mm512_srlv_epi32(u.0, _mm512_set1_epi32(u.1 as i32)), _mm512_set1_epi32(u.2 as i32));
-            let high = _mm512_and_si512(_mm512_srlv_epi32(v.0, _mm512_set1_epi32(v.1 as i32)), _mm512_set1_epi32(v.2 as i32));
+            let low = _mm512_and_si512(
+                _mm512_srlv_epi32(u.0, _mm512_set1_epi32(u.1 as i32)),
+                _mm512_set1_epi32(u.2 as i32),
+            );
+            let high = _mm512_and_si512(
+                _mm512_srlv_epi32(v.0, _mm512_set1_epi32(v.1 as i32)),
+                _mm512_set1_epi32(v.2 as i32),
+            );
             _mm512_cvtepi32_ps(_mm512_or_si512(low, _mm512_sllv_epi32(high, _mm512_set1_epi32(up as i32))))
         })
     }

@@ -26,7 +26,10 @@ type U = [uint32x4_t; 4];
 macro_rules! quarters {
     ($i:ident => $e:expr) => {
         // SAFETY: see above.
-        std::array::from_fn(#[inline(always)] |$i| unsafe { $e })
+        std::array::from_fn(
+            #[inline(always)]
+            |$i| unsafe { $e },
+        )
     };
 }
 

@@ -7,8 +7,8 @@ use amoeba_checkpoint::Config;
 use row::{Bias, DenseLayers, Family, HeadDim, Normalise, QkNorm, RopeRule, Shared};
 
 use crate::spec::{
-    Activation, AttentionSpec, BlockSpec, Body, ExpertSpec, HeadSpec, LayerSpec, LinearSpec, MlpSpec, ModelSpec,
-    MoeSpec, NormKind, NormSpec, QkNormSpec, QkNormWidth, RouterRule, SharedSpec,
+    Activation, AttentionSpec, BlockSpec, Body, ExpertSpec, HeadSpec, LayerSpec, LinearSpec, MlpSpec,
+    ModelSpec, MoeSpec, NormKind, NormSpec, QkNormSpec, QkNormWidth, RouterRule, SharedSpec,
 };
 use crate::{Error, RopeSpec, rope};
 
@@ -26,10 +26,9 @@ pub fn family_names() -> Vec<&'static str> {
 /// this build lacks.
 pub fn read_spec(config: &Config) -> Result<ModelSpec, Error> {
     let model_type = config.str("model_type")?.unwrap_or("(missing)");
-    let family = table::FAMILIES
-        .iter()
-        .find(|family| family.name == model_type)
-        .ok_or_else(|| Error::UnknownFamily { found: model_type.to_owned(), known: family_names().join(", ") })?;
+    let family = table::FAMILIES.iter().find(|family| family.name == model_type).ok_or_else(|| {
+        Error::UnknownFamily { found: model_type.to_owned(), known: family_names().join(", ") }
+    })?;
     Reader { family, config, hidden: config.usize("hidden_size", 1..=1 << 17)? }.model()
 }
 
@@ -96,7 +95,9 @@ impl Reader<'_> {
             )));
         }
         if self.config.has("clip_qkv") {
-            return Err(Error::Unsupported("clip_qkv in config.json: clipped projections are not built in".into()));
+            return Err(Error::Unsupported(
+                "clip_qkv in config.json: clipped projections are not built in".into(),
+            ));
         }
         let head_dim = self.head_dim(heads)?;
         let qkv = self.bias(self.family.qkv_bias)?;
@@ -150,7 +151,9 @@ impl Reader<'_> {
 
     fn rope(&self, head_dim: usize) -> Result<RopeSpec, Error> {
         if head_dim % 2 != 0 {
-            return Err(self.inconsistent(format!("head_dim {head_dim} is odd: rotary pairs need an even width")));
+            return Err(
+                self.inconsistent(format!("head_dim {head_dim} is odd: rotary pairs need an even width"))
+            );
         }
         let base = f64::from(self.config.f32_or("rope_theta", 10_000.0, 1.0..=1e12)?);
         let interleaved = self.config.bool_or("rope_traditional", false)?;
@@ -239,7 +242,10 @@ impl Reader<'_> {
     fn activation(&self) -> Result<Activation, Error> {
         match self.config.str("hidden_act")?.unwrap_or("silu") {
             "silu" | "swish" => Ok(Activation::SwiGlu),
-            other => Err(Error::Unsupported(format!("hidden_act `{other}` for {} (known: silu)", self.family.name))),
+            other => Err(Error::Unsupported(format!(
+                "hidden_act `{other}` for {} (known: silu)",
+                self.family.name
+            ))),
         }
     }
 

@@ -53,13 +53,24 @@ const BASE: Family = Family {
 
 /// Every family this build can run, by `model_type`.
 pub(crate) const FAMILIES: &[Family] = &[
-    Family { name: "llama", qkv_bias: Bias::Key("attention_bias"), o_bias: Bias::Key("attention_bias"), mlp_bias: Bias::Key("mlp_bias"), tied: true, ..BASE },
+    Family {
+        name: "llama",
+        qkv_bias: Bias::Key("attention_bias"),
+        o_bias: Bias::Key("attention_bias"),
+        mlp_bias: Bias::Key("mlp_bias"),
+        tied: true,
+        ..BASE
+    },
     Family {
         name: "mixtral",
         names: Names {
             router: "block_sparse_moe.gate",
             experts: "block_sparse_moe.switch_mlp",
-            experts_apart: Some(["block_sparse_moe.experts.{}.w1", "block_sparse_moe.experts.{}.w3", "block_sparse_moe.experts.{}.w2"]),
+            experts_apart: Some([
+                "block_sparse_moe.experts.{}.w1",
+                "block_sparse_moe.experts.{}.w3",
+                "block_sparse_moe.experts.{}.w2",
+            ]),
             ..NAMES
         },
         head_dim: HeadDim::Hidden,

@@ -1,0 +1,51 @@
+//! Steady-state decode allocates nothing.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use amoeba_backend::{Cpu, CpuOptions, Executable, Limits, Row};
+use amoeba_checkpoint::Checkpoint;
+use amoeba_plan::{PathChoice, Plan};
+
+struct Counting;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: forwards to the system allocator and counts.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: same contract as ours.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: same contract as ours.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn decode_allocates_nothing_after_the_first_steps() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for model in ["models/tiny-chat-moe-4bit", "fixtures/qwen2_moe-q4g64", "fixtures/llama-q4g64"] {
+        for path in [PathChoice::Auto, PathChoice::Unfused] {
+            let checkpoint = Arc::new(Checkpoint::open(&root.join(model)).unwrap());
+            let plan = Plan::new(checkpoint.config()).unwrap();
+            let limits = Limits { slots: 1, context: 64, rows: 8 };
+            let options = CpuOptions { threads: Some(2), isa: None, path, limits };
+            let mut cpu = Cpu::load(plan, &checkpoint, &options, &mut |_, _| {}).unwrap();
+            let mut step = |position| {
+                cpu.step(&[Row { token: 5, slot: 0, position, logits: true }], None).unwrap();
+            };
+            (0..4).for_each(&mut step);
+            let before = COUNT.load(Ordering::Relaxed);
+            (4..40).for_each(&mut step);
+            assert_eq!(COUNT.load(Ordering::Relaxed) - before, 0, "{model} {path:?}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The bundled model: perplexity against the figure recorded for it.
+
+use std::path::Path;
+
+use amoeba_engine::LoadOptions;
+use amoeba_harness::perplexity;
+use amoeba_text::Tokenizer;
+
+/// mlx-lm 0.32.2, float32 compute, windows of 512.
+const RECORDED: f64 = 4.0838;
+const TOKENS: usize = 22_089;
+
+#[test]
+fn perplexity_is_the_recorded_one() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+    let dir = models.join("tiny-chat-moe-4bit");
+    let text = std::fs::read_to_string(models.join("tiny-chat-moe-valid.txt")).unwrap();
+    let tokens = Tokenizer::open(&dir).unwrap().encode(&text, false).unwrap();
+    let found = perplexity(&dir, &tokens, 512, &LoadOptions::default()).unwrap();
+    println!("perplexity {:.4} over {} tokens, recorded {RECORDED}", found.value, found.tokens);
+    assert_eq!(found.tokens, TOKENS);
+    assert!((found.value / RECORDED - 1.0).abs() <= 0.002, "{found:?}");
+}

@@ -2,13 +2,16 @@
 //!
 //! Start reading at [`verify`].
 
+pub mod bench;
 mod error;
 mod fixture;
 mod perplexity;
 mod probe;
+mod synth;
 mod verify;
 
 pub use error::Error;
 pub use fixture::Fixture;
 pub use perplexity::{Perplexity, perplexity};
+pub use synth::{GRAMMAR as SYNTH_GRAMMAR, SynthError, synth};
 pub use verify::{Check, Divergence, Report, VerifyOptions, verify};

@@ -1,11 +1,11 @@
-//! From the decode program to phases: stretches of work between two barriers.
+//! From the decode program to phases: stretches of independent items.
 
 use amoeba_checkpoint::Format;
 use amoeba_plan::{BufferId, Op, Plan, RopeId};
 
 use super::weights::Weights;
 
-/// Work between two barriers.
+/// Work that ends before the next phase starts.
 #[derive(Debug, PartialEq)]
 pub enum Phase {
     /// Each row on one worker.
@@ -14,8 +14,14 @@ pub enum Phase {
     Linears(Vec<usize>),
     /// Attention, cut by row and key/value head.
     Attention(usize),
-    /// Routed experts (a few phases of its own).
-    Experts(usize),
+    /// Grouping of rows by expert, then all expert items (fused) or gate, up and activation (unfused).
+    ExpertItems(usize),
+    /// Unfused: group sums of the inner activations.
+    InnerSums(usize),
+    /// Unfused: the down projections.
+    ExpertDown(usize),
+    /// The weighted sum over experts.
+    Combine(usize),
 }
 
 /// Work on one row.
@@ -99,7 +105,8 @@ impl Compiler<'_> {
                     let layout = *projection.weights.layout();
                     self.need_sums(experts.x, layout.format, layout.cols);
                 }
-                self.phases.push(Phase::Experts(i));
+                let of = [Phase::ExpertItems, Phase::InnerSums, Phase::ExpertDown, Phase::Combine];
+                self.phases.extend(of.map(|phase| phase(i)));
             }
             _ if first_of_head => self.phases.push(Phase::Rows(vec![RowWork::Op(i)])),
             _ => self.push_row(RowWork::Op(i)),

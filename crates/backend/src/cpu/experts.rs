@@ -3,14 +3,13 @@
 
 use amoeba_kernels::activate::activate;
 use amoeba_kernels::experts::cpu::{FUSED_ROWS_MAX, Rows, Scratch as ItemScratch};
-use amoeba_kernels::experts::{Bank, Partials, combine, fused_item};
+use amoeba_kernels::experts::{Bank, Partials, Projection, combine, fused_item};
 use amoeba_kernels::linear::{Input, group_sums, matmul};
 use amoeba_kernels::simd::LANES;
 use amoeba_plan::{ExpertsOp, Op, PathKind, Plan};
 
 use super::ops::input;
-use super::pool::Team;
-use super::shared::Shared;
+use super::shared::{PerWorker, Shared};
 use super::weights::Weights;
 use super::{Model, Step};
 
@@ -23,16 +22,12 @@ pub struct Workspace {
     inner: Shared,
     /// Unfused: group sums of the inner activations.
     sums: Shared,
-}
-
-/// One worker's memory.
-pub struct Scratch {
-    item: ItemScratch,
-    grouping: Grouping,
+    /// Filled before the items of a layer start, read by them.
+    grouping: PerWorker<Grouping>,
 }
 
 /// Which rows go to which expert, grouped by expert in ascending order.
-struct Grouping {
+pub struct Grouping {
     /// Experts with at least one row.
     active: Vec<u32>,
     /// First member of each active expert; one more at the end.
@@ -64,29 +59,28 @@ impl Workspace {
             gate: Shared::zeroed(choices, d_ff),
             inner: Shared::zeroed(choices, d_ff),
             sums: Shared::zeroed(choices, d_ff / LANES),
+            grouping: PerWorker::new(1, || Grouping::new(most(&|_, op| op.experts), choices)),
         }
     }
 }
 
-impl Scratch {
-    /// Room for `rows` rows in the widest layer.
-    pub fn new(plan: &Plan, weights: &Weights, rows: usize) -> Scratch {
-        let slice_cols =
-            ops(plan).map(|(i, _)| weights.bank(i).down.weights.layout().slice_cols).max().unwrap_or(0);
-        let choices = rows * ops(plan).map(|(_, op)| op.top_k).max().unwrap_or(0);
-        let experts = ops(plan).map(|(_, op)| op.experts).max().unwrap_or(0);
-        let room = |n: usize| Vec::with_capacity(n);
-        let grouping = Grouping {
-            active: room(experts),
-            starts: room(experts + 2),
-            rows: room(choices),
-            choices: room(choices),
-        };
-        Scratch { item: ItemScratch::new(slice_cols), grouping }
-    }
+/// Scratch of one worker for the widest layer.
+pub fn scratch(plan: &Plan, weights: &Weights) -> ItemScratch {
+    ItemScratch::new(
+        ops(plan).map(|(i, _)| weights.bank(i).down.weights.layout().slice_cols).max().unwrap_or(0),
+    )
 }
 
 impl Grouping {
+    fn new(experts: usize, choices: usize) -> Grouping {
+        Grouping {
+            active: Vec::with_capacity(experts),
+            starts: Vec::with_capacity(experts + 2),
+            rows: Vec::with_capacity(choices),
+            choices: Vec::with_capacity(choices),
+        }
+    }
+
     /// Groups the choices of `rows` rows: a counting sort, so members stay in order of row.
     fn fill(&mut self, routes: &Shared, rows: usize, op: &ExpertsOp) {
         let top_k = op.top_k;
@@ -125,98 +119,82 @@ impl Grouping {
     }
 }
 
-/// Runs the op at that index of the program on the way the step has taken.
-pub fn run(step: &Step<'_>, team: Team<'_>, index: usize) {
-    let model = step.model;
-    let Op::Experts(op) = &model.plan.program[index].op else { unreachable!("op {index} is no experts op") };
-    let bank = model.weights.bank(index);
-    let Scratch { item, grouping } = &mut model.scratch.get(team.worker).experts;
-    grouping.fill(model.buffers.get(op.route), step.rows.len(), op);
-    let slices = match step.path.kind {
-        PathKind::Fused => {
-            fused(step, team, op, bank, grouping, item);
-            bank.slices()
-        }
-        PathKind::Unfused => {
-            unfused(step, team, op, bank, grouping);
-            1
-        }
+/// Looks up an experts op and its weights.
+fn op<'a>(step: &Step<'a>, index: usize) -> (&'a ExpertsOp, &'a Bank) {
+    let Op::Experts(op) = &step.model.plan.program[index].op else {
+        unreachable!("op {index} is no experts op")
     };
-    team.barrier();
-    weighted_sum(step, team, op, bank, slices);
+    (op, step.model.weights.bank(index))
 }
 
-/// One pass: every item is an expert and a slice of its inner width, for all rows that chose it.
-fn fused(
-    step: &Step<'_>,
-    team: Team<'_>,
-    op: &ExpertsOp,
-    bank: &Bank,
-    grouping: &Grouping,
-    scratch: &mut ItemScratch,
-) {
+/// Pieces one expert's outputs are cut into when unfused, so that few experts still feed all workers.
+const PIECES: usize = 4;
+/// Members of one item of the inner sums.
+const MEMBERS: usize = 16;
+/// Columns of one item of the weighted sum.
+const COLUMNS: usize = 512;
+
+/// Groups the rows by expert; items of the first phase of experts.
+pub fn prepare(step: &Step<'_>, index: usize) -> usize {
+    let (op, bank) = op(step, index);
+    let grouping = step.model.experts.grouping.get(0);
+    grouping.fill(step.model.buffers.get(op.route), step.rows.len(), op);
+    let pieces = if step.path.kind == PathKind::Fused { bank.slices() } else { PIECES };
+    grouping.active.len() * pieces
+}
+
+/// Items of the inner sums; none when fused.
+pub fn inner_sums_items(step: &Step<'_>, index: usize) -> usize {
+    let (op, bank) = op(step, index);
+    let needed = step.path.kind == PathKind::Unfused && bank.down.weights.layout().format.has_biases();
+    if needed { (step.rows.len() * op.top_k).div_ceil(MEMBERS) } else { 0 }
+}
+
+/// Items of the down projections; none when fused.
+pub fn down_items(step: &Step<'_>) -> usize {
+    let active = step.model.experts.grouping.shared().active.len();
+    if step.path.kind == PathKind::Unfused { active * PIECES } else { 0 }
+}
+
+/// Items of the weighted sum.
+pub fn combine_items(step: &Step<'_>, index: usize) -> usize {
+    step.rows.len() * op(step, index).0.hidden.div_ceil(COLUMNS)
+}
+
+/// One item of the first phase: fused, an expert and a slice of its inner width from gather to partial output;
+/// unfused, a piece of an expert's gate and up projections with the activation.
+pub fn item(step: &Step<'_>, index: usize, item: usize, worker: usize) {
+    let (op, bank) = op(step, index);
+    let grouping = step.model.experts.grouping.shared();
+    match step.path.kind {
+        PathKind::Fused => fused(step, op, bank, grouping, item, worker),
+        PathKind::Unfused => gate_and_up(step, op, bank, grouping, item / PIECES, item % PIECES),
+    }
+}
+
+fn fused(step: &Step<'_>, op: &ExpertsOp, bank: &Bank, grouping: &Grouping, item: usize, worker: usize) {
     let model = step.model;
     let slices = bank.slices();
-    while let Some(item) = team.next(grouping.active.len() * slices) {
-        let (expert, members) = grouping.group(item / slices);
-        let slice = item % slices;
-        let rows = inputs(step.model, op, bank, &grouping.rows[members.clone()]);
-        let choices = &grouping.choices[members];
-        fused_item(model.isa, bank, expert, slice, &rows, scratch, &mut |i, col, values| {
-            let width = LANES.min(op.hidden - col);
-            let row = choices[i] as usize * slices + slice;
-            model.experts.partials.part_mut(row, col, width).copy_from_slice(&values[..width]);
-        });
-    }
+    let (expert, members) = grouping.group(item / slices);
+    let slice = item % slices;
+    let rows = inputs(model, op, bank, &grouping.rows[members.clone()]);
+    let choices = &grouping.choices[members];
+    let scratch = &mut model.scratch.get(worker).experts;
+    fused_item(model.isa, bank, expert, slice, &rows, scratch, &mut |i, col, values| {
+        let width = LANES.min(op.hidden - col);
+        let row = choices[i] as usize * slices + slice;
+        model.experts.partials.part_mut(row, col, width).copy_from_slice(&values[..width]);
+    });
 }
 
 /// The chosen rows of x with the sums both projections need.
 fn inputs<'a>(model: &'a Model, op: &ExpertsOp, bank: &Bank, index: &'a [u32]) -> Rows<'a> {
-    let of = |projection: &amoeba_kernels::experts::Projection| Input {
+    let of = |projection: &Projection| Input {
         index: Some(index),
         ..input(model, op.x, projection.weights.layout(), index.len())
     };
     let up = of(&bank.up);
     Rows { gate: bank.gate.as_ref().map_or(up, of), up }
-}
-
-/// Pieces one expert's outputs are cut into, so that few experts still feed all workers.
-const PIECES: usize = 4;
-
-/// Gather, three products, activation; expert outputs land in `partials`.
-fn unfused(step: &Step<'_>, team: Team<'_>, op: &ExpertsOp, bank: &Bank, grouping: &Grouping) {
-    let work = &step.model.experts;
-    while let Some(item) = team.next(grouping.active.len() * PIECES) {
-        gate_and_up(step, op, bank, grouping, item / PIECES, item % PIECES);
-    }
-    team.barrier();
-    let down = bank.down.weights.layout();
-    if down.format.has_biases() {
-        while let Some(member) = team.next(grouping.rows.len()) {
-            let sums = work.sums.part_mut(member, 0, op.d_ff / down.unit_cols());
-            group_sums(step.model.isa, &work.inner.row(member)[..op.d_ff], down.unit_cols(), sums);
-        }
-        team.barrier();
-    }
-    while let Some(item) = team.next(grouping.active.len() * PIECES) {
-        let (expert, members) = grouping.group(item / PIECES);
-        let x = Input {
-            x: &work.inner.all()[members.start * work.inner.width..],
-            stride: work.inner.width,
-            index: None,
-            rows: members.len(),
-            sums: &work.sums.all()[members.start * work.sums.width..],
-            sums_stride: work.sums.width,
-        };
-        let choices = &grouping.choices[members];
-        let weights = bank.down.weights.expert(expert);
-        let blocks = piece(down.blocks(), item % PIECES);
-        matmul(step.model.isa, weights, blocks, 0..down.slices(), &x, &mut |i, col, values| {
-            let width = LANES.min(op.hidden - col);
-            let out = work.partials.part_mut(choices[i] as usize, col, width);
-            out.copy_from_slice(&values[..width]);
-        });
-    }
 }
 
 /// Part `i` of [`PIECES`] of `n` blocks.
@@ -235,13 +213,13 @@ fn gate_and_up(
 ) {
     let (model, work) = (step.model, &step.model.experts);
     let (expert, members) = grouping.group(active);
-    let rows = inputs(step.model, op, bank, &grouping.rows[members.clone()]);
+    let rows = inputs(model, op, bank, &grouping.rows[members.clone()]);
     let blocks = piece(bank.up.weights.layout().blocks(), part);
     let (first, end) = (blocks.start * LANES, (blocks.end * LANES).min(op.d_ff));
     if first >= end {
         return;
     }
-    let project = |projection: &amoeba_kernels::experts::Projection, input: &Input<'_>, out: &Shared| {
+    let project = |projection: &Projection, input: &Input<'_>, out: &Shared| {
         let bias = projection.bias(expert, 0, op.d_ff);
         let weights = projection.weights.expert(expert);
         matmul(model.isa, weights, blocks.clone(), 0..1, input, &mut |i, col, values| {
@@ -263,23 +241,56 @@ fn gate_and_up(
     }
 }
 
-/// Columns of one item of the weighted sum.
-const COLUMNS: usize = 512;
-
-fn weighted_sum(step: &Step<'_>, team: Team<'_>, op: &ExpertsOp, bank: &Bank, slices: usize) {
-    let model = step.model;
-    let parts = op.hidden.div_ceil(COLUMNS);
-    while let Some(item) = team.next(step.rows.len() * parts) {
-        let (row, first) = (item / parts, item % parts * COLUMNS);
-        let width = COLUMNS.min(op.hidden - first);
-        let stride = model.experts.partials.width;
-        let partials = Partials {
-            values: &model.experts.partials.all()[row * op.top_k * slices * stride..],
-            stride,
-            slices,
-            bias: bank.down.bias.as_ref().map(|bias| (&bias[..], op.hidden)),
-        };
-        let route = &model.buffers.get(op.route).row(row)[..2 * op.top_k];
-        combine(model.isa, &partials, route, first, model.buffers.get(op.out).part_mut(row, first, width));
+/// Group sums of some members' inner activations.
+pub fn inner_sums(step: &Step<'_>, index: usize, item: usize) {
+    let (op, bank) = op(step, index);
+    let work = &step.model.experts;
+    let group = bank.down.weights.layout().unit_cols();
+    for member in item * MEMBERS..((item + 1) * MEMBERS).min(step.rows.len() * op.top_k) {
+        let sums = work.sums.part_mut(member, 0, op.d_ff / group);
+        group_sums(step.model.isa, &work.inner.row(member)[..op.d_ff], group, sums);
     }
+}
+
+/// A piece of one expert's down projection for all its rows.
+pub fn down(step: &Step<'_>, index: usize, item: usize) {
+    let (op, bank) = op(step, index);
+    let work = &step.model.experts;
+    let grouping = work.grouping.shared();
+    let (expert, members) = grouping.group(item / PIECES);
+    let x = Input {
+        x: &work.inner.all()[members.start * work.inner.width..],
+        stride: work.inner.width,
+        index: None,
+        rows: members.len(),
+        sums: &work.sums.all()[members.start * work.sums.width..],
+        sums_stride: work.sums.width,
+    };
+    let choices = &grouping.choices[members];
+    let weights = bank.down.weights.expert(expert);
+    let layout = weights.layout;
+    let blocks = piece(layout.blocks(), item % PIECES);
+    matmul(step.model.isa, weights, blocks, 0..layout.slices(), &x, &mut |i, col, values| {
+        let width = LANES.min(op.hidden - col);
+        work.partials.part_mut(choices[i] as usize, col, width).copy_from_slice(&values[..width]);
+    });
+}
+
+/// Some columns of one row's weighted sum.
+pub fn weighted_sum(step: &Step<'_>, index: usize, item: usize) {
+    let model = step.model;
+    let (op, bank) = op(step, index);
+    let parts = op.hidden.div_ceil(COLUMNS);
+    let (row, first) = (item / parts, item % parts * COLUMNS);
+    let width = COLUMNS.min(op.hidden - first);
+    let slices = if step.path.kind == PathKind::Fused { bank.slices() } else { 1 };
+    let stride = model.experts.partials.width;
+    let partials = Partials {
+        values: &model.experts.partials.all()[row * op.top_k * slices * stride..],
+        stride,
+        slices,
+        bias: bank.down.bias.as_ref().map(|bias| (&bias[..], op.hidden)),
+    };
+    let route = &model.buffers.get(op.route).row(row)[..2 * op.top_k];
+    combine(model.isa, &partials, route, first, model.buffers.get(op.out).part_mut(row, first, width));
 }

@@ -9,8 +9,6 @@ mod shared;
 mod weights;
 
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
@@ -20,7 +18,7 @@ use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
 use crate::{Error, Executable, Flow, Limits, Probe, Row, check_finite, check_rows};
 use cache::Caches;
 use compile::{Phase, Phases, RowWork, compile};
-use pool::{Pool, Team};
+use pool::{Pool, Work};
 use shared::{Grid, PerWorker, Shared};
 use weights::Weights;
 
@@ -41,11 +39,7 @@ pub struct CpuOptions {
 
 /// A model on the CPU.
 pub struct Cpu {
-    model: Model,
-    pool: Pool,
-    /// Rows of the current step, and those of them that want logits.
-    rows: Vec<Row>,
-    wanted: Vec<usize>,
+    pool: Pool<Model>,
 }
 
 /// Everything a step works on; shared by the workers.
@@ -64,13 +58,14 @@ struct Model {
     scratch: PerWorker<Scratch>,
     logits: usize,
     has_experts: bool,
+    state: PerWorker<StepState>,
 }
 
 /// One worker's own memory.
 struct Scratch {
     router: amoeba_kernels::router::cpu::Scratch,
     attention: ops::AttentionScratch,
-    experts: experts::Scratch,
+    experts: amoeba_kernels::experts::cpu::Scratch,
 }
 
 impl Cpu {
@@ -99,7 +94,12 @@ impl Cpu {
         let scratch = PerWorker::new(threads, || Scratch {
             router: ops::router_scratch(&plan),
             attention: ops::AttentionScratch::new(&plan, limits.context),
-            experts: experts::Scratch::new(&plan, &weights, rows),
+            experts: experts::scratch(&plan, &weights),
+        });
+        let state = PerWorker::new(1, || StepState {
+            rows: Vec::with_capacity(rows),
+            wanted: Vec::with_capacity(rows),
+            path: select_path(false, 0, 0, options.path),
         });
         let model = Model {
             caches: Caches::new(&plan, limits),
@@ -116,132 +116,160 @@ impl Cpu {
             ropes,
             experts,
             scratch,
+            state,
         };
-        let pool = Pool::new(threads)?;
-        Ok(Cpu { model, pool, rows: Vec::with_capacity(rows), wanted: Vec::with_capacity(rows) })
+        Ok(Cpu { pool: Pool::new(model, threads)? })
+    }
+
+    fn model(&self) -> &Model {
+        self.pool.work()
     }
 }
 
-/// One step as its workers see it.
+/// The rows of the current step. Written by [`Cpu::step`] between runs of the pool, read by items.
+struct StepState {
+    rows: Vec<Row>,
+    /// Rows that want logits.
+    wanted: Vec<usize>,
+    path: Path,
+}
+
+/// One step as its items see it.
 struct Step<'a> {
     model: &'a Model,
     rows: &'a [Row],
     wanted: &'a [usize],
     path: Path,
-    probe: Option<Mutex<&'a mut dyn Probe>>,
-    stop: AtomicBool,
 }
 
-impl Step<'_> {
-    /// What every worker runs.
-    fn run(&self, team: Team<'_>) {
-        for (i, phase) in self.model.phases.phases.iter().enumerate() {
-            if i == self.model.phases.head {
-                if self.wanted.is_empty() {
-                    return;
-                }
-                if team.worker == 0 {
-                    self.compact();
-                }
-                team.barrier();
-            }
-            let in_head = i >= self.model.phases.head;
-            match phase {
-                Phase::Rows(work) => ops::rows(self, team, work, in_head),
-                Phase::Linears(linears) => ops::linears(self, team, linears, in_head),
-                Phase::Attention(op) => ops::attention(self, team, *op),
-                Phase::Experts(op) => experts::run(self, team, *op),
-            }
-            team.barrier();
-            if self.probe.is_some() && self.look(team, phase) == Flow::Stop {
-                return;
-            }
-        }
-    }
-
-    /// Rows of the step in this phase.
-    fn count(&self, in_head: bool) -> usize {
-        if in_head { self.wanted.len() } else { self.rows.len() }
+impl Model {
+    fn step(&self) -> Step<'_> {
+        let state = self.state.shared();
+        Step { model: self, rows: &state.rows, wanted: &state.wanted, path: state.path }
     }
 
     /// Moves the rows that want logits to the front of the buffers the head reads.
     fn compact(&self) {
-        for &id in &self.model.phases.carried {
-            let buffer = self.model.buffers.get(id);
-            for (to, &from) in self.wanted.iter().enumerate().filter(|(to, from)| to < *from) {
+        for &id in &self.phases.carried {
+            let buffer = self.buffers.get(id);
+            for (to, &from) in self.step().wanted.iter().enumerate().filter(|(to, from)| to < *from) {
                 buffer.row_mut(to).copy_from_slice(buffer.row(from));
             }
         }
     }
+}
 
-    /// Shows the ops of a finished phase to the probe.
-    fn look(&self, team: Team<'_>, phase: &Phase) -> Flow {
-        if team.worker == 0
-            && let Some(Ok(mut probe)) = self.probe.as_ref().map(Mutex::lock)
-        {
-            let mut show = |op: usize| {
-                if probe.wants(op) && probe.see(op, &self.model.buffers) == Flow::Stop {
-                    self.stop.store(true, Ordering::Relaxed);
-                }
-            };
-            match phase {
-                Phase::Rows(work) => work.iter().for_each(|work| match work {
-                    RowWork::Op(op) => show(*op),
-                    RowWork::RopeTable(_) | RowWork::GroupSums(_) => {}
-                }),
-                Phase::Linears(ops) => ops.iter().copied().for_each(show),
-                Phase::Attention(op) | Phase::Experts(op) => show(*op),
+impl Work for Model {
+    fn prepare(&self, phase: usize) -> usize {
+        let step = self.step();
+        if phase == self.phases.head {
+            self.compact();
+        }
+        let rows = if phase >= self.phases.head { step.wanted.len() } else { step.rows.len() };
+        match &self.phases.phases[phase] {
+            _ if rows == 0 => 0,
+            Phase::Rows(_) => rows,
+            Phase::Linears(linears) => ops::linear_items(&step, linears),
+            Phase::Attention(op) => ops::attention_items(&step, *op),
+            Phase::ExpertItems(op) => experts::prepare(&step, *op),
+            Phase::InnerSums(op) => experts::inner_sums_items(&step, *op),
+            Phase::ExpertDown(_) => experts::down_items(&step),
+            Phase::Combine(op) => experts::combine_items(&step, *op),
+        }
+    }
+
+    fn run(&self, phase: usize, item: usize, worker: usize) {
+        let step = self.step();
+        let rows = if phase >= self.phases.head { step.wanted.len() } else { step.rows.len() };
+        match &self.phases.phases[phase] {
+            Phase::Rows(work) => ops::row(&step, work, item, worker),
+            Phase::Linears(linears) => ops::linears(&step, linears, item, rows),
+            Phase::Attention(op) => ops::attention(&step, *op, item, worker),
+            Phase::ExpertItems(op) => experts::item(&step, *op, item, worker),
+            Phase::InnerSums(op) => experts::inner_sums(&step, *op, item),
+            Phase::ExpertDown(op) => experts::down(&step, *op, item),
+            Phase::Combine(op) => experts::weighted_sum(&step, *op, item),
+        }
+    }
+}
+
+/// Ops whose results are complete once a phase is done.
+fn finished_ops(phase: &Phase, mut f: impl FnMut(usize)) {
+    match phase {
+        Phase::Rows(work) => work.iter().for_each(|work| match work {
+            RowWork::Op(op) => f(*op),
+            RowWork::RopeTable(_) | RowWork::GroupSums(_) => {}
+        }),
+        Phase::Linears(ops) => ops.iter().copied().for_each(f),
+        Phase::Attention(op) | Phase::Combine(op) => f(*op),
+        Phase::ExpertItems(_) | Phase::InnerSums(_) | Phase::ExpertDown(_) => {}
+    }
+}
+
+impl Cpu {
+    /// Runs the phases one by one and shows each op to the probe; false if the probe stopped the step.
+    fn probed(&mut self, last: usize, probe: &mut dyn Probe) -> Result<bool, Error> {
+        for phase in 0..last {
+            self.pool.run(phase..phase + 1)?;
+            let model = self.pool.work();
+            let mut stop = false;
+            finished_ops(&model.phases.phases[phase], |op| {
+                stop |= probe.wants(op) && probe.see(op, &model.buffers) == Flow::Stop;
+            });
+            if stop {
+                return Ok(false);
             }
         }
-        team.barrier();
-        if self.stop.load(Ordering::Relaxed) { Flow::Stop } else { Flow::Continue }
+        Ok(true)
     }
 }
 
 impl Executable for Cpu {
     fn plan(&self) -> &Plan {
-        &self.model.plan
+        &self.model().plan
     }
 
     fn limits(&self) -> Limits {
-        self.model.limits
+        self.model().limits
     }
 
     fn describe(&self) -> String {
-        format!("cpu ({}, {} threads)", self.model.isa, self.pool.size())
+        format!("cpu ({}, {} threads)", self.model().isa, self.pool.size())
     }
 
     fn path(&self, rows: usize) -> Path {
-        select_path(self.model.has_experts, rows, FUSED_ROWS_MAX, self.model.choice)
+        select_path(self.model().has_experts, rows, FUSED_ROWS_MAX, self.model().choice)
     }
 
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error> {
-        check_rows(rows, self.model.limits, self.model.plan.spec.vocab)?;
-        self.rows.clear();
-        self.rows.extend_from_slice(rows);
-        self.wanted.clear();
-        self.wanted.extend(rows.iter().enumerate().filter(|(_, row)| row.logits).map(|(i, _)| i));
-        let step = Step {
-            model: &self.model,
-            rows: &self.rows,
-            wanted: &self.wanted,
-            path: self.path(rows.len()),
-            probe: probe.map(|probe| Mutex::new(probe as &mut dyn Probe)),
-            stop: AtomicBool::new(false),
-        };
-        self.pool.run(&|team| step.run(team))?;
-        if step.stop.load(Ordering::Relaxed) {
+        let model = self.pool.work();
+        check_rows(rows, model.limits, model.plan.spec.vocab)?;
+        let state = model.state.get(0);
+        state.path = self.path(rows.len());
+        state.rows.clear();
+        state.rows.extend_from_slice(rows);
+        state.wanted.clear();
+        state.wanted.extend(rows.iter().enumerate().filter(|(_, row)| row.logits).map(|(i, _)| i));
+        let wanted = state.wanted.len();
+        let last = if wanted > 0 { model.phases.phases.len() } else { model.phases.head };
+        let complete = match probe {
+            None => self.pool.run(0..last).map(|()| true),
+            Some(probe) => self.probed(last, probe),
+        }?;
+        if !complete {
             return Ok(());
         }
-        (0..self.wanted.len()).try_for_each(|n| check_finite(self.logits(n), self.wanted[n]))
+        (0..wanted).try_for_each(|n| check_finite(self.logits(n), self.model().state.shared().wanted[n]))
     }
 
     fn logits(&self, n: usize) -> &[f32] {
-        &self.model.buffers.0[self.model.logits].row(n)[..self.model.plan.spec.vocab]
+        let model = self.model();
+        &model.buffers.0[model.logits].row(n)[..model.plan.spec.vocab]
     }
 
     fn memory(&self) -> usize {
-        let shared = self.model.buffers.0.iter().chain(&self.model.sums).chain(&self.model.ropes);
-        self.model.weights.bytes() + self.model.caches.bytes() + shared.map(Shared::bytes).sum::<usize>()
+        let model = self.model();
+        let shared = model.buffers.0.iter().chain(&model.sums).chain(&model.ropes);
+        model.weights.bytes() + model.caches.bytes() + shared.map(Shared::bytes).sum::<usize>()
     }
 }

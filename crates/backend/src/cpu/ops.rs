@@ -3,29 +3,26 @@
 use amoeba_kernels::attention::{self, CHUNK, Heads, Shape};
 use amoeba_kernels::linear::{Input, Packed, group_sums, matmul};
 use amoeba_kernels::{activate, add, embed, norm, rope, router};
-use amoeba_plan::{BufferId, NormOp, Op, Plan};
+use amoeba_plan::{AttentionOp, BufferId, NormOp, Op, Plan};
 
-use super::pool::Team;
 use super::shared::Shared;
 use super::{Model, RowWork, Step};
 
-/// Runs row work: rows are dealt to workers.
-pub fn rows(step: &Step<'_>, team: Team<'_>, work: &[RowWork], in_head: bool) {
+/// Runs the work of one row.
+pub fn row(step: &Step<'_>, work: &[RowWork], row: usize, worker: usize) {
     let model = step.model;
-    while let Some(row) = team.next(step.count(in_head)) {
-        for work in work {
-            match *work {
-                RowWork::RopeTable(id) => {
-                    let position = step.rows[row].position as u32;
-                    rope::table(&model.plan.ropes[id.0], position, model.ropes[id.0].row_mut(row));
-                }
-                RowWork::GroupSums(table) => {
-                    let key = model.phases.sums[table];
-                    let x = &model.buffers.get(key.x).row(row)[..key.cols];
-                    group_sums(model.isa, x, key.group, model.sums[table].row_mut(row));
-                }
-                RowWork::Op(op) => row_op(step, team.worker, &model.plan.program[op].op, row),
+    for work in work {
+        match *work {
+            RowWork::RopeTable(id) => {
+                let position = step.rows[row].position as u32;
+                rope::table(&model.plan.ropes[id.0], position, model.ropes[id.0].row_mut(row));
             }
+            RowWork::GroupSums(table) => {
+                let key = model.phases.sums[table];
+                let x = &model.buffers.get(key.x).row(row)[..key.cols];
+                group_sums(model.isa, x, key.group, model.sums[table].row_mut(row));
+            }
+            RowWork::Op(op) => row_op(step, worker, &model.plan.program[op].op, row),
         }
     }
 }
@@ -96,19 +93,20 @@ fn row_norm(model: &Model, op: &NormOp, row: usize) {
 /// Bytes of weights a worker takes at a time.
 const ITEM_BYTES: usize = 64 << 10;
 
-/// Runs independent products: blocks of outputs are dealt to workers.
-pub fn linears(step: &Step<'_>, team: Team<'_>, linears: &[usize], in_head: bool) {
-    let items: usize = linears.iter().map(|&op| chunks(product(step, op).weights).1).sum();
-    while let Some(mut item) = team.next(items) {
-        for &op in linears {
-            let product = product(step, op);
-            let (size, count) = chunks(product.weights);
-            if item < count {
-                product.run(step, item * size..(item + 1) * size, step.count(in_head));
-                break;
-            }
-            item -= count;
+/// Items of some independent products: blocks of outputs.
+pub fn linear_items(step: &Step<'_>, linears: &[usize]) -> usize {
+    linears.iter().map(|&op| chunks(product(step, op).weights).1).sum()
+}
+
+/// Runs one item of some independent products.
+pub fn linears(step: &Step<'_>, linears: &[usize], mut item: usize, rows: usize) {
+    for &op in linears {
+        let product = product(step, op);
+        let (size, count) = chunks(product.weights);
+        if item < count {
+            return product.run(step, item * size..(item + 1) * size, rows);
         }
+        item -= count;
     }
 }
 
@@ -205,41 +203,49 @@ impl AttentionScratch {
     }
 }
 
-/// Runs attention: pairs of row and key/value head are dealt to workers.
-pub fn attention(step: &Step<'_>, team: Team<'_>, op: usize) {
-    let model = step.model;
+/// Items of an attention op: pairs of row and key/value head.
+pub fn attention_items(step: &Step<'_>, op: usize) -> usize {
+    step.rows.len() * attention_op(step.model, op).kv_heads
+}
+
+fn attention_op(model: &Model, op: usize) -> &AttentionOp {
     let Op::Attention(op) = &model.plan.program[op].op else { unreachable!("op {op} is no attention") };
+    op
+}
+
+/// Runs attention of one row and key/value head.
+pub fn attention(step: &Step<'_>, op: usize, item: usize, worker: usize) {
+    let model = step.model;
+    let op = attention_op(model, op);
     let shape = Shape { head_dim: op.head_dim, v_dim: op.v_dim, scale: op.scale, softcap: op.softcap };
     let group = op.heads / op.kv_heads;
     let stride = group * (op.v_dim + 2);
     let sinks = model.weights.vector(op.sinks);
-    let AttentionScratch { scores, partials } = &mut model.scratch.get(team.worker).attention;
-    while let Some(item) = team.next(step.rows.len() * op.kv_heads) {
-        let (row, kv_head) = (item / op.kv_heads, item % op.kv_heads);
-        let at = step.rows[row];
-        let (keys, values) = model.caches.head(op.cache, at.slot, kv_head);
-        let q = &model.buffers.get(op.q).row(row)[kv_head * group * op.head_dim..][..group * op.head_dim];
-        let (first, last) = (attention::first_visible(at.position, op.window), at.position + 1);
-        let chunks = first / CHUNK..last.div_ceil(CHUNK);
-        for (i, chunk) in chunks.clone().enumerate() {
-            let (from, to) = (first.max(chunk * CHUNK), last.min((chunk + 1) * CHUNK));
-            let keys = &keys[from * op.head_dim..to * op.head_dim];
-            let values = &values[from * op.v_dim..to * op.v_dim];
-            let heads = Heads { q, count: group };
-            attention::chunk(
-                model.isa,
-                &shape,
-                heads,
-                keys,
-                values,
-                scores,
-                &mut partials[i * stride..][..stride],
-            );
-        }
-        let out = model.buffers.get(op.out).part_mut(row, kv_head * group * op.v_dim, group * op.v_dim);
-        for (head, out) in out.chunks_exact_mut(op.v_dim).enumerate() {
-            let sink = sinks.map(|sinks| sinks[kv_head * group + head]);
-            attention::merge(model.isa, &partials[head * (op.v_dim + 2)..], stride, chunks.len(), sink, out);
-        }
+    let AttentionScratch { scores, partials } = &mut model.scratch.get(worker).attention;
+    let (row, kv_head) = (item / op.kv_heads, item % op.kv_heads);
+    let at = step.rows[row];
+    let (keys, values) = model.caches.head(op.cache, at.slot, kv_head);
+    let q = &model.buffers.get(op.q).row(row)[kv_head * group * op.head_dim..][..group * op.head_dim];
+    let (first, last) = (attention::first_visible(at.position, op.window), at.position + 1);
+    let chunks = first / CHUNK..last.div_ceil(CHUNK);
+    for (i, chunk) in chunks.clone().enumerate() {
+        let (from, to) = (first.max(chunk * CHUNK), last.min((chunk + 1) * CHUNK));
+        let keys = &keys[from * op.head_dim..to * op.head_dim];
+        let values = &values[from * op.v_dim..to * op.v_dim];
+        let heads = Heads { q, count: group };
+        attention::chunk(
+            model.isa,
+            &shape,
+            heads,
+            keys,
+            values,
+            scores,
+            &mut partials[i * stride..][..stride],
+        );
+    }
+    let out = model.buffers.get(op.out).part_mut(row, kv_head * group * op.v_dim, group * op.v_dim);
+    for (head, out) in out.chunks_exact_mut(op.v_dim).enumerate() {
+        let sink = sinks.map(|sinks| sinks[kv_head * group + head]);
+        attention::merge(model.isa, &partials[head * (op.v_dim + 2)..], stride, chunks.len(), sink, out);
     }
 }

@@ -1,124 +1,123 @@
-//! Worker threads that run one closure together, phase by phase.
+//! Workers that take items of the current phase until the last phase is done.
 //!
-//! The caller is worker 0. Between runs workers spin a little, then park. Inside a run they meet at
-//! [`Team::barrier`]; a panic in one worker poisons the team, so the others leave instead of waiting for ever.
+//! A phase ends when its *items* are done, not when every worker has arrived: a worker that the system has put
+//! aside holds nobody up unless it sits on an item. Claiming an item is one compare-and-swap on a ticket
+//! (phase generation, next item), so a late worker can never take from a phase that is over. The worker that
+//! finishes a phase prepares the next one, and runs phases of a single item itself without waking anyone.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::thread::{JoinHandle, Thread};
 
 use crate::Error;
 
-/// Spins before a waiting worker gives its core away.
-const SPINS: usize = 1 << 12;
-/// Spins between runs before a worker parks: about the host's work between two tokens.
-const IDLE_SPINS: usize = 1 << 14;
+/// Spins before a worker without work parks: about the host's work between two tokens.
+const IDLE_SPINS: usize = 1 << 13;
+/// Spins before the caller, waiting for others' items, gives its core away.
+const WAIT_SPINS: usize = 1 << 10;
 
-/// What all workers share.
-struct Shared {
-    workers: usize,
-    /// Number of runs started; odd bits of meaning: none. Workers wait for it to change.
-    epoch: AtomicUsize,
-    /// The closure of the current run.
-    job: std::sync::Mutex<Option<Job>>,
-    /// Workers that have not finished the current run.
-    running: AtomicUsize,
-    stop: AtomicBool,
-    poisoned: AtomicBool,
-    arrived: AtomicUsize,
-    generation: AtomicUsize,
-    /// Next item of the current phase.
-    next: AtomicUsize,
+/// What the workers run.
+pub trait Work: Send + Sync + 'static {
+    /// Serial start of a phase; returns its number of items (possibly none). No item runs meanwhile.
+    fn prepare(&self, phase: usize) -> usize;
+
+    /// Runs one item. Items of a phase run in any order, at the same time.
+    fn run(&self, phase: usize, item: usize, worker: usize);
 }
 
-/// A borrowed closure with its lifetime erased; valid until [`Pool::run`] returns.
-#[derive(Clone, Copy)]
-struct Job(*const (dyn Fn(Team<'_>) + Sync));
+struct Shared<W> {
+    work: W,
+    /// Generation of the phase in the upper half, next item in the lower.
+    ticket: AtomicU64,
+    /// Items of the current phase.
+    limit: AtomicUsize,
+    /// Items done.
+    done: AtomicUsize,
+    phase: AtomicUsize,
+    /// Phase after the last of this run.
+    end: AtomicUsize,
+    finished: AtomicBool,
+    poisoned: AtomicBool,
+    stop: AtomicBool,
+    sleeping: Vec<AtomicBool>,
+}
 
-// SAFETY: the closure behind the pointer is Sync, and `Pool::run` keeps it alive until every worker is done.
-unsafe impl Send for Job {}
-
-/// The workers.
-pub struct Pool {
-    shared: Arc<Shared>,
+/// A team of workers with their work.
+pub struct Pool<W: Work> {
+    shared: Arc<Shared<W>>,
     threads: Vec<Thread>,
     handles: Vec<JoinHandle<()>>,
 }
 
-/// One worker's view of a run.
-#[derive(Clone, Copy)]
-pub struct Team<'a> {
-    shared: &'a Shared,
-    /// Which worker, worker 0 is the caller.
-    pub worker: usize,
-}
-
-impl Pool {
-    /// A pool of `workers`, the caller included.
+impl<W: Work> Pool<W> {
+    /// `workers` workers, the caller of [`Pool::run`] being number 0.
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub fn new(workers: usize) -> Result<Pool, Error> {
+    pub fn new(work: W, workers: usize) -> Result<Pool<W>, Error> {
         let shared = Arc::new(Shared {
-            workers: workers.max(1),
-            epoch: AtomicUsize::new(0),
-            job: std::sync::Mutex::new(None),
-            running: AtomicUsize::new(0),
-            stop: AtomicBool::new(false),
+            work,
+            ticket: AtomicU64::new(0),
+            limit: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+            phase: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            finished: AtomicBool::new(true),
             poisoned: AtomicBool::new(false),
-            arrived: AtomicUsize::new(0),
-            generation: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            sleeping: (1..workers.max(1)).map(|_| AtomicBool::new(false)).collect(),
         });
-        let mut handles = Vec::new();
-        for worker in 1..shared.workers {
-            let shared = Arc::clone(&shared);
+        let mut pool = Pool { threads: Vec::new(), handles: Vec::new(), shared };
+        for worker in 1..workers {
+            let shared = Arc::clone(&pool.shared);
             let builder = std::thread::Builder::new().name(format!("amoeba-{worker}"));
-            handles.push(builder.spawn(move || serve(&shared, worker)).map_err(Error::Threads)?);
+            pool.handles.push(builder.spawn(move || shared.serve(worker)).map_err(Error::Threads)?);
         }
-        let threads = handles.iter().map(|handle| handle.thread().clone()).collect();
-        Ok(Pool { shared, threads, handles })
+        pool.threads = pool.handles.iter().map(|handle| handle.thread().clone()).collect();
+        Ok(pool)
     }
 
     /// Workers, the caller included.
     pub fn size(&self) -> usize {
-        self.shared.workers
+        self.handles.len() + 1
     }
 
-    /// Runs `job` on every worker and waits for all.
+    /// The work.
+    pub fn work(&self) -> &W {
+        &self.shared.work
+    }
+
+    /// Runs phases in order and returns when the last is done. One caller at a time: hence `&mut`.
     ///
     /// # Errors
-    /// A worker panicked, now or before.
-    pub fn run(&self, job: &(dyn Fn(Team<'_>) + Sync)) -> Result<(), Error> {
+    /// An item panicked, now or before.
+    pub fn run(&mut self, phases: std::ops::Range<usize>) -> Result<(), Error> {
         let shared = &*self.shared;
         if shared.poisoned.load(Ordering::Acquire) {
             return Err(Error::WorkerPanicked);
         }
-        shared.running.store(shared.workers - 1, Ordering::Relaxed);
-        // SAFETY: only the lifetime is erased; this function returns after `running` has reached zero, and no
-        // worker touches the job after it has counted itself out.
-        let erased = unsafe {
-            std::mem::transmute::<*const (dyn Fn(Team<'_>) + Sync), *const (dyn Fn(Team<'_>) + Sync)>(job)
-        };
-        if let Ok(mut slot) = shared.job.lock() {
-            *slot = Some(Job(erased));
+        shared.finished.store(false, Ordering::Relaxed);
+        shared.end.store(phases.end, Ordering::Relaxed);
+        shared.guarded(|| shared.start(phases.start, 0, &self.threads));
+        let mut idle = 0;
+        while !shared.finished.load(Ordering::Acquire) {
+            if shared.poisoned.load(Ordering::Acquire) {
+                return Err(Error::WorkerPanicked);
+            }
+            if shared.guarded(|| shared.take(0, &self.threads)) {
+                idle = 0;
+                continue;
+            }
+            idle += 1;
+            if idle < WAIT_SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
-        shared.next.store(0, Ordering::Relaxed);
-        shared.epoch.fetch_add(1, Ordering::Release);
-        self.threads.iter().for_each(Thread::unpark);
-        let own = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(Team { shared, worker: 0 })));
-        if own.is_err() {
-            shared.poisoned.store(true, Ordering::Release);
-        }
-        wait(|| shared.running.load(Ordering::Acquire) == 0);
         if shared.poisoned.load(Ordering::Acquire) { Err(Error::WorkerPanicked) } else { Ok(()) }
     }
 }
 
-impl Drop for Pool {
+impl<W: Work> Drop for Pool<W> {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        self.shared.epoch.fetch_add(1, Ordering::Release);
         self.threads.iter().for_each(Thread::unpark);
         for handle in self.handles.drain(..) {
             // A worker that panicked has already poisoned the pool.
@@ -127,66 +126,98 @@ impl Drop for Pool {
     }
 }
 
-impl Team<'_> {
-    /// Waits until all workers are here; what they wrote before is visible after. Resets [`Team::next`].
-    pub fn barrier(&self) {
-        let shared = self.shared;
-        if shared.workers == 1 {
-            shared.next.store(0, Ordering::Relaxed);
-            return;
+impl<W: Work> Shared<W> {
+    /// Publishes the first phase from `phase` on that has more than one item; runs single items on the way.
+    fn start(&self, mut phase: usize, worker: usize, threads: &[Thread]) {
+        while phase < self.end.load(Ordering::Relaxed) {
+            match self.work.prepare(phase) {
+                0 => {}
+                1 => self.work.run(phase, 0, worker),
+                items => {
+                    self.done.store(0, Ordering::Relaxed);
+                    self.phase.store(phase, Ordering::Relaxed);
+                    self.limit.store(items, Ordering::Relaxed);
+                    let generation = (self.ticket.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+                    self.ticket.store(generation << 32, Ordering::Release);
+                    self.wake(threads);
+                    return;
+                }
+            }
+            phase += 1;
         }
-        let generation = shared.generation.load(Ordering::Relaxed);
-        if shared.arrived.fetch_add(1, Ordering::AcqRel) + 1 == shared.workers {
-            shared.arrived.store(0, Ordering::Relaxed);
-            shared.next.store(0, Ordering::Relaxed);
-            shared.generation.store(generation.wrapping_add(1), Ordering::Release);
-            return;
-        }
-        wait(|| {
-            assert!(!shared.poisoned.load(Ordering::Relaxed), "another worker panicked");
-            shared.generation.load(Ordering::Acquire) != generation
-        });
+        self.finished.store(true, Ordering::Release);
     }
 
-    /// Hands out 0, 1, 2 … below `items`, each to one worker, until the next barrier.
-    pub fn next(&self, items: usize) -> Option<usize> {
-        let item = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        (item < items).then_some(item)
-    }
-}
-
-/// Spins, then yields, until `done`.
-fn wait(mut done: impl FnMut() -> bool) {
-    let mut spins = 0;
-    while !done() {
-        spins += 1;
-        if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
-    }
-}
-
-/// Life of a worker thread.
-fn serve(shared: &Shared, worker: usize) {
-    let mut seen = 0;
-    loop {
-        let mut spins = 0;
-        while shared.epoch.load(Ordering::Acquire) == seen {
-            spins += 1;
-            if spins < IDLE_SPINS { std::hint::spin_loop() } else { std::thread::park() }
-        }
-        seen = seen.wrapping_add(1);
-        if shared.stop.load(Ordering::Acquire) {
-            return;
-        }
-        let job = shared.job.lock().ok().and_then(|slot| *slot);
-        if let Some(Job(job)) = job {
-            // SAFETY: `Pool::run` keeps the closure alive until `running` is zero, which is after this call.
-            let job = unsafe { &*job };
-            let run = std::panic::AssertUnwindSafe(|| job(Team { shared, worker }));
-            if std::panic::catch_unwind(run).is_err() {
-                shared.poisoned.store(true, Ordering::Release);
+    /// Wakes parked workers. The fence pairs with the one in [`Shared::doze`]: either the sleeper sees the new
+    /// ticket, or this sees the sleeper.
+    fn wake(&self, threads: &[Thread]) {
+        fence(Ordering::SeqCst);
+        for (sleeping, thread) in self.sleeping.iter().zip(threads) {
+            if sleeping.load(Ordering::Relaxed) {
+                thread.unpark();
             }
         }
-        shared.running.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Claims and runs one item; false if there is none to claim.
+    fn take(&self, worker: usize, threads: &[Thread]) -> bool {
+        let ticket = self.ticket.load(Ordering::Acquire);
+        let item = (ticket & u64::from(u32::MAX)) as usize;
+        // A limit newer than the ticket is harmless: the ticket has changed then and the swap fails.
+        let limit = self.limit.load(Ordering::Relaxed);
+        if item >= limit {
+            return false;
+        }
+        if self.ticket.compare_exchange(ticket, ticket + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return true;
+        }
+        let phase = self.phase.load(Ordering::Relaxed);
+        self.work.run(phase, item, worker);
+        if self.done.fetch_add(1, Ordering::AcqRel) + 1 == limit {
+            self.start(phase + 1, worker, threads);
+        }
+        true
+    }
+
+    /// Runs `f`; a panic poisons the pool instead of unwinding. Returns false then.
+    fn guarded<T: Default>(&self, f: impl FnOnce() -> T) -> T {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_or_else(|_| {
+            self.poisoned.store(true, Ordering::Release);
+            T::default()
+        })
+    }
+
+    /// Life of a worker thread.
+    fn serve(&self, worker: usize) {
+        let mut idle = 0;
+        // Other workers are woken by the caller's thread only through its own list; a worker that publishes a
+        // phase leaves sleepers to the caller, who is awake and takes items itself.
+        while !self.stop.load(Ordering::Acquire) && !self.poisoned.load(Ordering::Relaxed) {
+            if self.guarded(|| self.take(worker, &[])) {
+                idle = 0;
+                continue;
+            }
+            idle += 1;
+            if idle < IDLE_SPINS {
+                std::hint::spin_loop();
+            } else {
+                self.doze(worker);
+                idle = 0;
+            }
+        }
+    }
+
+    /// Parks until woken, unless there is work already.
+    fn doze(&self, worker: usize) {
+        let sleeping = &self.sleeping[worker - 1];
+        sleeping.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let ticket = self.ticket.load(Ordering::Acquire);
+        let waiting = (ticket & u64::from(u32::MAX)) as usize >= self.limit.load(Ordering::Relaxed);
+        if waiting && !self.stop.load(Ordering::Acquire) {
+            std::thread::park();
+        }
+        sleeping.store(false, Ordering::Relaxed);
     }
 }
 
@@ -194,33 +225,64 @@ fn serve(shared: &Shared, worker: usize) {
 mod tests {
     use super::*;
 
+    /// Counts how often each item of each phase ran, and that phases do not overlap.
+    struct Counts {
+        items: Vec<Vec<AtomicUsize>>,
+        panics_at: Option<(usize, usize)>,
+    }
+
+    impl Counts {
+        fn new(sizes: &[usize], panics_at: Option<(usize, usize)>) -> Counts {
+            let phase = |&n: &usize| (0..n).map(|_| AtomicUsize::new(0)).collect();
+            Counts { items: sizes.iter().map(phase).collect(), panics_at }
+        }
+    }
+
+    impl Work for Counts {
+        fn prepare(&self, phase: usize) -> usize {
+            let first = self.items[0][0].load(Ordering::Relaxed);
+            let done = |phase: &Vec<AtomicUsize>| phase.iter().all(|n| n.load(Ordering::Relaxed) == first);
+            assert!(phase == 0 || self.items[..phase].iter().all(done), "phase {phase} started early");
+            self.items[phase].len()
+        }
+
+        fn run(&self, phase: usize, item: usize, _worker: usize) {
+            assert!(self.panics_at != Some((phase, item)), "injected");
+            self.items[phase][item].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     #[test]
-    fn items_are_handed_out_once_and_barriers_order_phases() {
-        let pool = Pool::new(3).unwrap();
-        for _ in 0..200 {
-            let counts: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
-            pool.run(&|team| {
-                for phase in 0..5 {
-                    while let Some(item) = team.next(counts.len()) {
-                        counts[item].fetch_add(1, Ordering::Relaxed);
-                    }
-                    team.barrier();
-                    assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == phase + 1));
-                    team.barrier();
-                }
-            })
-            .unwrap();
+    fn every_item_runs_once_and_phases_keep_their_order() {
+        let sizes = [3, 1, 0, 100, 1, 7, 0, 64];
+        for workers in [1, 2, 3, 8] {
+            let mut pool = Pool::new(Counts::new(&sizes, None), workers).unwrap();
+            for run in 1..=300 {
+                pool.run(0..sizes.len()).unwrap();
+                let all = pool.work().items.iter().flatten();
+                assert!(
+                    all.clone().all(|n| n.load(Ordering::Relaxed) == run),
+                    "{workers} workers, run {run}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn sleepers_are_woken() {
+        let mut pool = Pool::new(Counts::new(&[50], None), 3).unwrap();
+        for _ in 0..5 {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            pool.run(0..1).unwrap();
         }
     }
 
     #[test]
     fn a_panic_is_an_error_for_ever_not_a_hang() {
-        let pool = Pool::new(2).unwrap();
-        let result = pool.run(&|team| {
-            assert!(team.worker == 0, "injected");
-            team.barrier();
-        });
-        assert!(matches!(result, Err(Error::WorkerPanicked)));
-        assert!(matches!(pool.run(&|_| {}), Err(Error::WorkerPanicked)));
+        for panics_at in [(0, 2), (1, 0), (2, 40)] {
+            let mut pool = Pool::new(Counts::new(&[3, 1, 100], Some(panics_at)), 2).unwrap();
+            assert!(matches!(pool.run(0..3), Err(Error::WorkerPanicked)));
+            assert!(matches!(pool.run(0..3), Err(Error::WorkerPanicked)));
+        }
     }
 }

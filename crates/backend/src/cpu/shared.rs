@@ -8,15 +8,15 @@ use crate::Buffers;
 
 /// `rows × width` f32 that several workers may write at once, each its own part.
 ///
-/// The discipline that makes this sound: within a phase of a run no two workers touch the same elements unless all
-/// of them only read; phases are separated by barriers. `amoeba_backend` is the only user.
+/// The discipline that makes this sound: within a phase no two workers touch the same elements unless all
+/// of them only read; a phase starts when all items of the one before are done. `amoeba_backend` is the only user.
 pub struct Shared {
     data: UnsafeCell<Vec<f32>>,
     /// f32 per row.
     pub width: usize,
 }
 
-// SAFETY: access follows the discipline above; barriers order the phases.
+// SAFETY: access follows the discipline above; the pool orders the phases.
 unsafe impl Sync for Shared {}
 
 impl Shared {
@@ -81,8 +81,8 @@ impl Buffers for Grid {
 /// One value per worker, each used by its worker alone.
 pub struct PerWorker<T>(Vec<UnsafeCell<T>>);
 
-// SAFETY: element i is touched by worker i alone.
-unsafe impl<T: Send> Sync for PerWorker<T> {}
+// SAFETY: element i is touched by worker i alone, or by all for reading after its writer's phase.
+unsafe impl<T: Send + Sync> Sync for PerWorker<T> {}
 
 impl<T> PerWorker<T> {
     /// One value for each of `workers`.
@@ -95,5 +95,11 @@ impl<T> PerWorker<T> {
     pub fn get(&self, worker: usize) -> &mut T {
         // SAFETY: only worker `worker` asks for this element, and it holds one borrow at a time.
         unsafe { &mut *self.0[worker].get() }
+    }
+
+    /// The first value, for reading by all once its writer is done.
+    pub fn shared(&self) -> &T {
+        // SAFETY: by the discipline nobody writes it in this phase.
+        unsafe { &*self.0[0].get() }
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use amoeba_checkpoint::{Checkpoint, Matrix};
 use amoeba_kernels::{activate, add, attention, embed, experts, linear, norm, rope, router};
 use amoeba_plan::{
-    AttentionOp, BufferId, CacheKind, ExpertWeights, ExpertsOp, NormOp, Op, Path, PathChoice, Plan, WeightId,
-    WeightShape, select_path,
+    AttentionOp, BufferId, CacheId, CacheKind, ExpertWeights, ExpertsOp, NormOp, Op, Path, PathChoice, Plan,
+    WeightId, WeightShape, select_path,
 };
 
 use crate::{Buffers, Error, Executable, Flow, Limits, Probe, Row, check_finite, check_rows};
@@ -112,16 +112,7 @@ impl Reference {
                     }
                 }
             }
-            Op::KvAppend { cache, k, v } => {
-                let CacheKind::Kv { kv_heads, k_dim, v_dim } = self.plan.caches[cache.0].kind;
-                for (i, row) in rows.iter().enumerate() {
-                    let entry = &mut self.caches[row.slot][cache.0];
-                    for (store, buffer, width) in [(0, k, kv_heads * k_dim), (1, v, kv_heads * v_dim)] {
-                        entry[store].resize(row.position * width, 0.0);
-                        entry[store].extend_from_slice(&self.buffers.0[buffer.0][i][..width]);
-                    }
-                }
-            }
+            Op::KvAppend { cache, k, v } => self.append(*cache, *k, *v, rows),
             Op::Attention(op) => self.attention(op, rows),
             Op::Activate { activation, gate, up, out, width } => {
                 let activated = (0..rows.len()).map(|row| {
@@ -144,26 +135,42 @@ impl Reference {
                 self.buffers.0[out.0] = routes;
             }
             Op::Experts(op) => self.experts(op, rows.len())?,
-            Op::SigmoidGate { gate, x, width } => {
-                for row in 0..rows.len() {
+            Op::SigmoidGate { .. } | Op::Add { .. } | Op::ScaleLogits { .. } => {
+                self.elementwise(op, rows.len())
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, cache: CacheId, k: BufferId, v: BufferId, rows: &[Row]) {
+        let CacheKind::Kv { kv_heads, k_dim, v_dim } = self.plan.caches[cache.0].kind;
+        for (i, row) in rows.iter().enumerate() {
+            let entry = &mut self.caches[row.slot][cache.0];
+            for (store, buffer, width) in [(0, k, kv_heads * k_dim), (1, v, kv_heads * v_dim)] {
+                entry[store].resize(row.position * width, 0.0);
+                entry[store].extend_from_slice(&self.buffers.0[buffer.0][i][..width]);
+            }
+        }
+    }
+
+    fn elementwise(&mut self, op: &Op, rows: usize) {
+        for row in 0..rows {
+            match op {
+                Op::SigmoidGate { gate, x, width } => {
                     let factor = add::sigmoid_of(self.buffers.0[gate.0][row][0]);
                     self.buffers.0[x.0][row][..*width].iter_mut().for_each(|x| *x *= factor);
                 }
-            }
-            Op::Add { x, y, scale, width } => {
-                for row in 0..rows.len() {
+                Op::Add { x, y, scale, width } => {
                     let addend = self.buffers.0[y.0][row][..*width].to_vec();
                     let sums = self.buffers.0[x.0][row].iter_mut().zip(addend);
                     sums.for_each(|(x, y)| *x = (f64::from(*x) + f64::from(*scale) * f64::from(y)) as f32);
                 }
-            }
-            Op::ScaleLogits { x, scale, softcap, width } => {
-                for x in &mut self.buffers.0[x.0][..rows.len()] {
-                    add::scale_logits(&mut x[..*width], *scale, *softcap);
+                Op::ScaleLogits { x, scale, softcap, width } => {
+                    add::scale_logits(&mut self.buffers.0[x.0][row][..*width], *scale, *softcap);
                 }
+                other => unreachable!("{} is not elementwise", other.name()),
             }
         }
-        Ok(())
     }
 
     fn norm(&mut self, op: &NormOp, rows: usize) {

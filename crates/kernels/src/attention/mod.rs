@@ -2,7 +2,7 @@
 //!
 //! Contract: a query at position p sees positions `max(0, p+1-window)..=p`; scores are `scale·q·k`, soft-capped
 //! if asked; an optional sink logit takes part in the softmax without a value. The CPU kernel works on chunks of
-//! [`CHUNK`] positions whose partial results ([`Partial`]: max, sum, unscaled output) are merged in order of
+//! [`CHUNK`] positions whose partial results (max, sum, unscaled output) are merged in order of
 //! position, so its bits do not depend on how chunks are spread over workers.
 //! Tolerance against the f64 reference: 1e-5 of the largest value, checked in `cases`.
 

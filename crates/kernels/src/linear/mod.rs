@@ -1,11 +1,12 @@
 //! `linear`: `y = W·x + b` for one or many rows of x, W in any stored format.
 //!
 //! Contract: `x [n, cols]` f32, `W [rows, cols]`, `y [n, rows]` f32.
-//! - [`reference`] accumulates in f64 straight from the stored bytes.
+//! - [`mod@reference`] accumulates in f64 straight from the stored bytes.
 //! - [`cpu`] works on [`Packed`] weights with f32 accumulation in one fixed order, so its bits depend neither on
 //!   the instruction set nor on how many rows or threads take part.
 //! - Tolerance: [`error_bound`].
 
+mod codec;
 pub mod cpu;
 mod pack;
 pub mod reference;

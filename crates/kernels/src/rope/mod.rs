@@ -2,7 +2,7 @@
 //!
 //! Contract: pair i turns by `position · frequency_i`; pairs are (i, i + dims/2), or (2i, 2i+1) when interleaved;
 //! the result is scaled by the amplitude. Angles are computed in f64, so long contexts lose nothing; one
-//! implementation serves every CPU path ([`Table`] once per row and rope, not per layer).
+//! implementation serves every CPU path ([`table`] once per row and rope, not per layer).
 
 use amoeba_plan::Rope;
 

@@ -1,0 +1,106 @@
+//! What several verbs share: device flags, finding a model, loading it with a progress bar.
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use amoeba::{Device, Hub, LoadOptions, Model, PathChoice, Plan};
+use amoeba_checkpoint::Checkpoint;
+use amoeba_kernels::simd::Isa;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::console::Console;
+use super::failure::Failure;
+use super::memory::Need;
+
+/// Flags that say where and how a model runs.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Device")]
+pub struct DeviceArgs {
+    /// Where to run: cpu, or the slow reference interpreter
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = devices())]
+    pub device: Device,
+    /// Path through the experts: one fused pass, or three products
+    #[arg(long, value_name = "PATH", default_value = "auto", value_parser = paths())]
+    pub path: PathChoice,
+    /// Worker threads; one per core unless told
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Instruction set; the widest of the machine unless told
+    #[arg(long, hide = true, value_parser = isa)]
+    pub isa: Option<Isa>,
+}
+
+impl DeviceArgs {
+    /// As the engine wants them.
+    pub fn options(&self, context: Option<usize>) -> LoadOptions {
+        LoadOptions {
+            device: self.device,
+            threads: self.threads.map(usize::from),
+            isa: self.isa,
+            path: self.path,
+            context,
+            ..LoadOptions::default()
+        }
+    }
+}
+
+fn devices() -> impl TypedValueParser<Value = Device> {
+    let names = PossibleValuesParser::new(Device::NAMES.map(|(name, _)| name));
+    names.map(|name| {
+        Device::NAMES.iter().find(|(n, _)| *n == name).map_or(Device::default(), |(_, device)| *device)
+    })
+}
+
+fn paths() -> impl TypedValueParser<Value = PathChoice> {
+    PossibleValuesParser::new(["auto", "fused", "unfused"]).map(|name| match name.as_str() {
+        "fused" => PathChoice::Fused,
+        "unfused" => PathChoice::Unfused,
+        _ => PathChoice::Auto,
+    })
+}
+
+fn isa(name: &str) -> Result<Isa, String> {
+    let available = Isa::available();
+    let names: Vec<String> = available.iter().map(Isa::to_string).collect();
+    let found = available.iter().find(|isa| isa.to_string() == name);
+    found.copied().ok_or_else(|| format!("this machine has {}", names.join(", ")))
+}
+
+/// The folder of a model and how its name was understood.
+pub fn find(name: &str) -> Result<(PathBuf, String), Failure> {
+    let found = Hub::from_env().resolve(name)?;
+    Ok((found.dir, found.how))
+}
+
+/// Loads a model after checking that it fits; a bar appears when it takes long.
+pub fn load(dir: &Path, options: &LoadOptions, force: bool, console: &Console) -> Result<Model, Failure> {
+    if !force {
+        let checkpoint = Checkpoint::open(dir)?;
+        let plan = Plan::new(checkpoint.config())?;
+        let stored = plan.resolve(&checkpoint)?;
+        let weights = stored.iter().map(|stored| stored.bytes as u64).sum();
+        Need::new(&plan, weights, options)?.check()?;
+    }
+    let started = Instant::now();
+    let mut bar: Option<ProgressBar> = None;
+    let model = Model::load(dir, options, &mut |done, total| {
+        if console.animated() && (bar.is_some() || started.elapsed() > Duration::from_millis(400)) {
+            let bar = bar.get_or_insert_with(|| bytes_bar("loading", total as u64));
+            bar.set_position(done as u64);
+        }
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    Ok(model?)
+}
+
+/// A progress bar over bytes on standard error.
+pub fn bytes_bar(name: &str, total: u64) -> ProgressBar {
+    let template = "{msg:32!} {bar:24} {bytes:>10} of {total_bytes:>10}  {bytes_per_sec:>12}  {eta:>4}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    bar.set_style(style.progress_chars("━━─"));
+    bar.set_message(name.to_owned());
+    bar
+}

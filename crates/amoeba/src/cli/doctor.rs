@@ -1,0 +1,64 @@
+//! `amoeba doctor`: what a bug report needs to say about the machine.
+use amoeba::{Hub, bundled_model};
+use amoeba_kernels::simd::Isa;
+use serde_json::json;
+
+use super::console::{bytes, print, print_json, row, table};
+use super::failure::Failure;
+use super::system;
+
+/// Flags of `doctor`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the report. Secrets stay out of it.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let hub = Hub::from_env();
+    let sets: Vec<String> = Isa::available().iter().map(Isa::to_string).collect();
+    let bundled = bundled_model();
+    let memory = system::memory();
+    let cached = hub.list();
+    if args.json {
+        return print_json(&json!({
+            "version": env!("AMOEBA_VERSION"),
+            "system": { "os": std::env::consts::OS, "architecture": std::env::consts::ARCH },
+            "cpu": { "model": system::processor(), "cores": system::cores(), "instruction_sets": sets },
+            "memory": memory.map(|m| json!({ "total": m.total, "available": m.available, "limited": m.limited })),
+            "hub": {
+                "cache": hub.cache(),
+                "endpoint": hub.endpoint(),
+                "offline": hub.is_offline(),
+                "models": cached.as_ref().ok().map(Vec::len),
+            },
+            "bundled_model": bundled.ok(),
+        }));
+    }
+    let memory = memory.map_or("unknown".to_owned(), |m| {
+        let limit = if m.limited { " (container limit)" } else { "" };
+        format!("{} free of {}{limit}", bytes(m.available), bytes(m.total))
+    });
+    let cached = match cached {
+        Ok(models) => format!("{} models", models.len()),
+        Err(error) => error.to_string(),
+    };
+    let offline = if hub.is_offline() { " (offline)" } else { "" };
+    let rows = [
+        row([&"version", &env!("AMOEBA_VERSION")]),
+        row([&"system", &format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)]),
+        row([&"cpu", &system::processor().unwrap_or_else(|| "unknown".to_owned())]),
+        row([&"cores", &system::cores()]),
+        row([&"instructions", &sets.join(", ")]),
+        row([&"memory", &memory]),
+        row([&"model cache", &format!("{} ({cached})", hub.cache().display())]),
+        row([&"hub", &format!("{}{offline}", hub.endpoint())]),
+        row([
+            &"bundled model",
+            &bundled.map_or_else(|_| "not found".to_owned(), |dir| dir.display().to_string()),
+        ]),
+    ];
+    print(&table(&rows, [false, false]))
+}

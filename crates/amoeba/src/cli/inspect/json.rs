@@ -1,0 +1,61 @@
+//! The facts for programs. Keys are only ever added.
+use serde_json::{Value, json};
+
+use super::facts::Facts;
+
+/// All facts.
+pub fn render(facts: &Facts) -> Value {
+    let spec = &facts.plan.spec;
+    let (layers, expert_layers) = facts.layers();
+    let formats: Vec<Value> = facts
+        .formats
+        .iter()
+        .map(|(format, part, tensors, bytes)| {
+            json!({ "format": format, "part": part.to_string(), "tensors": tensors, "bytes": bytes })
+        })
+        .collect();
+    let reads: serde_json::Map<String, Value> =
+        facts.reads.iter().map(|(part, bytes)| (part.to_string(), json!(bytes.round()))).collect();
+    let text = match &facts.text {
+        Ok(text) => json!({
+            "vocabulary": text.vocab,
+            "end_tokens": text.ends.iter().map(|(id, text)| json!({ "id": id, "text": text })).collect::<Vec<_>>(),
+            "chat_template_bytes": text.template,
+            "reasoning_tags": text.reasoning,
+        }),
+        Err(error) => json!({ "error": error }),
+    };
+    json!({
+        "folder": facts.dir,
+        "family": spec.family,
+        "layers": layers,
+        "expert_layers": expert_layers,
+        "hidden": spec.hidden,
+        "vocabulary": spec.vocab,
+        "context_max": spec.context_max,
+        "parameters": { "total": facts.plan.parameters(), "active": facts.active.round() },
+        "weights": {
+            "present": facts.files.is_some(),
+            "files": facts.files,
+            "bytes": facts.bytes,
+            "bits_per_parameter": facts.bits_per_parameter(),
+            "formats": formats,
+        },
+        "bytes_per_token": {
+            "total": facts.bytes_per_token().round(),
+            "parts": reads,
+            "cache_per_position": facts.cache_per_position,
+        },
+        "memory": {
+            "context": facts.need.context,
+            "weights": facts.need.weights,
+            "cache": facts.need.cache,
+            "buffers": facts.need.buffers,
+            "needed": facts.need.total(),
+            "available": facts.memory.map(|memory| memory.available),
+            "fits": facts.memory.map(|memory| facts.need.total() <= memory.available),
+        },
+        "path": { "decode": facts.decode, "prefill": facts.prefill.0, "prefill_rows": facts.prefill.1 },
+        "text": text,
+    })
+}

@@ -1,0 +1,109 @@
+//! `amoeba inspect`: what a model is, what a token costs, and whether it fits.
+mod facts;
+mod json;
+mod parts;
+mod text;
+
+use std::path::{Path, PathBuf};
+
+use amoeba::PathChoice;
+use amoeba_checkpoint::{Checkpoint, Config};
+use serde_json::Value;
+
+use super::common::{self, DeviceArgs};
+use super::console::{bytes, print, print_json, row, table};
+use super::failure::{self, Failure};
+use facts::Facts;
+
+/// Flags of `inspect`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A folder (config.json alone will do), owner/name, or the name of one of mlx-community
+    #[arg(value_name = "MODEL")]
+    model: Option<String>,
+    /// The same, as other verbs take it
+    #[arg(short, long = "model", value_name = "MODEL", conflicts_with = "model", hide = true)]
+    named: Option<String>,
+    /// Print the decode program
+    #[arg(long, group = "what")]
+    plan: bool,
+    /// List the tensors
+    #[arg(long, group = "what")]
+    tensors: bool,
+    /// Read every scale, bias and float and report the first that is not finite
+    #[arg(long, group = "what")]
+    check_tensors: bool,
+    /// As JSON; --plan and --tensors add theirs
+    #[arg(long)]
+    json: bool,
+    /// Positions of context to count memory for
+    #[arg(short, long, value_name = "N")]
+    ctx_size: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Prints what was asked for.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let dir = match args.model.as_ref().or(args.named.as_ref()) {
+        // A folder needs no weights to be looked at.
+        Some(name) if Path::new(name).join("config.json").is_file() => PathBuf::from(name),
+        Some(name) => common::find(name)?.0,
+        None => amoeba::bundled_model()?,
+    };
+    let has_weights = has_weights(&dir);
+    if args.check_tensors || args.tensors {
+        let checkpoint = Checkpoint::open(&dir)?;
+        return if args.check_tensors { check(&checkpoint, args.json) } else { tensors(&checkpoint, args) };
+    }
+    let config = Config::read(&dir, "config.json")?
+        .ok_or_else(|| Failure::new(failure::NOT_FOUND, format!("{}: no config.json", dir.display())))?;
+    if args.plan && !args.json {
+        return print(&amoeba::Plan::new(&config)?.to_string());
+    }
+    let facts = Facts::read(&dir, &config, has_weights, &args.device.options(args.ctx_size))?;
+    if args.json {
+        let mut value = json::render(&facts);
+        if args.plan {
+            let lines = facts.plan.to_string().lines().map(|line| Value::from(line.trim_end())).collect();
+            value["plan"] = Value::Array(lines);
+        }
+        return print_json(&value);
+    }
+    print(&text::render(&facts, args.device.path != PathChoice::Auto))
+}
+
+/// Whether any weight file lies there.
+fn has_weights(dir: &Path) -> bool {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.any(|name| name.starts_with("model") && name.contains(".safetensors"))
+}
+
+fn check(checkpoint: &Checkpoint, json: bool) -> Result<(), Failure> {
+    checkpoint.check_values()?;
+    let (tensors, size) = (checkpoint.index().len(), checkpoint.total_bytes());
+    if json {
+        return print_json(&serde_json::json!({ "tensors": tensors, "bytes": size, "finite": true }));
+    }
+    print(&format!("{tensors} tensors, {}: every scale, bias and float is finite\n", bytes(size)))
+}
+
+fn tensors(checkpoint: &Checkpoint, args: &Args) -> Result<(), Failure> {
+    let index = checkpoint.index();
+    if args.json {
+        let list = index.iter().map(|tensor| {
+            serde_json::json!({
+                "name": tensor.name, "dtype": tensor.dtype.name(), "shape": tensor.shape,
+                "bytes": tensor.range.len(), "file": index.files()[tensor.shard],
+            })
+        });
+        return print_json(&serde_json::json!({ "tensors": list.collect::<Vec<_>>() }));
+    }
+    let mut rows = vec![row([&"tensor", &"type", &"shape", &"bytes", &"file"])];
+    rows.extend(index.iter().map(|tensor| {
+        let file = &index.files()[tensor.shard];
+        row([&tensor.name, &tensor.dtype, &format!("{:?}", tensor.shape), &tensor.range.len(), file])
+    }));
+    print(&table(&rows, [false, false, false, true, false]))
+}

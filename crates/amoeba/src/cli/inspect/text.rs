@@ -1,0 +1,129 @@
+//! The facts for people.
+use amoeba_plan::{AttentionSpec, Body, MoeSpec};
+
+use super::facts::{Facts, TextFacts};
+use super::parts::Part;
+use crate::cli::console::{bytes, count, row, table};
+
+/// Everything on one screen.
+pub fn render(facts: &Facts, path_asked: bool) -> String {
+    let asked = if path_asked { " (as asked)" } else { "" };
+    let paths = [
+        row([&"decode step", &facts.decode]),
+        row([&format!("prefill, {} rows", facts.prefill.1), &facts.prefill.0]),
+    ];
+    format!(
+        "{}\n{}\n{}\n{}\nexpert path{asked}\n{}\n{}",
+        architecture(facts),
+        quantisation(facts),
+        reads(facts),
+        memory(facts),
+        table(&paths, [false, false]),
+        match &facts.text {
+            Ok(text) => words(text),
+            Err(error) => format!("text\n  {error}\n"),
+        }
+    )
+}
+
+fn architecture(facts: &Facts) -> String {
+    let spec = &facts.plan.spec;
+    let bodies = || spec.layers.iter().flat_map(|layer| &layer.blocks).map(|block| &block.body);
+    let attention =
+        bodies().find_map(|body| if let Body::Attention(spec) = body { Some(spec) } else { None });
+    let moe = bodies().find_map(|body| if let Body::Moe(spec) = body { Some(spec) } else { None });
+    let (layers, expert_layers) = facts.layers();
+    let weights = match facts.files {
+        Some(files) => format!(
+            "{} in {files} {}, {:.3} bits per parameter",
+            bytes(facts.bytes),
+            if files == 1 { "file" } else { "files" },
+            facts.bits_per_parameter()
+        ),
+        None => format!("MISSING; about {} by config.json", bytes(facts.bytes)),
+    };
+    let active = count(facts.active.round() as u64);
+    let mut rows = vec![
+        row([&"family", &spec.family]),
+        row([
+            &"parameters",
+            &format!("{}, {active} active per token", count(facts.plan.parameters() as u64)),
+        ]),
+        row([&"weights", &weights]),
+        row([&"layers", &format!("{layers}, {expert_layers} with experts")]),
+        row([&"hidden", &spec.hidden]),
+        row([&"vocabulary", &format!("{}{}", spec.vocab, if spec.head.tied { ", head tied" } else { "" })]),
+        row([&"context", &format!("{} positions", spec.context_max)]),
+    ];
+    rows.extend(attention.map(|spec| row([&"attention", &describe_attention(spec)])));
+    rows.extend(moe.map(|spec| row([&"experts", &describe_experts(spec)])));
+    format!("{}\n{}", facts.dir.display(), table(&rows, [false, false]))
+}
+
+fn describe_attention(spec: &AttentionSpec) -> String {
+    let window = spec.window.map_or(String::new(), |window| format!(", window {window}"));
+    let norm = if spec.qk_norm.is_some() { ", query and key norms" } else { "" };
+    format!("{} heads over {} of width {}{norm}{window}", spec.heads, spec.kv_heads, spec.head_dim)
+}
+
+fn describe_experts(spec: &MoeSpec) -> String {
+    let shared = if spec.shared.is_some() { ", one shared" } else { "" };
+    let (top_k, experts, d_ff) = (spec.rule.top_k, spec.experts, spec.d_ff);
+    format!(
+        "{top_k} of {experts} of width {d_ff}{shared}, {:?}, {:?} router",
+        spec.activation, spec.rule.score
+    )
+}
+
+fn quantisation(facts: &Facts) -> String {
+    let mut rows = vec![row([&"part", &"format", &"tensors", &"bytes"])];
+    let lines = facts.formats.iter();
+    rows.extend(lines.map(|(format, part, tensors, size)| row([part, format, tensors, &bytes(*size)])));
+    format!("quantisation\n{}", table(&rows, [false, false, true, true]))
+}
+
+fn reads(facts: &Facts) -> String {
+    let total = facts.bytes_per_token();
+    let line = |name: &str, size: f64| {
+        row([&name, &bytes(size.round() as u64), &format!("{:.1} %", size / total.max(1.0) * 100.0)])
+    };
+    let read = |part: &Part| facts.reads.iter().find(|(p, _)| p == part);
+    let parts = Part::ALL.iter().filter_map(read);
+    let mut rows: Vec<_> = parts.map(|(part, size)| line(&part.to_string(), *size)).collect();
+    rows.push(line("all", total));
+    let cache = bytes(facts.cache_per_position);
+    format!(
+        "read per decoded token\n{}  and {cache} of keys and values per position\n",
+        table(&rows, [false, true, true])
+    )
+}
+
+fn memory(facts: &Facts) -> String {
+    let need = facts.need;
+    let rows = [
+        row([&"weights", &bytes(need.weights)]),
+        row([&"keys and values", &bytes(need.cache)]),
+        row([&"buffers", &bytes(need.buffers)]),
+        row([&"needed", &bytes(need.total())]),
+    ];
+    let verdict = facts.memory.map_or("available: unknown".to_owned(), |memory| {
+        let fits = if need.total() <= memory.available { "it fits" } else { "it does NOT fit" };
+        let whose = if memory.limited { " (container limit)" } else { "" };
+        format!("available: {}{whose}, {fits}", bytes(memory.available))
+    });
+    format!("memory at {} positions\n{}  {verdict}\n", need.context, table(&rows, [false, true]))
+}
+
+fn words(text: &TextFacts) -> String {
+    let ends: Vec<String> = text.ends.iter().map(|(id, spelled)| format!("{spelled:?} ({id})")).collect();
+    let template = text.template.map_or("none: use --raw".to_owned(), |size| bytes(size as u64));
+    let tags = text.reasoning.as_ref();
+    let thoughts = tags.map_or("no tags".to_owned(), |(open, close)| format!("between {open} and {close}"));
+    let rows = [
+        row([&"tokens", &text.vocab]),
+        row([&"ends", &ends.join(", ")]),
+        row([&"chat template", &template]),
+        row([&"reasoning", &thoughts]),
+    ];
+    format!("text\n{}", table(&rows, [false, false]))
+}

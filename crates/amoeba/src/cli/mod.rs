@@ -1,0 +1,112 @@
+//! Verbs and global flags. A verb is a file here with an `Args` struct and a `run` function.
+mod common;
+mod completions;
+mod console;
+mod doctor;
+mod failure;
+mod inspect;
+mod interrupt;
+mod memory;
+mod perplexity;
+mod pull;
+mod repl;
+mod run;
+mod system;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use console::Console;
+
+const EXAMPLES: &str = "\
+Examples:
+  amoeba run \"Tell me about the moon.\"             one answer from the bundled model
+  amoeba run                                       a chat with it
+  amoeba pull mlx-community/Qwen3-30B-A3B-4bit     download a model, then:
+  amoeba run mlx-community/Qwen3-30B-A3B-4bit \"Hi\"
+  git diff | amoeba run ./my-model \"Review this:\" -p -
+  amoeba inspect ./my-model                        what it is and whether it fits
+
+Exit codes:
+  0 done   1 failed, or verify found a difference   2 wrong usage   3 model not found   4 does not fit in memory
+  5 device failed   6 damaged or unsupported model files   130 interrupted
+
+Environment: AMOEBA_MODELS, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, NO_COLOR";
+
+/// Runs MLX-quantised mixture-of-experts language models.
+#[derive(Parser)]
+#[command(name = "amoeba", version = env!("AMOEBA_VERSION"), after_help = EXAMPLES)]
+#[command(arg_required_else_help = true, max_term_width = 110, infer_subcommands = false)]
+struct Cli {
+    /// No statistics, notes or progress
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// No colours (as with NO_COLOR in the environment)
+    #[arg(long, visible_alias = "no-colour", global = true)]
+    no_color: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Answer a prompt, or chat when there is none
+    Run(run::Args),
+    /// Show what a model is, what it costs per token, and whether it fits
+    Inspect(inspect::Args),
+    /// Download a model into the Hugging Face cache
+    Pull(pull::Args),
+    /// List the models in the Hugging Face cache
+    #[command(visible_alias = "ls")]
+    List(pull::ListArgs),
+    /// Compare model folders with their recorded results
+    Verify(verify::Args),
+    /// Measure the perplexity of a model over a text
+    #[command(hide = true)]
+    Perplexity(perplexity::Args),
+    /// Report on this machine and this program
+    Doctor(doctor::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+/// Parses the command line and runs the verb.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE));
+        }
+    };
+    let console = Console::new(cli.quiet, cli.no_color);
+    let outcome = match &cli.verb {
+        Verb::Run(args) => run::run(args, &console),
+        Verb::Inspect(args) => inspect::run(args),
+        Verb::Pull(args) => pull::run(args, &console),
+        Verb::List(args) => pull::list(args),
+        Verb::Verify(args) => verify::run(args, &console),
+        Verb::Perplexity(args) => perplexity::run(args),
+        Verb::Doctor(args) => doctor::run(args),
+        Verb::Completions(args) => completions::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            console.error(&failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

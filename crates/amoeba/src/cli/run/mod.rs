@@ -1,0 +1,120 @@
+//! `amoeba run`: one answer, or a chat when there is no prompt and somebody sits at the terminal.
+mod answer;
+mod prompt;
+mod settings;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use amoeba::{Conversation, Finish, bundled_model, stream};
+
+use super::common::{self, DeviceArgs};
+use super::console::Console;
+use super::failure::Failure;
+use super::interrupt::Interrupt;
+use super::{console, repl};
+
+pub use answer::{Printer, Screen, summary};
+pub use settings::{SamplingArgs, Settings};
+
+/// Flags of `run`.
+#[derive(clap::Args, Debug, Default)]
+pub struct Args {
+    /// Model (folder, owner/name, or name) and prompt; a single one that is no model is the prompt
+    #[arg(value_names = ["MODEL", "PROMPT"], num_args = 0..=2)]
+    words: Vec<String>,
+    /// Model: a folder, owner/name in the Hugging Face cache, or the name of one of mlx-community
+    #[arg(short, long, value_name = "MODEL")]
+    model: Option<String>,
+    /// Prompt; `-` reads standard input
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "file")]
+    prompt: Option<String>,
+    /// Read the prompt from a file
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// System prompt
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    system: Option<String>,
+    /// Give the model the prompt as it is, without chat template
+    #[arg(long)]
+    raw: bool,
+    /// Show what the model thinks before it answers (on standard error)
+    #[arg(long)]
+    show_reasoning: bool,
+    /// Positions of context to reserve
+    #[arg(short, long, value_name = "N")]
+    ctx_size: Option<usize>,
+    /// Load the model even if the memory looks too small
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Answers, or chats.
+pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    let at_terminal = std::io::stdin().is_terminal();
+    let decision = prompt::decide(args, at_terminal, &prompt::is_model)?;
+    let text = prompt::read(&decision.source)?;
+    let (dir, how) = match &decision.model {
+        Some(name) => common::find(name).map_err(|failure| prompt::advise(args, failure))?,
+        None => {
+            let dir = bundled_model()?;
+            let how = format!("the bundled model, {}", dir.display());
+            (dir, how)
+        }
+    };
+    if decision.model.as_deref().is_none_or(|name| name != dir.to_string_lossy()) {
+        console.note(&format!("[model: {how}]"));
+    }
+    let interrupt = Interrupt::install()?;
+    let mut model = common::load(&dir, &args.device.options(args.ctx_size), args.force, console)?;
+    let mut settings = Settings::new(model.defaults(), &args.sampling, args.show_reasoning)?;
+    let Some(text) = text else {
+        let conversation = Conversation::new(args.system.clone());
+        return repl::run(&mut model, conversation, settings, &interrupt, args.raw, console);
+    };
+    if text.is_empty() {
+        return Err(Failure::usage(
+            "the prompt is empty: give one as argument, with -p, or on standard input",
+        ));
+    }
+
+    let request = settings.request(interrupt.arm());
+    let mut screen = Streams(console);
+    let mut printer = Printer::new(&mut screen, settings.show_reasoning);
+    let reply = if args.raw {
+        let prompt = model.raw_prompt(&text)?;
+        stream(&mut model, &prompt, &request, &mut |piece| printer.take(piece))
+    } else {
+        let mut conversation = Conversation::new(args.system.clone());
+        conversation.ask(&mut model, &text, &request, &mut |piece| printer.take(piece))
+    };
+    printer.finish()?;
+    let reply = reply?;
+    interrupt.disarm();
+    console.note(&summary(&model, &reply, &request.sampling));
+    match reply.finish {
+        Some(Finish::Cancelled) => Err(Failure::interrupted()),
+        _ => Ok(()),
+    }
+}
+
+/// The answer goes to standard output, everything else to standard error.
+pub struct Streams<'a>(pub &'a Console);
+
+impl Screen for Streams<'_> {
+    fn answer(&mut self, text: &str) -> Result<(), Failure> {
+        console::print(text)
+    }
+
+    fn thought(&mut self, text: &str) {
+        console::say(&self.0.grey(text));
+    }
+
+    fn note(&mut self, text: &str) {
+        self.0.note(text);
+    }
+}

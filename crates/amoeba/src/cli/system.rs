@@ -1,0 +1,115 @@
+//! What this machine has. Linux tells it in files; elsewhere the answers are `None`.
+use std::fs::read_to_string;
+use std::path::Path;
+
+/// Memory that may still be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes that can be had now.
+    pub available: u64,
+    /// Whether a control group (a container) sets the limit.
+    pub limited: bool,
+}
+
+/// Memory of the machine or of the container, whichever has less to give.
+pub fn memory() -> Option<Memory> {
+    let info = read_to_string("/proc/meminfo").ok()?;
+    let machine = Memory {
+        total: kilobytes(&info, "MemTotal:")?,
+        available: kilobytes(&info, "MemAvailable:")?,
+        limited: false,
+    };
+    let groups = read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = control_groups(&groups, Path::new("/sys/fs/cgroup"));
+    Some(
+        limits
+            .into_iter()
+            .fold(machine, |least, next| if next.available < least.available { next } else { least }),
+    )
+}
+
+/// The most memory this process has held.
+pub fn peak_memory() -> Option<u64> {
+    kilobytes(&read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
+/// The name of the processor.
+pub fn processor() -> Option<String> {
+    let info = read_to_string("/proc/cpuinfo").ok()?;
+    let line = info.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// Cores this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The number behind `key`, in bytes.
+fn kilobytes(text: &str, key: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
+    rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Limits of the control groups (version 2, or the memory controller of version 1) that hold this process.
+fn control_groups(groups: &str, root: &Path) -> Vec<Memory> {
+    let mut found = Vec::new();
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let (home, limit, usage) = match controllers {
+            "" => (root.to_path_buf(), "memory.max", "memory.current"),
+            list if list.split(',').any(|name| name == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes")
+            }
+            _ => continue,
+        };
+        let group = home.join(path.trim_start_matches('/'));
+        for dir in group.ancestors().take_while(|dir| dir.starts_with(&home)) {
+            let number = |file: &str| read_to_string(dir.join(file)).ok()?.trim().parse::<u64>().ok();
+            let Some((total, used)) = number(limit).zip(number(usage)) else { continue };
+            // File pages count as used, but are given back when asked for.
+            let stat = read_to_string(dir.join("memory.stat")).unwrap_or_default();
+            let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file "));
+            let cached = cached.and_then(|n| n.trim().parse().ok()).unwrap_or(0);
+            let available = total.saturating_sub(used.saturating_sub(cached));
+            found.push(Memory { total, available, limited: true });
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_proc_are_read() {
+        let text = "MemTotal:       24 kB\nMemAvailable:   7 kB\nBroken: 7\n";
+        assert_eq!(kilobytes(text, "MemAvailable:"), Some(7168));
+        assert_eq!([kilobytes(text, "Broken:"), kilobytes(text, "None:")], [None, None]);
+    }
+
+    #[test]
+    fn control_groups_of_both_versions_limit_memory() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("a/b/memory.max", "max\n");
+        write("a/b/memory.current", "10\n");
+        write("a/memory.max", "100\n");
+        write("a/memory.current", "60\n");
+        write("a/memory.stat", "anon 5\ninactive_file 20\n");
+        let limit = Memory { total: 100, available: 60, limited: true };
+        assert_eq!(control_groups("0::/a/b\n", root.path()), [limit]);
+        write("memory/memory.limit_in_bytes", "50");
+        write("memory/memory.usage_in_bytes", "60");
+        let none = Memory { total: 50, available: 0, limited: true };
+        assert_eq!(control_groups("4:cpu,memory:/\nnonsense\n", root.path()), [none]);
+    }
+}

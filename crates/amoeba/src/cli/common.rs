@@ -16,10 +16,10 @@ use super::memory::Need;
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Device")]
 pub struct DeviceArgs {
-    /// Where to run: cpu, or the slow reference interpreter
+    /// Where to run; the reference is slow
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = devices())]
     pub device: Device,
-    /// Path through the experts: one fused pass, or three products
+    /// Path through the experts
     #[arg(long, value_name = "PATH", default_value = "auto", value_parser = paths())]
     pub path: PathChoice,
     /// Worker threads; one per core unless told

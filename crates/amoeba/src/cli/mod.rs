@@ -38,13 +38,13 @@ Environment: AMOEBA_MODELS, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB
 /// Runs MLX-quantised mixture-of-experts language models.
 #[derive(Parser)]
 #[command(name = "amoeba", version = env!("AMOEBA_VERSION"), after_help = EXAMPLES)]
-#[command(arg_required_else_help = true, max_term_width = 110, infer_subcommands = false)]
+#[command(arg_required_else_help = true)]
 struct Cli {
     /// No statistics, notes or progress
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 900)]
     quiet: bool,
-    /// No colours (as with NO_COLOR in the environment)
-    #[arg(long, visible_alias = "no-colour", global = true)]
+    /// No colours; as with NO_COLOR in the environment
+    #[arg(long, visible_alias = "no-colour", global = true, display_order = 900)]
     no_color: bool,
     #[command(subcommand)]
     verb: Verb,

@@ -68,7 +68,7 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     match failed {
         0 if args.json || args.markdown => Ok(()),
         0 => print(&format!("{all} of {all} passed\n")),
-        _ => Err(Failure::new(code, format!("{failed} of {all} folders differ from their recorded results"))),
+        _ => Err(Failure::new(code, format!("{failed} of {all} folders did not pass"))),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{amoeba, copy, ran, ran_with_input};
 #[test]
 fn mistyped_flags_and_verbs_are_met_with_a_proposal() {
     ran(&["run", "--tmep", "0", "x"]).expect(2, &["unexpected argument '--tmep'", "--temp"]);
-    ran(&["rnu", "x"]).expect(2, &["unrecognized subcommand 'rnu'", "'run'"]);
+    ran(&["inspekt", "x"]).expect(2, &["unrecognized subcommand 'inspekt'", "'inspect'"]);
     ran(&["run", "--path", "fast", "x"]).expect(2, &["fused", "unfused"]);
     ran(&["run", "--device", "gpu", "x"]).expect(2, &["cpu", "reference"]);
     ran(&["run", "-t", "0", "x"]).expect(2, &["1..=1024"]);
@@ -16,7 +16,7 @@ fn mistyped_flags_and_verbs_are_met_with_a_proposal() {
 #[test]
 fn numbers_out_of_range_are_usage_errors() {
     let cases: &[(&[&str], &str)] = &[
-        (&["--temp", "-1"], "--temp"),
+        (&["--temp", "-1"], "temperature is -1"),
         (&["--temp", "nan"], "temperature"),
         (&["--top-p", "0"], "top-p"),
         (&["--min-p", "2"], "min-p"),

@@ -31,7 +31,8 @@ fn a_tampered_copy_fails_and_the_others_are_still_checked() {
     std::fs::write(&path, expected.to_string()).unwrap();
     let (bad, good) = (folder.path().to_str().unwrap().to_owned(), repository(FIXTURE));
 
-    let ran_text = ran(&["verify", &bad, &good, "--path", "unfused"]).expect(1, &["1 of 2 folders differ"]);
+    let ran_text =
+        ran(&["verify", &bad, &good, "--path", "unfused"]).expect(1, &["1 of 2 folders did not pass"]);
     assert!(ran_text.out.contains(": FAILED") && ran_text.out.contains(": passed"), "{}", ran_text.out);
     assert!(
         ran_text.out.contains(&format!("token 3 is {token}, expected {}", token ^ 1)),
@@ -48,11 +49,15 @@ fn a_tampered_copy_fails_and_the_others_are_still_checked() {
 }
 
 #[test]
-fn wrong_weights_are_noticed() {
+fn a_wrong_number_is_noticed_and_placed() {
     let folder = copy(FIXTURE);
-    let other = repository("fixtures/qwen3_moe-q4g64-f16");
-    std::fs::copy(format!("{other}/expected.safetensors"), folder.path().join("expected.safetensors"))
-        .unwrap();
+    let path = folder.path().join("expected.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let data = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..data]).unwrap();
+    let start = header["decode_logits"]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[data + start + 3] ^= 0x40; // the exponent of the first logit
+    std::fs::write(&path, bytes).unwrap();
     let out = ran(&["verify", folder.path().to_str().unwrap()]).expect(1, &[]).out;
-    assert!(out.contains("<- "), "{out}");
+    assert!(out.contains(": FAILED") && out.contains("<- token 0"), "{out}");
 }

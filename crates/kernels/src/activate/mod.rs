@@ -35,28 +35,48 @@ dispatch! {
 fn activate_with<S: Simd>(simd: S, activation: Activation, gate: &[f32], up: &mut [f32]) {
     let splat = |x| simd.splat(x);
     match activation {
-        Activation::SwiGlu => update(simd, up, |u, at| {
-            let g = load_at(simd, gate, at);
-            simd.mul(simd.mul(g, sigmoid(simd, g)), u)
-        }),
-        Activation::GeGlu => update(simd, up, |u, at| {
-            let g = load_at(simd, gate, at);
-            let cube = simd.mul(simd.mul(g, g), g);
-            let inner = simd.mul(splat(0.797_884_6), simd.fma(splat(0.044_715), cube, g));
-            let half = simd.mul(splat(0.5), g);
-            simd.mul(simd.mul(half, simd.add(splat(1.0), tanh(simd, inner))), u)
-        }),
-        Activation::ClampedSwiGlu { limit, alpha } => update(simd, up, |u, at| {
-            // Bounds first: min and max keep a NaN in their second operand.
-            let g = simd.min(splat(limit), load_at(simd, gate, at));
-            let u = simd.max(splat(-limit), simd.min(splat(limit), u));
-            let s = sigmoid(simd, simd.mul(splat(alpha), g));
-            simd.mul(simd.mul(simd.add(u, splat(1.0)), g), s)
-        }),
-        Activation::Relu2 => update(simd, up, |u, _| {
-            let positive = simd.max(splat(0.0), u);
-            simd.mul(positive, positive)
-        }),
+        Activation::SwiGlu => update(
+            simd,
+            up,
+            #[inline(always)]
+            |u, at| {
+                let g = load_at(simd, gate, at);
+                simd.mul(simd.mul(g, sigmoid(simd, g)), u)
+            },
+        ),
+        Activation::GeGlu => update(
+            simd,
+            up,
+            #[inline(always)]
+            |u, at| {
+                let g = load_at(simd, gate, at);
+                let cube = simd.mul(simd.mul(g, g), g);
+                let inner = simd.mul(splat(0.797_884_6), simd.fma(splat(0.044_715), cube, g));
+                let half = simd.mul(splat(0.5), g);
+                simd.mul(simd.mul(half, simd.add(splat(1.0), tanh(simd, inner))), u)
+            },
+        ),
+        Activation::ClampedSwiGlu { limit, alpha } => update(
+            simd,
+            up,
+            #[inline(always)]
+            |u, at| {
+                // Bounds first: min and max keep a NaN in their second operand.
+                let g = simd.min(splat(limit), load_at(simd, gate, at));
+                let u = simd.max(splat(-limit), simd.min(splat(limit), u));
+                let s = sigmoid(simd, simd.mul(splat(alpha), g));
+                simd.mul(simd.mul(simd.add(u, splat(1.0)), g), s)
+            },
+        ),
+        Activation::Relu2 => update(
+            simd,
+            up,
+            #[inline(always)]
+            |u, _| {
+                let positive = simd.max(splat(0.0), u);
+                simd.mul(positive, positive)
+            },
+        ),
     }
 }
 

@@ -10,7 +10,12 @@ dispatch! {
 #[inline(always)]
 fn add_with<S: Simd>(simd: S, x: &mut [f32], y: &[f32], scale: f32) {
     let scale = simd.splat(scale);
-    update(simd, x, |x, at| simd.fma(scale, load_at(simd, y, at), x));
+    update(
+        simd,
+        x,
+        #[inline(always)]
+        |x, at| simd.fma(scale, load_at(simd, y, at), x),
+    );
 }
 
 dispatch! {
@@ -21,7 +26,12 @@ dispatch! {
 #[inline(always)]
 fn scale_with<S: Simd>(simd: S, x: &mut [f32], factor: f32) {
     let factor = simd.splat(factor);
-    update(simd, x, |x, _| simd.mul(factor, x));
+    update(
+        simd,
+        x,
+        #[inline(always)]
+        |x, _| simd.mul(factor, x),
+    );
 }
 
 /// `sigmoid(gate)`, the factor of a gated shared expert.

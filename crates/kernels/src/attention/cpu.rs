@@ -41,13 +41,23 @@ fn chunk_with<S: Simd>(
         let scores = &mut scores[..n];
         let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         // NaN scores stay NaN through exp and reach the output, where the engine reports them.
-        update(simd, scores, |s, _| exp(simd, simd.sub(s, simd.splat(max))));
+        update(
+            simd,
+            scores,
+            #[inline(always)]
+            |s, _| exp(simd, simd.sub(s, simd.splat(max))),
+        );
         let total: f32 = scores.iter().sum();
         let (output, tail) = out.split_at_mut(shape.v_dim);
         output.fill(0.0);
         for (&weight, value) in scores.iter().zip(values.chunks_exact(shape.v_dim)) {
             let weight = simd.splat(weight);
-            update(simd, output, |y, at| simd.fma(weight, load_at(simd, value, at), y));
+            update(
+                simd,
+                output,
+                #[inline(always)]
+                |y, at| simd.fma(weight, load_at(simd, value, at), y),
+            );
         }
         (tail[0], tail[1]) = (max, total);
     }
@@ -89,8 +99,18 @@ fn merge_with<S: Simd>(
         let part = part(i);
         let factor = weight(part[v_dim]);
         total += factor * part[v_dim + 1];
-        update(simd, out, |y, at| simd.fma(simd.splat(factor), load_at(simd, &part[..v_dim], at), y));
+        update(
+            simd,
+            out,
+            #[inline(always)]
+            |y, at| simd.fma(simd.splat(factor), load_at(simd, &part[..v_dim], at), y),
+        );
     }
     let inverse = simd.splat(1.0 / total);
-    update(simd, out, |y, _| simd.mul(y, inverse));
+    update(
+        simd,
+        out,
+        #[inline(always)]
+        |y, _| simd.mul(y, inverse),
+    );
 }

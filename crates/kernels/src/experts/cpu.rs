@@ -170,20 +170,26 @@ dispatch! {
 #[inline(always)]
 fn combine_with<S: Simd>(simd: S, partials: &Partials<'_>, route: &[f32], first: usize, out: &mut [f32]) {
     let (indices, weights) = route.split_at(route.len() / 2);
-    update(simd, out, |_, at| {
-        let mut total = simd.splat(0.0);
-        for (k, (&index, &weight)) in indices.iter().zip(weights).enumerate() {
-            let mut part = simd.splat(0.0);
-            for slice in 0..partials.slices {
-                let row =
-                    &partials.values[(k * partials.slices + slice) * partials.stride..][..partials.stride];
-                part = simd.add(part, load_at(simd, row, first + at));
+    update(
+        simd,
+        out,
+        #[inline(always)]
+        |_, at| {
+            let mut total = simd.splat(0.0);
+            for (k, (&index, &weight)) in indices.iter().zip(weights).enumerate() {
+                let mut part = simd.splat(0.0);
+                for slice in 0..partials.slices {
+                    let row = &partials.values[(k * partials.slices + slice) * partials.stride..]
+                        [..partials.stride];
+                    part = simd.add(part, load_at(simd, row, first + at));
+                }
+                if let Some((bias, hidden)) = partials.bias {
+                    part =
+                        simd.add(part, load_at(simd, &bias[index as usize * hidden..][..hidden], first + at));
+                }
+                total = simd.fma(simd.splat(weight), part, total);
             }
-            if let Some((bias, hidden)) = partials.bias {
-                part = simd.add(part, load_at(simd, &bias[index as usize * hidden..][..hidden], first + at));
-            }
-            total = simd.fma(simd.splat(weight), part, total);
-        }
-        total
-    });
+            total
+        },
+    );
 }

@@ -38,13 +38,13 @@ impl<S: Simd> Scales<S> {
 
     /// `y + scale · dot + bias · Σx`.
     #[inline(always)]
-    pub(super) fn apply(&self, simd: S, dot: S::F, sums: impl Fn() -> f32, y: S::F) -> S::F {
+    pub(super) fn apply(&self, simd: S, dot: S::F, sum: f32, y: S::F) -> S::F {
         match self {
             Scales::None => simd.add(y, dot),
             Scales::Scale(scale) => simd.fma(*scale, dot, y),
             Scales::Affine(scale, bias) => {
                 let y = simd.fma(*scale, dot, y);
-                simd.fma(*bias, simd.splat(sums()), y)
+                simd.fma(*bias, simd.splat(sum), y)
             }
         }
     }
@@ -55,9 +55,12 @@ fn floats<S: Simd>(simd: S, unit: &[u8], at: usize, float: Float) -> S::F {
     match float {
         Float::F32 => {
             let bytes: &[u8; 64] = array(unit, at);
-            simd.load(&std::array::from_fn(|i| {
-                f32::from_le_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]])
-            }))
+            let mut values = [0.0; LANES];
+            for i in 0..LANES {
+                let at = 4 * i;
+                values[i] = f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+            }
+            simd.load(&values)
         }
         Float::F16 => simd.f16(array(unit, at)),
         Float::BF16 => simd.bf16(array(unit, at)),
@@ -71,34 +74,44 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> &[u8; N] {
 
 /// How a unit's codes become f32.
 pub(super) trait Codec {
-    /// Calls `f(column, sixteen values)` for the columns of a unit in order.
-    fn each<S: Simd>(simd: S, unit: &[u8], cols: usize, f: impl FnMut(usize, S::F));
+    /// Quads of columns in a word of packed codes; a constant, so that loops over it unroll.
+    const QUADS: usize;
+
+    /// Sixteen values of each of four columns: quad `quad` of word `word` of a unit of `cols` columns.
+    fn quad<S: Simd>(simd: S, unit: &[u8], cols: usize, word: usize, quad: usize) -> [S::F; 4];
+
+    /// Sixteen values of one column behind the last quad; only dense units have such columns.
+    #[inline(always)]
+    fn rest<S: Simd>(simd: S, _unit: &[u8], _col: usize) -> S::F {
+        simd.splat(0.0)
+    }
 }
 
 /// Unsigned integers in planes of `LO` and `HI` bits.
 pub(super) struct Int<const LO: u32, const HI: u32>;
 
 impl<const LO: u32, const HI: u32> Codec for Int<LO, HI> {
+    const QUADS: usize = 8 / LO as usize;
+
     #[inline(always)]
-    fn each<S: Simd>(simd: S, unit: &[u8], cols: usize, mut f: impl FnMut(usize, S::F)) {
-        let per_word = (32 / LO) as usize;
-        let high_plane = cols / per_word * 64;
-        for word in 0..cols / per_word {
-            let lo = simd.words(array(unit, word * 64));
-            let first = word * per_word;
-            let hi =
-                if HI > 0 { simd.words(array(unit, high_plane + first * HI as usize / 32 * 64)) } else { lo };
-            let hi_shift = (first * HI as usize % 32) as u32;
-            for i in 0..32 / LO {
-                let value = if HI > 0 {
-                    let high = (hi, hi_shift + i * HI, (1 << HI) - 1);
-                    simd.field2((lo, i * LO, (1 << LO) - 1), high, LO)
-                } else {
-                    simd.field(lo, i * LO, (1 << LO) - 1)
-                };
-                f(first + i as usize, value);
+    fn quad<S: Simd>(simd: S, unit: &[u8], cols: usize, word: usize, quad: usize) -> [S::F; 4] {
+        let lo = simd.words(array(unit, word * 64));
+        let mut q = [simd.splat(0.0); 4];
+        if HI == 0 {
+            for j in 0..4 {
+                q[j] = simd.field(lo, (4 * quad + j) as u32 * LO, (1 << LO) - 1);
             }
+            return q;
         }
+        // The high plane lies behind the low one; a high word serves several low ones.
+        let first = word * Self::QUADS * 4 * HI as usize;
+        let hi = simd.words(array(unit, cols * LO as usize * 2 + first / 32 * 64));
+        for j in 0..4 {
+            let i = (4 * quad + j) as u32;
+            let high = (hi, (first % 32) as u32 + i * HI, (1 << HI) - 1);
+            q[j] = simd.field2((lo, i * LO, (1 << LO) - 1), high, LO);
+        }
+        q
     }
 }
 
@@ -106,14 +119,16 @@ impl<const LO: u32, const HI: u32> Codec for Int<LO, HI> {
 pub(super) struct E2m1;
 
 impl Codec for E2m1 {
+    const QUADS: usize = 2;
+
     #[inline(always)]
-    fn each<S: Simd>(simd: S, unit: &[u8], cols: usize, mut f: impl FnMut(usize, S::F)) {
-        for word in 0..cols / 8 {
-            let codes = simd.words(array(unit, word * 64));
-            for i in 0..8 {
-                f(word * 8 + i, simd.e2m1(codes, 4 * i as u32));
-            }
+    fn quad<S: Simd>(simd: S, unit: &[u8], _cols: usize, word: usize, quad: usize) -> [S::F; 4] {
+        let codes = simd.words(array(unit, word * 64));
+        let mut q = [simd.splat(0.0); 4];
+        for j in 0..4 {
+            q[j] = simd.e2m1(codes, 4 * (4 * quad + j) as u32);
         }
+        q
     }
 }
 
@@ -121,14 +136,16 @@ impl Codec for E2m1 {
 pub(super) struct E4m3;
 
 impl Codec for E4m3 {
+    const QUADS: usize = 1;
+
     #[inline(always)]
-    fn each<S: Simd>(simd: S, unit: &[u8], cols: usize, mut f: impl FnMut(usize, S::F)) {
-        for word in 0..cols / 4 {
-            let codes = simd.words(array(unit, word * 64));
-            for i in 0..4 {
-                f(word * 4 + i, simd.e4m3(codes, 8 * i as u32));
-            }
+    fn quad<S: Simd>(simd: S, unit: &[u8], _cols: usize, word: usize, _quad: usize) -> [S::F; 4] {
+        let codes = simd.words(array(unit, word * 64));
+        let mut q = [simd.splat(0.0); 4];
+        for j in 0..4 {
+            q[j] = simd.e4m3(codes, 8 * j as u32);
         }
+        q
     }
 }
 
@@ -138,11 +155,20 @@ macro_rules! dense {
         pub(super) struct $name;
 
         impl Codec for $name {
+            const QUADS: usize = 1;
+
             #[inline(always)]
-            fn each<S: Simd>(simd: S, unit: &[u8], cols: usize, mut f: impl FnMut(usize, S::F)) {
-                for col in 0..cols {
-                    f(col, floats(simd, unit, col * LANES * $float.bytes(), $float));
+            fn quad<S: Simd>(simd: S, unit: &[u8], _cols: usize, word: usize, _quad: usize) -> [S::F; 4] {
+                let mut q = [simd.splat(0.0); 4];
+                for j in 0..4 {
+                    q[j] = Self::rest(simd, unit, 4 * word + j);
                 }
+                q
+            }
+
+            #[inline(always)]
+            fn rest<S: Simd>(simd: S, unit: &[u8], col: usize) -> S::F {
+                floats(simd, unit, col * LANES * $float.bytes(), $float)
             }
         }
     };

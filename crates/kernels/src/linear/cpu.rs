@@ -1,5 +1,8 @@
 //! `linear` on packed weights, any instruction set, any number of rows.
 //!
+//! Plain loops only: a closure or an adaptor of the standard library that is not inlined is compiled without the
+//! instruction set of its caller, and costs a factor of fifty.
+//!
 //! Order of the sum, the same for every caller: within a unit four accumulators take the columns in turn and are
 //! added as (a0+a1)+(a2+a3); units are added in order, scaled; slices are added in order.
 
@@ -8,7 +11,7 @@ use std::ops::Range;
 use amoeba_checkpoint::{Float, Format};
 
 use super::codec::{Codec, DenseBf16, DenseF16, DenseF32, E2m1, E4m3, Int, Scales};
-use super::pack::{Layout, Weights};
+use super::pack::Weights;
 use crate::simd::{LANES, Simd, dispatch, lanes, lanes_mut, sum};
 
 /// Rows of x of a product.
@@ -28,10 +31,35 @@ pub struct Input<'a> {
     pub sums_stride: usize,
 }
 
-impl Input<'_> {
+impl<'a> Input<'a> {
+    /// Rows of x behind the inputs `first..first + R`; past the last, the last.
     #[inline(always)]
-    fn row(&self, i: usize) -> usize {
-        self.index.map_or(i, |index| index[i] as usize)
+    fn indices<const R: usize>(&self, first: usize) -> [usize; R] {
+        let mut rows = [0; R];
+        for r in 0..R {
+            let i = (first + r).min(self.rows - 1);
+            rows[r] = match self.index {
+                Some(index) => index[i] as usize,
+                None => i,
+            };
+        }
+        rows
+    }
+
+    /// Columns `start..start + cols` of some rows of x.
+    #[inline(always)]
+    fn columns<const R: usize>(&self, rows: &[usize; R], start: usize, cols: usize) -> [&'a [f32]; R] {
+        let mut x = [&[][..]; R];
+        for r in 0..R {
+            x[r] = &self.x[rows[r] * self.stride + start..][..cols];
+        }
+        x
+    }
+
+    /// Sum of one row of x over one group; zero where no sums are needed.
+    #[inline(always)]
+    fn sum(&self, row: usize, group: usize) -> f32 {
+        if self.sums.is_empty() { 0.0 } else { self.sums[row * self.sums_stride + group] }
     }
 }
 
@@ -104,24 +132,27 @@ const UNIT_MAX: usize = 128;
 
 #[inline(always)]
 fn run<S: Simd, C: Codec>(simd: S, args: Args<'_>, sink: &mut Sink<'_>) {
+    let rows = args.x.rows;
     for block in args.blocks.clone() {
-        if args.x.rows > DECODE_ROWS {
-            buffered::<S, C>(simd, &args, block, sink);
-            continue;
-        }
-        let mut row = 0;
-        while row < args.x.rows {
-            row += match args.x.rows - row {
-                1 => tile::<S, C, 1>(simd, &args, block, row, sink),
-                2 => tile::<S, C, 2>(simd, &args, block, row, sink),
-                3 => tile::<S, C, 3>(simd, &args, block, row, sink),
-                _ => tile::<S, C, TILE>(simd, &args, block, row, sink),
-            };
+        if rows > DECODE_ROWS {
+            let mut first = 0;
+            while first < rows {
+                pass::<S, C>(simd, &args, block, first..rows.min(first + PASS), sink);
+                first += PASS;
+            }
+        } else if rows == 1 {
+            tile::<S, C, 1>(simd, &args, block, 0, sink);
+        } else {
+            let mut first = 0;
+            while first < rows {
+                tile::<S, C, TILE>(simd, &args, block, first, sink);
+                first += TILE;
+            }
         }
     }
 }
 
-/// `R` rows against one block, straight from the codes.
+/// Up to `R` rows against one block, straight from the codes; rows past the last repeat it and are dropped.
 #[inline(always)]
 fn tile<S: Simd, C: Codec, const R: usize>(
     simd: S,
@@ -129,117 +160,166 @@ fn tile<S: Simd, C: Codec, const R: usize>(
     block: usize,
     first: usize,
     sink: &mut Sink<'_>,
-) -> usize {
+) {
     let layout = args.w.layout;
-    let rows: [usize; R] = std::array::from_fn(|r| args.x.row(first + r));
+    let (unit_cols, unit_bytes) = (layout.unit_cols(), layout.unit_bytes());
+    let rows = args.x.indices::<R>(first);
     let mut total = [simd.splat(0.0); R];
     for slice in args.slices.clone() {
         let bytes = &args.w.bytes[layout.range(slice, block)];
+        let (mut start, slice_cols) = layout.slice(slice);
+        let end = start + slice_cols;
         let mut part = [simd.splat(0.0); R];
-        each_unit(layout, slice, bytes, |start, cols, unit| {
-            let x = rows.map(|row| &args.x.x[row * args.x.stride + start..][..cols]);
+        for unit in bytes.chunks(unit_bytes) {
+            let cols = unit_cols.min(end - start);
+            let x = args.x.columns(&rows, start, cols);
             let mut acc = [[simd.splat(0.0); 4]; R];
-            C::each(simd, unit, cols, |i, q| {
-                for r in 0..R {
-                    acc[r][i % 4] = simd.fma(q, simd.splat(x[r][i]), acc[r][i % 4]);
+            for word in 0..cols / (4 * C::QUADS) {
+                for quad in 0..C::QUADS {
+                    let q = C::quad(simd, unit, cols, word, quad);
+                    accumulate(simd, &mut acc, &x, 4 * (word * C::QUADS + quad), q);
                 }
-            });
+            }
+            // A loop over constants: an index that depends on data would force the accumulators into memory.
+            for j in 0..3 {
+                let col = cols / 4 * 4 + j;
+                if col < cols {
+                    let q = C::rest(simd, unit, col);
+                    for r in 0..R {
+                        acc[r][j] = simd.fma(q, simd.splat(x[r][col]), acc[r][j]);
+                    }
+                }
+            }
             let scales = Scales::read(simd, layout, unit);
             for r in 0..R {
-                let sums = || args.x.sums[rows[r] * args.x.sums_stride + start / layout.unit_cols()];
-                part[r] = scales.apply(simd, fold(simd, acc[r]), sums, part[r]);
+                let sum = args.x.sum(rows[r], start / unit_cols);
+                part[r] = scales.apply(simd, fold(simd, acc[r]), sum, part[r]);
             }
-        });
+            start += cols;
+        }
         for r in 0..R {
             total[r] = simd.add(total[r], part[r]);
         }
     }
-    for (r, total) in total.into_iter().enumerate() {
-        emit(simd, first + r, block, total, sink);
+    for r in 0..R {
+        if first + r < args.x.rows {
+            emit(simd, first + r, block, total[r], sink);
+        }
     }
-    R
 }
 
-/// Any number of rows against one block, each unit decoded once per pass.
+/// Up to [`PASS`] rows against one block, each unit decoded once.
 #[inline(always)]
-fn buffered<S: Simd, C: Codec>(simd: S, args: &Args<'_>, block: usize, sink: &mut Sink<'_>) {
+fn pass<S: Simd, C: Codec>(simd: S, args: &Args<'_>, block: usize, rows: Range<usize>, sink: &mut Sink<'_>) {
     let layout = args.w.layout;
-    for first in (0..args.x.rows).step_by(PASS) {
-        let rows = PASS.min(args.x.rows - first);
-        let mut total = [0.0; PASS * LANES];
-        for slice in args.slices.clone() {
-            let bytes = &args.w.bytes[layout.range(slice, block)];
-            let mut part = [0.0; PASS * LANES];
-            each_unit(layout, slice, bytes, |start, cols, unit| {
-                let mut decoded = [0.0; UNIT_MAX * LANES];
-                C::each(simd, unit, cols, |i, q| simd.store(q, lanes_mut(&mut decoded, i * LANES)));
-                let scales = Scales::read(simd, layout, unit);
-                let decoded = &decoded[..cols * LANES];
-                let mut row = 0;
-                while row + TILE <= rows {
-                    dot::<S, TILE>(simd, args, decoded, &scales, start, (first, row), &mut part);
-                    row += TILE;
-                }
-                for row in row..rows {
-                    dot::<S, 1>(simd, args, decoded, &scales, start, (first, row), &mut part);
-                }
-            });
-            for at in (0..rows * LANES).step_by(LANES) {
-                let sum = simd.add(simd.load(lanes(&total, at)), simd.load(lanes(&part, at)));
-                simd.store(sum, lanes_mut(&mut total, at));
+    let (unit_cols, unit_bytes) = (layout.unit_cols(), layout.unit_bytes());
+    let mut total = [0.0; PASS * LANES];
+    for slice in args.slices.clone() {
+        let bytes = &args.w.bytes[layout.range(slice, block)];
+        let (mut start, slice_cols) = layout.slice(slice);
+        let end = start + slice_cols;
+        let mut part = [0.0; PASS * LANES];
+        for unit in bytes.chunks(unit_bytes) {
+            let cols = unit_cols.min(end - start);
+            let mut decoded = [0.0; UNIT_MAX * LANES];
+            decode::<S, C>(simd, unit, cols, &mut decoded);
+            let unit =
+                Decoded { q: &decoded[..cols * LANES], scales: Scales::read(simd, layout, unit), start };
+            let mut row = rows.start;
+            while row < rows.end {
+                dot::<S, TILE>(simd, args, &unit, row, &rows, &mut part);
+                row += TILE;
+            }
+            start += cols;
+        }
+        for at in (0..rows.len() * LANES).step_by(LANES) {
+            let sum = simd.add(simd.load(lanes(&total, at)), simd.load(lanes(&part, at)));
+            simd.store(sum, lanes_mut(&mut total, at));
+        }
+    }
+    for row in rows.clone() {
+        emit(simd, row, block, simd.load(lanes(&total, (row - rows.start) * LANES)), sink);
+    }
+}
+
+/// Sixteen values of each column of a unit, one column after another.
+#[inline(always)]
+fn decode<S: Simd, C: Codec>(simd: S, unit: &[u8], cols: usize, out: &mut [f32]) {
+    for word in 0..cols / (4 * C::QUADS) {
+        for quad in 0..C::QUADS {
+            let q = C::quad(simd, unit, cols, word, quad);
+            for j in 0..4 {
+                simd.store(q[j], lanes_mut(out, (4 * (word * C::QUADS + quad) + j) * LANES));
             }
         }
-        for row in 0..rows {
-            emit(simd, first + row, block, simd.load(lanes(&total, row * LANES)), sink);
-        }
+    }
+    for col in cols / 4 * 4..cols {
+        simd.store(C::rest(simd, unit, col), lanes_mut(out, col * LANES));
     }
 }
 
-/// `R` rows against one decoded unit.
+/// A decoded unit.
+struct Decoded<'a, S: Simd> {
+    q: &'a [f32],
+    scales: Scales<S>,
+    /// First column.
+    start: usize,
+}
+
+/// Up to `R` rows from `first` on against a decoded unit; rows past the last repeat it and are dropped.
 #[inline(always)]
 fn dot<S: Simd, const R: usize>(
     simd: S,
     args: &Args<'_>,
-    decoded: &[f32],
-    scales: &Scales<S>,
-    start: usize,
-    (first, row): (usize, usize),
+    unit: &Decoded<'_, S>,
+    first: usize,
+    pass: &Range<usize>,
     part: &mut [f32],
 ) {
-    let cols = decoded.len() / LANES;
-    let rows: [usize; R] = std::array::from_fn(|r| args.x.row(first + row + r));
-    let x = rows.map(|row| &args.x.x[row * args.x.stride + start..][..cols]);
+    let cols = unit.q.len() / LANES;
+    let rows = args.x.indices::<R>(first);
+    let x = args.x.columns(&rows, unit.start, cols);
     let mut acc = [[simd.splat(0.0); 4]; R];
-    for (i, q) in decoded.chunks_exact(4 * LANES).enumerate() {
+    for i in 0..cols / 4 {
+        let mut q = [simd.splat(0.0); 4];
         for j in 0..4 {
-            let q = simd.load(lanes(q, j * LANES));
+            q[j] = simd.load(lanes(unit.q, (4 * i + j) * LANES));
+        }
+        accumulate(simd, &mut acc, &x, 4 * i, q);
+    }
+    for j in 0..3 {
+        let col = cols / 4 * 4 + j;
+        if col < cols {
+            let q = simd.load(lanes(unit.q, col * LANES));
             for r in 0..R {
-                acc[r][j] = simd.fma(q, simd.splat(x[r][4 * i + j]), acc[r][j]);
+                acc[r][j] = simd.fma(q, simd.splat(x[r][col]), acc[r][j]);
             }
         }
     }
-    for i in cols / 4 * 4..cols {
-        let q = simd.load(lanes(decoded, i * LANES));
-        for r in 0..R {
-            acc[r][i % 4] = simd.fma(q, simd.splat(x[r][i]), acc[r][i % 4]);
-        }
-    }
     for r in 0..R {
-        let sums = || args.x.sums[rows[r] * args.x.sums_stride + start / args.w.layout.unit_cols()];
-        let at = (row + r) * LANES;
-        let updated = scales.apply(simd, fold(simd, acc[r]), sums, simd.load(lanes(part, at)));
-        simd.store(updated, lanes_mut(part, at));
+        if first + r < pass.end {
+            let sum = args.x.sum(rows[r], unit.start / args.w.layout.unit_cols());
+            let at = (first + r - pass.start) * LANES;
+            let updated = unit.scales.apply(simd, fold(simd, acc[r]), sum, simd.load(lanes(part, at)));
+            simd.store(updated, lanes_mut(part, at));
+        }
     }
 }
 
-/// Calls `f(first column, columns, bytes)` for each unit of a block of a slice.
+/// Four columns into the four accumulators of each row.
 #[inline(always)]
-fn each_unit(layout: &Layout, slice: usize, bytes: &[u8], mut f: impl FnMut(usize, usize, &[u8])) {
-    let (start, cols) = layout.slice(slice);
-    let (unit_cols, unit_bytes) = (layout.unit_cols(), layout.unit_bytes());
-    for (i, unit) in bytes.chunks(unit_bytes).enumerate() {
-        let at = i * unit_cols;
-        f(start + at, unit_cols.min(cols - at), unit);
+fn accumulate<S: Simd, const R: usize>(
+    simd: S,
+    acc: &mut [[S::F; 4]; R],
+    x: &[&[f32]; R],
+    at: usize,
+    q: [S::F; 4],
+) {
+    for r in 0..R {
+        let x = &x[r][at..at + 4];
+        for j in 0..4 {
+            acc[r][j] = simd.fma(q[j], simd.splat(x[j]), acc[r][j]);
+        }
     }
 }
 

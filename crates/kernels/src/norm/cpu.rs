@@ -15,21 +15,40 @@ fn norm_with<S: Simd>(simd: S, norm: &Norm<'_>, x: &mut [f32]) {
     let n = x.len() as f32;
     let mean = match norm.kind {
         NormKind::Rms => 0.0,
-        NormKind::Layer => reduce(simd, x, 0.0, |_, x| x) / n,
+        NormKind::Layer => {
+            reduce(
+                simd,
+                x,
+                0.0,
+                #[inline(always)]
+                |_, x| x,
+            ) / n
+        }
     };
-    let square = reduce(simd, x, mean, |simd, x| simd.mul(x, x)) / n;
+    let square = reduce(
+        simd,
+        x,
+        mean,
+        #[inline(always)]
+        |simd, x| simd.mul(x, x),
+    ) / n;
     let factor = simd.splat(1.0 / (square + norm.eps).sqrt());
     let centre = simd.splat(mean);
-    update(simd, x, |x, at| {
-        let mut y = simd.mul(simd.sub(x, centre), factor);
-        if let Some(weight) = norm.weight {
-            y = simd.mul(y, load_at(simd, weight, at));
-        }
-        if let Some(bias) = norm.bias {
-            y = simd.add(y, load_at(simd, bias, at));
-        }
-        y
-    });
+    update(
+        simd,
+        x,
+        #[inline(always)]
+        |x, at| {
+            let mut y = simd.mul(simd.sub(x, centre), factor);
+            if let Some(weight) = norm.weight {
+                y = simd.mul(y, load_at(simd, weight, at));
+            }
+            if let Some(bias) = norm.bias {
+                y = simd.add(y, load_at(simd, bias, at));
+            }
+            y
+        },
+    );
 }
 
 /// Sum of `f(x - mean)` over all elements, in a fixed order.

@@ -20,10 +20,13 @@ pub use settings::{SamplingArgs, Settings};
 /// Flags of `run`.
 #[derive(clap::Args, Debug, Default)]
 pub struct Args {
-    /// Model (folder, owner/name, or name) and prompt; a single one that is no model is the prompt
-    #[arg(value_names = ["MODEL", "PROMPT"], num_args = 0..=2)]
-    words: Vec<String>,
-    /// Model: a folder, owner/name in the Hugging Face cache, or the name of one of mlx-community
+    /// Folder, owner/name in the Hugging Face cache, or name of mlx-community; the bundled one unless told
+    #[arg(value_name = "MODEL")]
+    first: Option<String>,
+    /// Prompt; an only argument that names no model is the prompt
+    #[arg(value_name = "PROMPT")]
+    second: Option<String>,
+    /// Model, as the first argument
     #[arg(short, long, value_name = "MODEL")]
     model: Option<String>,
     /// Prompt; `-` reads standard input

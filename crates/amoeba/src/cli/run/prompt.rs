@@ -37,13 +37,13 @@ pub struct Decision {
 pub fn decide(args: &Args, at_terminal: bool, is_model: &dyn Fn(&str) -> bool) -> Result<Decision, Failure> {
     let dash = args.prompt.as_deref() == Some("-");
     let elsewhere = (args.prompt.is_some() && !dash) || args.file.is_some();
-    let (model, word) = match (args.model.clone(), args.words.as_slice()) {
-        (model, []) => (model, None),
-        (Some(model), [word]) => (Some(model), Some(word.clone())),
-        (None, [word]) if elsewhere || is_model(word) => (Some(word.clone()), None),
-        (None, [word]) => (None, Some(word.clone())),
-        (None, [model, word, ..]) => (Some(model.clone()), Some(word.clone())),
-        (Some(_), [_, _, ..]) => {
+    let (model, word) = match (args.model.clone(), args.first.clone(), args.second.clone()) {
+        (model, None, _) => (model, None),
+        (Some(model), Some(word), None) => (Some(model), Some(word)),
+        (None, Some(word), None) if elsewhere || is_model(&word) => (Some(word), None),
+        (None, Some(word), None) => (None, Some(word)),
+        (None, model, word) => (model, word),
+        (Some(_), _, Some(_)) => {
             return Err(Failure::usage("two models: one with -m and one as argument; leave one out"));
         }
     };
@@ -126,8 +126,10 @@ fn unreadable(name: &str, error: &std::io::Error) -> Failure {
 
 /// Adds to "not found" that a single word can be meant as prompt.
 pub fn advise(args: &Args, failure: Failure) -> Failure {
-    match args.words.as_slice() {
-        [word] if args.model.is_none() && args.prompt.is_none() && failure.code == failure::NOT_FOUND => {
+    match (&args.first, &args.second) {
+        (Some(word), None)
+            if args.model.is_none() && args.prompt.is_none() && failure.code == failure::NOT_FOUND =>
+        {
             let message = format!("{}\n  if it is meant as prompt: amoeba run -p '{word}'", failure.message);
             Failure { message, ..failure }
         }
@@ -141,7 +143,8 @@ mod tests {
 
     fn args(words: &[&str], prompt: Option<&str>) -> Args {
         Args {
-            words: words.iter().map(|word| (*word).to_owned()).collect(),
+            first: words.first().map(|word| (*word).to_owned()),
+            second: words.get(1).map(|word| (*word).to_owned()),
             prompt: prompt.map(str::to_owned),
             ..Args::default()
         }

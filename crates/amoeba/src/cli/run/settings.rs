@@ -11,24 +11,24 @@ use crate::cli::failure::Failure;
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
-    /// Most tokens to generate; -1 goes on to the end of the answer or of the context
+    /// Most tokens; -1 goes on to the end of the answer
     #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", allow_negative_numbers = true)]
     #[arg(default_value_t = -1, value_parser = clap::value_parser!(i64).range(-1..))]
     max_tokens: i64,
     /// Temperature; 0 always takes the most likely token
-    #[arg(long, visible_alias = "temperature", value_name = "T")]
+    #[arg(long, visible_alias = "temperature", value_name = "T", allow_negative_numbers = true)]
     temp: Option<f32>,
     /// Keep the most likely tokens that add up to this probability; 1 is off
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Keep so many of the most likely tokens; 0 is off
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
     /// Drop tokens less likely than this share of the most likely one; 0 is off
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// Make recent tokens less likely; 1 is off
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     repeat_penalty: Option<f32>,
     /// How many tokens count as recent
     #[arg(long, value_name = "N")]

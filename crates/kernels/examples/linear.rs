@@ -1,0 +1,58 @@
+//! Times one packed product on one thread: GB/s of weights, by format, instruction set and number of rows.
+//! `cargo run --release -p amoeba-kernels --example linear [MiB]`
+
+use std::time::Instant;
+
+use amoeba_checkpoint::{Float, Format};
+use amoeba_kernels::linear::{Input, Layout, Packed, group_sums, matmul};
+use amoeba_kernels::simd::Isa;
+use amoeba_kernels::testing::{OwnedMatrix, Rng};
+
+const COLS: usize = 2048;
+
+fn main() {
+    let mib: usize = std::env::args().nth(1).and_then(|arg| arg.parse().ok()).unwrap_or(64);
+    let only = std::env::args().nth(2);
+    let mut formats: Vec<Format> =
+        [2, 3, 4, 5, 6, 8].map(|bits| Format::Affine { bits, group: 64, scale: Float::BF16 }).to_vec();
+    formats.extend([Format::Mxfp4, Format::Mxfp8, Format::Nvfp4, Format::Dense(Float::BF16)]);
+    formats.retain(|format| only.as_ref().is_none_or(|only| format.to_string().starts_with(only)));
+    println!("| format | isa | rows | GB/s of weights | G weights·rows/s |\n|---|---|---|---|---|");
+    for format in formats {
+        for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Scalar) {
+            for rows in [1, 4, 8, 64] {
+                run(format, isa, rows, mib);
+            }
+        }
+    }
+}
+
+fn run(format: Format, isa: Isa, n: usize, mib: usize) {
+    let mut rng = Rng(1);
+    let layout = Layout::whole(64, COLS, format);
+    let experts = (mib << 20) / layout.bytes();
+    let owned = OwnedMatrix::random(format, 64, COLS, &mut rng);
+    let packed = Packed::new(layout, &vec![owned.view(); experts]);
+    let x = rng.vector(n * COLS);
+    let groups = COLS / layout.unit_cols();
+    let mut sums = vec![0.0; n * groups];
+    for (x, sums) in x.chunks_exact(COLS).zip(sums.chunks_exact_mut(groups)) {
+        group_sums(isa, x, layout.unit_cols().max(16), sums);
+    }
+    let input = Input { x: &x, stride: COLS, index: None, rows: n, sums: &sums, sums_stride: groups };
+    let mut total = 0.0;
+    let mut times: Vec<f64> = (0..5)
+        .map(|_| {
+            let started = Instant::now();
+            for expert in 0..experts {
+                matmul(isa, packed.expert(expert), 0..4, 0..1, &input, &mut |_, _, y| total += y[0]);
+            }
+            started.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    let weights = (experts * 64 * COLS * n) as f64;
+    let (bytes, time) = (packed.bytes() as f64, times[1]);
+    println!("| {format} | {isa} | {n} | {:.1} | {:.1} |", bytes / time / 1e9, weights / time / 1e9);
+    std::hint::black_box(total);
+}

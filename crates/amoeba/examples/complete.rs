@@ -7,7 +7,7 @@ use amoeba::{Piece, Request, Sampling};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let text = args.next().unwrap_or_else(|| "The sea is".to_owned());
+    let text = args.next().unwrap_or_else(|| "Once upon a time".to_owned());
     let mut model = match args.next() {
         Some(name) => amoeba::load(name)?,
         None => amoeba::load(amoeba::bundled_model()?)?,

@@ -141,7 +141,10 @@ fn read_defaults(checkpoint: &Checkpoint) -> Result<Sampling, Error> {
     let sampling = Sampling {
         temperature: number("temperature", defaults.temperature)?,
         top_p: number("top_p", defaults.top_p)?,
-        top_k: config.usize_or("top_k", defaults.top_k, 0..=1 << 24)?,
+        top_k: match config.f32_or("top_k", defaults.top_k as f32, -1.0..=1e7)? {
+            k if k <= 0.0 => 0, // some files write -1 for off
+            k => k as usize,
+        },
         min_p: number("min_p", defaults.min_p)?,
         repeat_penalty: number("repetition_penalty", defaults.repeat_penalty)?,
         ..defaults

@@ -88,7 +88,7 @@ impl Sampler {
             return best.map_or(0, |best| best.1);
         }
         self.keep_top_k();
-        self.to_weights();
+        self.weigh();
         self.keep_top_p();
         self.draw()
     }
@@ -117,7 +117,7 @@ impl Sampler {
     }
 
     /// Turns logits into unnormalised probabilities at the temperature 1, drops by min-p, keeps the logit order.
-    fn to_weights(&mut self) {
+    fn weigh(&mut self) {
         let max = self.candidates.iter().map(|c| c.0).fold(f32::NEG_INFINITY, f32::max);
         let min_p = self.sampling.min_p;
         self.candidates.iter_mut().for_each(|c| c.0 = (c.0 - max).exp());

@@ -30,6 +30,10 @@ pub fn perplexity(
     let checkpoint = open(dir)?;
     let load = LoadOptions { context: Some(window), rows: window, ..load.clone() };
     let mut executable = load_executable(&checkpoint, &load, &mut |_, _| {})?;
+    let vocab = executable.plan().spec.vocab;
+    if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab) {
+        return Err(amoeba_backend::Error::UnknownToken { token, vocab }.into());
+    }
     let (mut sum, mut count) = (0.0, 0);
     let mut start = 0;
     while start + 1 < tokens.len() {

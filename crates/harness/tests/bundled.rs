@@ -1,5 +1,7 @@
 //! The bundled model: perplexity against the figure recorded for it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 
 use amoeba_engine::LoadOptions;

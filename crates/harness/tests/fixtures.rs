@@ -1,5 +1,7 @@
 //! Every fixture of the repository on every device, instruction set and path.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 
 use amoeba_engine::{Device, LoadOptions};

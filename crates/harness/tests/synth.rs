@@ -1,5 +1,7 @@
 //! Synthetic models: every format loads and decodes; the same spec gives the same bytes.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 
 use amoeba_backend::Row;

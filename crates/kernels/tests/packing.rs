@@ -1,5 +1,7 @@
 //! Dequantisation is bit-exact against arrays that MLX wrote, and products of packed weights follow them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 
 use amoeba_checkpoint::{Checkpoint, Float, Format, Matrix};

@@ -1,4 +1,5 @@
 //! Verbs and global flags. A verb is a file here with an `Args` struct and a `run` function.
+mod bench;
 mod common;
 mod completions;
 mod console;
@@ -11,6 +12,7 @@ mod perplexity;
 mod pull;
 mod repl;
 mod run;
+mod synth;
 mod system;
 mod verify;
 
@@ -53,7 +55,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Answer a prompt, or chat when there is none
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Show what a model is, what it costs per token, and whether it fits
     Inspect(inspect::Args),
     /// Download a model into the Hugging Face cache
@@ -66,6 +68,11 @@ enum Verb {
     /// Measure the perplexity of a model over a text
     #[command(hide = true)]
     Perplexity(perplexity::Args),
+    /// Measure prefill and decode speed
+    Bench(bench::Args),
+    /// Write a checkpoint with random weights, for measuring
+    #[command(hide = true)]
+    Synth(synth::Args),
     /// Report on this machine and this program
     Doctor(doctor::Args),
     /// Print a completion script for a shell
@@ -89,6 +96,8 @@ pub fn main() -> ExitCode {
         Verb::List(args) => pull::list(args),
         Verb::Verify(args) => verify::run(args, &console),
         Verb::Perplexity(args) => perplexity::run(args),
+        Verb::Bench(args) => bench::run(args),
+        Verb::Synth(args) => synth::run(args, &console),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Completions(args) => completions::run(args),
     };

@@ -29,8 +29,9 @@ struct Shared<W> {
     work: W,
     /// Generation of the phase in the upper half, next item in the lower.
     ticket: AtomicU64,
-    /// Items of the current phase.
-    limit: AtomicUsize,
+    /// Generation in the upper half, items of that phase in the lower. It is stored before the ticket, so a
+    /// late worker may see it beside the ticket of the phase before: hence the generation.
+    limit: AtomicU64,
     /// Items done.
     done: AtomicUsize,
     phase: AtomicUsize,
@@ -58,7 +59,7 @@ impl<W: Work> Pool<W> {
         let shared = Arc::new(Shared {
             work,
             ticket: AtomicU64::new(0),
-            limit: AtomicUsize::new(0),
+            limit: AtomicU64::new(0),
             done: AtomicUsize::new(0),
             phase: AtomicUsize::new(0),
             end: AtomicUsize::new(0),
@@ -136,8 +137,8 @@ impl<W: Work> Shared<W> {
                 items => {
                     self.done.store(0, Ordering::Relaxed);
                     self.phase.store(phase, Ordering::Relaxed);
-                    self.limit.store(items, Ordering::Relaxed);
                     let generation = (self.ticket.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+                    self.limit.store(generation << 32 | items as u64, Ordering::Relaxed);
                     self.ticket.store(generation << 32, Ordering::Release);
                     self.wake(threads);
                     return;
@@ -162,12 +163,9 @@ impl<W: Work> Shared<W> {
     /// Claims and runs one item; false if there is none to claim.
     fn take(&self, worker: usize, threads: &[Thread]) -> bool {
         let ticket = self.ticket.load(Ordering::Acquire);
-        let item = (ticket & u64::from(u32::MAX)) as usize;
-        // A limit newer than the ticket is harmless: the ticket has changed then and the swap fails.
-        let limit = self.limit.load(Ordering::Relaxed);
-        if item >= limit {
+        let Some((item, limit)) = self.next(ticket).filter(|(item, limit)| item < limit) else {
             return false;
-        }
+        };
         if self.ticket.compare_exchange(ticket, ticket + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return true;
         }
@@ -177,6 +175,13 @@ impl<W: Work> Shared<W> {
             self.start(phase + 1, worker, threads);
         }
         true
+    }
+
+    /// Next item and number of items of the ticket's phase; `None` while the phase after it is being published.
+    fn next(&self, ticket: u64) -> Option<(usize, usize)> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let low = |x: u64| (x & u64::from(u32::MAX)) as usize;
+        (limit >> 32 == ticket >> 32).then(|| (low(ticket), low(limit)))
     }
 
     /// Runs `f`; a panic poisons the pool instead of unwinding. Returns false then.
@@ -213,7 +218,7 @@ impl<W: Work> Shared<W> {
         sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let ticket = self.ticket.load(Ordering::Acquire);
-        let waiting = (ticket & u64::from(u32::MAX)) as usize >= self.limit.load(Ordering::Relaxed);
+        let waiting = self.next(ticket).is_some_and(|(item, limit)| item >= limit);
         if waiting && !self.stop.load(Ordering::Acquire) {
             std::thread::park();
         }
@@ -265,6 +270,20 @@ mod tests {
                     "{workers} workers, run {run}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn late_workers_never_take_from_a_phase_that_is_over() {
+        // Sizes that grow: a limit read too early would let a late worker run an item twice.
+        let sizes = [2, 3, 4, 5, 6, 7, 8, 2, 9, 3, 12, 2, 2, 20];
+        let mut pool = Pool::new(Counts::new(&sizes, None), 4).unwrap();
+        for run in 1..=20_000 {
+            pool.run(0..sizes.len()).unwrap();
+            assert!(
+                pool.work().items.iter().flatten().all(|n| n.load(Ordering::Relaxed) == run),
+                "run {run}"
+            );
         }
     }
 

@@ -104,6 +104,8 @@ fn time(executable: &mut dyn Executable, test: Test) -> Result<u64, Error> {
 /// Weights one decoded token reads.
 fn bytes_per_token(plan: &Plan, checkpoint: &amoeba_checkpoint::Checkpoint) -> Result<f64, Error> {
     let stored = plan.resolve(checkpoint)?;
-    let read = |(i, stored): (usize, &amoeba_plan::Stored)| stored.bytes as f64 * plan.share_read_per_token(WeightId(i));
+    let read = |(i, stored): (usize, &amoeba_plan::Stored)| {
+        stored.bytes as f64 * plan.share_read_per_token(WeightId(i))
+    };
     Ok(stored.iter().enumerate().map(read).sum())
 }

@@ -1,7 +1,13 @@
 //! How packed codes become f32: one [`Codec`] per kind of code, [`Scales`] for what follows them in a unit.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "constant bounds over several arrays at once: the loops must unroll"
+)]
+
 use amoeba_checkpoint::{Float, Format};
 
+use super::cpu::Input;
 use super::pack::Layout;
 use crate::simd::{LANES, Simd};
 
@@ -36,15 +42,21 @@ impl<S: Simd> Scales<S> {
         }
     }
 
-    /// `y + scale · dot + bias · Σx`.
+    /// `y + scale · dot + bias · Σx`, the sum being that of one group of one row of x.
     #[inline(always)]
-    pub(super) fn apply(&self, simd: S, dot: S::F, sum: f32, y: S::F) -> S::F {
+    pub(super) fn apply(
+        &self,
+        simd: S,
+        dot: S::F,
+        (x, row, group): (&Input<'_>, usize, usize),
+        y: S::F,
+    ) -> S::F {
         match self {
             Scales::None => simd.add(y, dot),
             Scales::Scale(scale) => simd.fma(*scale, dot, y),
             Scales::Affine(scale, bias) => {
                 let y = simd.fma(*scale, dot, y);
-                simd.fma(*bias, simd.splat(sum), y)
+                simd.fma(*bias, simd.splat(x.sum(row, group)), y)
             }
         }
     }

@@ -6,6 +6,11 @@
 //! Order of the sum, the same for every caller: within a unit four accumulators take the columns in turn and are
 //! added as (a0+a1)+(a2+a3); units are added in order, scaled; slices are added in order.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "constant bounds over several arrays at once: the loops must unroll"
+)]
+
 use std::ops::Range;
 
 use amoeba_checkpoint::{Float, Format};
@@ -56,10 +61,10 @@ impl<'a> Input<'a> {
         x
     }
 
-    /// Sum of one row of x over one group; zero where no sums are needed.
+    /// Sum of one row of x over one group.
     #[inline(always)]
-    fn sum(&self, row: usize, group: usize) -> f32 {
-        if self.sums.is_empty() { 0.0 } else { self.sums[row * self.sums_stride + group] }
+    pub(super) fn sum(&self, row: usize, group: usize) -> f32 {
+        self.sums[row * self.sums_stride + group]
     }
 }
 
@@ -192,8 +197,8 @@ fn tile<S: Simd, C: Codec, const R: usize>(
             }
             let scales = Scales::read(simd, layout, unit);
             for r in 0..R {
-                let sum = args.x.sum(rows[r], start / unit_cols);
-                part[r] = scales.apply(simd, fold(simd, acc[r]), sum, part[r]);
+                let group = (args.x, rows[r], start / unit_cols);
+                part[r] = scales.apply(simd, fold(simd, acc[r]), group, part[r]);
             }
             start += cols;
         }
@@ -298,9 +303,9 @@ fn dot<S: Simd, const R: usize>(
     }
     for r in 0..R {
         if first + r < pass.end {
-            let sum = args.x.sum(rows[r], unit.start / args.w.layout.unit_cols());
+            let group = (args.x, rows[r], unit.start / args.w.layout.unit_cols());
             let at = (first + r - pass.start) * LANES;
-            let updated = unit.scales.apply(simd, fold(simd, acc[r]), sum, simd.load(lanes(part, at)));
+            let updated = unit.scales.apply(simd, fold(simd, acc[r]), group, simd.load(lanes(part, at)));
             simd.store(updated, lanes_mut(part, at));
         }
     }

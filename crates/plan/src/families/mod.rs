@@ -89,7 +89,7 @@ impl Reader<'_> {
         let names = &self.family.names;
         let heads = self.config.usize("num_attention_heads", 1..=1024)?;
         let kv_heads = self.config.usize_or("num_key_value_heads", heads, 1..=1024)?;
-        if heads % kv_heads != 0 {
+        if !heads.is_multiple_of(kv_heads) {
             return Err(self.inconsistent(format!(
                 "num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}"
             )));
@@ -140,7 +140,7 @@ impl Reader<'_> {
         if own {
             return Ok(self.config.usize("head_dim", 1..=4096)?);
         }
-        if self.hidden % heads != 0 {
+        if !self.hidden.is_multiple_of(heads) {
             return Err(self.inconsistent(format!(
                 "hidden_size {} is no multiple of num_attention_heads {heads}",
                 self.hidden
@@ -150,7 +150,7 @@ impl Reader<'_> {
     }
 
     fn rope(&self, head_dim: usize) -> Result<RopeSpec, Error> {
-        if head_dim % 2 != 0 {
+        if !head_dim.is_multiple_of(2) {
             return Err(
                 self.inconsistent(format!("head_dim {head_dim} is odd: rotary pairs need an even width"))
             );
@@ -172,7 +172,7 @@ impl Reader<'_> {
                 let dense = self.config.usizes("mlp_only_layers", 0..=1024)?.unwrap_or_default();
                 let step = self.config.usize_or("decoder_sparse_step", 1, 1..=1024)?;
                 let experts = self.config.usize(key, 0..=1 << 14)?;
-                Ok(experts > 0 && !dense.contains(&layer) && (layer + 1) % step == 0)
+                Ok(experts > 0 && !dense.contains(&layer) && (layer + 1).is_multiple_of(step))
             }
         }
     }

@@ -40,6 +40,12 @@ pub enum Error {
         /// Rows of the table.
         vocab: usize,
     },
+    /// The system has no room for caches or buffers.
+    #[error("cannot reserve {} MiB for caches and buffers; load with a smaller context (-c)", bytes >> 20)]
+    OutOfMemory {
+        /// Bytes of the one reservation that failed.
+        bytes: usize,
+    },
     /// NaN or infinity in the logits.
     #[error(
         "the model computed {value} as logit of token {token} (row {row} of the step): the weights are damaged or \

@@ -8,6 +8,9 @@ pub enum Error {
     /// The folder has no expectations.
     #[error("{0}: no expected.json; `verify` wants a folder with expected.json and expected.safetensors")]
     NoFixture(PathBuf),
+    /// No such op or buffer.
+    #[error("{0}")]
+    Dump(String),
     /// Nothing to predict.
     #[error("the text is {0} tokens long; perplexity needs at least 2")]
     TooShort(usize),

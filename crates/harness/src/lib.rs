@@ -3,6 +3,7 @@
 //! Start reading at [`verify`].
 
 pub mod bench;
+mod dump;
 mod error;
 mod fixture;
 mod perplexity;
@@ -10,6 +11,7 @@ mod probe;
 mod synth;
 mod verify;
 
+pub use dump::{Dump, DumpOptions, dump};
 pub use error::Error;
 pub use fixture::Fixture;
 pub use perplexity::{Perplexity, perplexity};

@@ -287,7 +287,8 @@ pub enum Op {
 }
 
 impl Op {
-    /// Name of the op, which is its folder's name.
+    /// Name of the op. It is the folder's name, but for `kv_append`, which only moves memory, and for
+    /// `sigmoid_gate` and `scale_logits`, which are in `add`.
     pub const fn name(&self) -> &'static str {
         match self {
             Op::Embed { .. } => "embed",

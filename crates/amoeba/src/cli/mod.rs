@@ -4,6 +4,7 @@ mod common;
 mod completions;
 mod console;
 mod doctor;
+mod dump;
 mod failure;
 mod inspect;
 mod interrupt;
@@ -73,6 +74,8 @@ enum Verb {
     /// Write a checkpoint with random weights, for measuring
     #[command(hide = true)]
     Synth(synth::Args),
+    /// Run a prompt up to one op and print a buffer
+    Dump(dump::Args),
     /// Report on this machine and this program
     Doctor(doctor::Args),
     /// Print a completion script for a shell
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Verb::Perplexity(args) => perplexity::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::Synth(args) => synth::run(args, &console),
+        Verb::Dump(args) => dump::run(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Completions(args) => completions::run(args),
     };

@@ -3,7 +3,7 @@
 use amoeba_plan::{CacheId, CacheKind, Plan};
 
 use super::shared::Shared;
-use crate::Limits;
+use crate::{Error, Limits};
 
 /// Keys and values of one layer.
 struct Kv {
@@ -19,13 +19,16 @@ pub struct Caches(Vec<Kv>);
 
 impl Caches {
     /// Reserves `limits.context` positions for `limits.slots` sequences; mapped when written.
-    pub fn new(plan: &Plan, limits: Limits) -> Caches {
+    ///
+    /// # Errors
+    /// More than can be reserved.
+    pub fn new(plan: &Plan, limits: Limits) -> Result<Caches, Error> {
         let caches = plan.caches.iter().map(|cache| {
             let CacheKind::Kv { kv_heads, k_dim, v_dim } = cache.kind;
             let room = |dim: usize| Shared::zeroed(limits.slots * kv_heads, limits.context * dim);
-            Kv { keys: room(k_dim), values: room(v_dim), kind: cache.kind }
+            Ok(Kv { keys: room(k_dim)?, values: room(v_dim)?, kind: cache.kind })
         });
-        Caches(caches.collect())
+        Ok(Caches(caches.collect::<Result<_, Error>>()?))
     }
 
     /// Writes one position of a sequence: `k [kv_heads · k_dim]`, `v [kv_heads · v_dim]`.

@@ -12,6 +12,7 @@ use super::ops::input;
 use super::shared::{PerWorker, Shared};
 use super::weights::Weights;
 use super::{Model, Step};
+use crate::Error;
 
 /// Memory of one experts op, shared by the workers and by all layers.
 pub struct Workspace {
@@ -48,19 +49,19 @@ fn ops(plan: &Plan) -> impl Iterator<Item = (usize, &ExpertsOp)> {
 
 impl Workspace {
     /// Room for `rows` rows in the widest layer.
-    pub fn new(plan: &Plan, weights: &Weights, rows: usize) -> Workspace {
+    pub fn new(plan: &Plan, weights: &Weights, rows: usize) -> Result<Workspace, Error> {
         let most =
             |f: &dyn Fn(usize, &ExpertsOp) -> usize| ops(plan).map(|(i, op)| f(i, op)).max().unwrap_or(0);
         let choices = rows * most(&|_, op| op.top_k);
         let fused = rows.min(FUSED_ROWS_MAX) * most(&|i, op| op.top_k * weights.bank(i).slices());
         let d_ff = most(&|_, op| op.d_ff.next_multiple_of(LANES));
-        Workspace {
-            partials: Shared::zeroed(choices.max(fused), most(&|_, op| op.hidden.next_multiple_of(LANES))),
-            gate: Shared::zeroed(choices, d_ff),
-            inner: Shared::zeroed(choices, d_ff),
-            sums: Shared::zeroed(choices, d_ff / LANES),
+        Ok(Workspace {
+            partials: Shared::zeroed(choices.max(fused), most(&|_, op| op.hidden.next_multiple_of(LANES)))?,
+            gate: Shared::zeroed(choices, d_ff)?,
+            inner: Shared::zeroed(choices, d_ff)?,
+            sums: Shared::zeroed(choices, d_ff / LANES)?,
             grouping: PerWorker::new(1, || Grouping::new(most(&|_, op| op.experts), choices)),
-        }
+        })
     }
 }
 

@@ -87,10 +87,15 @@ impl Cpu {
         let rows = limits.rows;
         let buffers =
             plan.buffers.iter().map(|buffer| Shared::zeroed(rows, buffer.width.next_multiple_of(16)));
-        let buffers = Grid(buffers.collect());
-        let sums = phases.sums.iter().map(|key| Shared::zeroed(rows, key.cols / key.group)).collect();
-        let ropes = plan.ropes.iter().map(|rope| Shared::zeroed(rows, rope.dims)).collect();
-        let experts = experts::Workspace::new(&plan, &weights, rows);
+        let buffers = Grid(buffers.collect::<Result<_, _>>()?);
+        let sums = phases
+            .sums
+            .iter()
+            .map(|key| Shared::zeroed(rows, key.cols / key.group))
+            .collect::<Result<_, _>>()?;
+        let ropes =
+            plan.ropes.iter().map(|rope| Shared::zeroed(rows, rope.dims)).collect::<Result<_, _>>()?;
+        let experts = experts::Workspace::new(&plan, &weights, rows)?;
         let scratch = PerWorker::new(threads, || Scratch {
             router: ops::router_scratch(&plan),
             attention: ops::AttentionScratch::new(&plan, limits.context),
@@ -102,7 +107,7 @@ impl Cpu {
             path: select_path(false, 0, 0, options.path),
         });
         let model = Model {
-            caches: Caches::new(&plan, limits),
+            caches: Caches::new(&plan, limits)?,
             logits: plan.buffer_named("logits").map_or(0, |id| id.0),
             has_experts: plan.program.iter().any(|step| matches!(step.op, Op::Experts(_))),
             isa: options.isa.unwrap_or_else(Isa::best),

@@ -1,10 +1,11 @@
 //! Buffers that workers write side by side.
 
+use std::alloc::Layout;
 use std::cell::UnsafeCell;
 
 use amoeba_plan::BufferId;
 
-use crate::Buffers;
+use crate::{Buffers, Error};
 
 /// `rows × width` f32 that several workers may write at once, each its own part.
 ///
@@ -21,8 +22,26 @@ unsafe impl Sync for Shared {}
 
 impl Shared {
     /// Zeroed rows; the system maps large ones only when written.
-    pub fn zeroed(rows: usize, width: usize) -> Shared {
-        Shared { data: UnsafeCell::new(vec![0.0; rows * width]), width }
+    ///
+    /// # Errors
+    /// More than can be reserved.
+    pub fn zeroed(rows: usize, width: usize) -> Result<Shared, Error> {
+        let len = rows.checked_mul(width).filter(|len| *len <= isize::MAX as usize / 4);
+        let len = len.ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
+        if len == 0 {
+            return Ok(Shared { data: UnsafeCell::new(Vec::new()), width });
+        }
+        let layout = Layout::array::<f32>(len).map_err(|_| Error::OutOfMemory { bytes: usize::MAX })?;
+        // SAFETY: the layout is not empty; the pointer is checked, and zero bytes are f32 zeros. The vector takes
+        // over an allocation of the global allocator with exactly its layout.
+        let data = unsafe {
+            let pointer = std::alloc::alloc_zeroed(layout).cast::<f32>();
+            if pointer.is_null() {
+                return Err(Error::OutOfMemory { bytes: layout.size() });
+            }
+            Vec::from_raw_parts(pointer, len, len)
+        };
+        Ok(Shared { data: UnsafeCell::new(data), width })
     }
 
     /// Everything, for reading.

@@ -11,8 +11,6 @@ mod scalar;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-#[cfg(target_arch = "aarch64")]
-mod neon;
 
 use std::fmt;
 
@@ -23,8 +21,6 @@ pub use scalar::Scalar;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
-#[cfg(target_arch = "aarch64")]
-pub use neon::Neon;
 
 /// Lanes of a vector.
 pub const LANES: usize = 16;
@@ -84,7 +80,7 @@ pub trait Simd: Copy {
 /// Instruction sets this build knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// Plain Rust.
+    /// Plain Rust. Where the baseline has vectors and fused multiply-add (aarch64), the compiler uses them.
     Scalar,
     /// AVX2 with FMA and F16C.
     #[cfg(target_arch = "x86_64")]
@@ -92,9 +88,6 @@ pub enum Isa {
     /// AVX-512 F, BW, DQ and VL.
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    /// Arm NEON.
-    #[cfg(target_arch = "aarch64")]
-    Neon,
 }
 
 impl Isa {
@@ -107,8 +100,6 @@ impl Isa {
             all.extend(Avx2::detect().map(|_| Isa::Avx2));
             all.extend(Avx512::detect().map(|_| Isa::Avx512));
         }
-        #[cfg(target_arch = "aarch64")]
-        all.extend(Neon::detect().map(|_| Isa::Neon));
         all.reverse();
         all
     }
@@ -127,8 +118,6 @@ impl fmt::Display for Isa {
             Isa::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => "avx512",
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => "neon",
         })
     }
 }
@@ -162,12 +151,6 @@ macro_rules! dispatch {
                     if let Some(simd) = $crate::simd::Avx2::detect() {
                         // SAFETY: the token proves that the machine has the features.
                         return unsafe { avx2(simd, $($arg),*) };
-                    }
-                }
-                #[cfg(target_arch = "aarch64")]
-                $crate::simd::Isa::Neon => {
-                    if let Some(simd) = $crate::simd::Neon::detect() {
-                        return $kernel(simd, $($arg),*);
                     }
                 }
                 $crate::simd::Isa::Scalar => {}

@@ -1,0 +1,110 @@
+//! Configurations that no model has: a clear error that names the key, never a panic.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use amoeba_checkpoint::{Checkpoint, Config};
+use amoeba_plan::Plan;
+use serde_json::{Value, json};
+
+fn fixture(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name)
+}
+
+fn with(name: &str, changes: &[(&str, Value)]) -> String {
+    let text = std::fs::read_to_string(fixture(name).join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    for (key, value) in changes {
+        config[*key] = value.clone();
+    }
+    config.to_string()
+}
+
+fn error(name: &str, changes: &[(&str, Value)]) -> String {
+    let config = Config::parse("config.json", &with(name, changes)).unwrap();
+    Plan::new(&config).unwrap_err().to_string()
+}
+
+#[test]
+fn impossible_numbers_are_named() {
+    let keys = [
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "vocab_size",
+        "num_experts_per_tok",
+        "moe_intermediate_size",
+        "max_position_embeddings",
+    ];
+    let values =
+        [json!(0), json!(-1), json!(1e308), json!(1u64 << 40), json!(2.5), json!("8"), json!([8]), json!({})];
+    let mut cases = 0;
+    for key in keys {
+        for value in &values {
+            let message = error("qwen3_moe-q4g64", &[(key, value.clone())]);
+            assert!(message.contains(key), "{key} = {value}: {message}");
+            cases += 1;
+        }
+    }
+    for key in ["rms_norm_eps", "rope_theta"] {
+        for value in [json!(-1), json!(1e308), json!("x"), json!([])] {
+            let message = error("qwen3_moe-q4g64", &[(key, value.clone())]);
+            assert!(message.contains(key), "{key} = {value}: {message}");
+            cases += 1;
+        }
+    }
+    assert_eq!(cases, 80);
+}
+
+#[test]
+fn contradictions_are_named() {
+    let cases: [(&str, &[(&str, Value)], &str); 8] = [
+        (
+            "qwen3_moe-q4g64",
+            &[("num_experts_per_tok", json!(9))],
+            "num_experts_per_tok 9 exceeds the 8 experts",
+        ),
+        ("qwen3_moe-q4g64", &[("num_key_value_heads", json!(3))], "no multiple of num_key_value_heads 3"),
+        ("qwen3_moe-q4g64", &[("head_dim", json!(31))], "head_dim 31 is odd"),
+        (
+            "qwen2_moe-q4g64",
+            &[("num_attention_heads", json!(5)), ("num_key_value_heads", json!(5))],
+            "hidden_size 128",
+        ),
+        ("qwen3_moe-q4g64", &[("hidden_act", json!("tanh"))], "hidden_act `tanh`"),
+        ("olmoe-q4g64", &[("clip_qkv", json!(8.0))], "clip_qkv"),
+        ("llama-q4g64", &[("rope_scaling", json!({"rope_type": "spiral"}))], "spiral"),
+        ("llama-q4g64", &[("model_type", json!("llama9"))], "known: llama, mixtral"),
+    ];
+    for (fixture, changes, expected) in cases {
+        let message = error(fixture, changes);
+        assert!(message.contains(expected), "{changes:?}: {message}");
+    }
+}
+
+#[test]
+fn numbers_that_do_not_fit_the_tensors_name_the_tensor() {
+    let cases: [(&str, Value, &str); 7] = [
+        ("vocab_size", json!(513), "model.embed_tokens"),
+        ("hidden_size", json!(192), "model.embed_tokens"),
+        ("num_hidden_layers", json!(3), "model.layers.2"),
+        ("num_attention_heads", json!(8), "q_proj"),
+        ("num_experts", json!(16), "mlp"),
+        ("moe_intermediate_size", json!(96), "switch_mlp"),
+        ("tie_word_embeddings", json!("yes"), "tie_word_embeddings"),
+    ];
+    for (key, value, expected) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["model.safetensors", "model.safetensors.index.json"] {
+            std::fs::copy(fixture("qwen3_moe-q4g64").join(file), dir.path().join(file)).unwrap();
+        }
+        std::fs::write(dir.path().join("config.json"), with("qwen3_moe-q4g64", &[(key, value)])).unwrap();
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        let planned = Plan::new(checkpoint.config()).and_then(|plan| plan.resolve(&checkpoint).map(|_| ()));
+        let message = planned.unwrap_err().to_string();
+        assert!(message.contains(expected), "{key}: {message}");
+    }
+}

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use amoeba_checkpoint::{Float, Format};
-use amoeba_kernels::linear::{Input, Layout, Packed, group_sums, matmul};
+use amoeba_kernels::linear::{Arrangement, Input, Layout, Packed, matmul, prepare};
 use amoeba_kernels::simd::Isa;
 use amoeba_kernels::testing::{OwnedMatrix, Rng};
 
@@ -34,12 +34,23 @@ fn run(format: Format, isa: Isa, n: usize, mib: usize) {
     let owned = OwnedMatrix::random(format, 64, COLS, &mut rng);
     let packed = Packed::new(layout, &vec![owned.view(); experts]);
     let x = rng.vector(n * COLS);
-    let groups = COLS / layout.unit_cols();
-    let mut sums = vec![0.0; n * groups];
-    for (x, sums) in x.chunks_exact(COLS).zip(sums.chunks_exact_mut(groups)) {
-        group_sums(isa, x, layout.unit_cols().max(16), sums);
+    let arrangement = Arrangement::of(format);
+    let len = arrangement.map_or(0, |arrangement| arrangement.len(COLS));
+    let mut prepared = vec![0.0; n * len];
+    if let Some(arrangement) = arrangement {
+        for (x, out) in x.chunks_exact(COLS).zip(prepared.chunks_exact_mut(len)) {
+            prepare(isa, arrangement, x, out);
+        }
     }
-    let input = Input { x: &x, stride: COLS, index: None, rows: n, sums: &sums, sums_stride: groups };
+    let input = Input {
+        x: &x,
+        stride: COLS,
+        index: None,
+        rows: n,
+        prepared: &prepared,
+        prepared_stride: len,
+        arrangement,
+    };
     let mut total = 0.0;
     let mut times: Vec<f64> = (0..5)
         .map(|_| {

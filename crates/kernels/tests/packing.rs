@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use amoeba_checkpoint::{Checkpoint, Float, Format, Matrix};
-use amoeba_kernels::linear::{Input, Layout, Packed, group_sums, matmul};
+use amoeba_kernels::linear::{Arrangement, Input, Layout, Packed, matmul, prepare};
 use amoeba_kernels::quant::dequantise_row;
 use amoeba_kernels::simd::Isa;
 
@@ -68,13 +68,24 @@ fn products(file: &Checkpoint, key: &str, all: &Matrix<'_>) {
     let layout = Layout::whole(rows, cols, all.format);
     let matrices: Vec<Matrix<'_>> = (0..experts).map(|e| all.rows(e * rows, rows)).collect();
     let packed = Packed::new(layout, &matrices);
-    let groups = cols / layout.unit_cols();
+    let arrangement = Arrangement::of(all.format);
+    let len = arrangement.map_or(0, |arrangement| arrangement.len(cols));
     for isa in Isa::available() {
-        let mut sums = vec![0.0; 3 * groups];
-        for (x, sums) in x.chunks_exact(cols).zip(sums.chunks_exact_mut(groups)) {
-            group_sums(isa, x, layout.unit_cols(), sums);
+        let mut prepared = vec![0.0; 3 * len];
+        if let Some(arrangement) = arrangement {
+            for (x, out) in x.chunks_exact(cols).zip(prepared.chunks_exact_mut(len)) {
+                prepare(isa, arrangement, x, out);
+            }
         }
-        let input = Input { x: &x, stride: cols, index: None, rows: 3, sums: &sums, sums_stride: groups };
+        let input = Input {
+            x: &x,
+            stride: cols,
+            index: None,
+            rows: 3,
+            prepared: &prepared,
+            prepared_stride: len,
+            arrangement,
+        };
         for expert in 0..experts {
             matmul(isa, packed.expert(expert), 0..1, 0..1, &input, &mut |row, _, values| {
                 for (y, truth) in values.iter().zip(&expected[(expert * 3 + row) * rows..][..rows]) {

@@ -1,6 +1,7 @@
 //! From the decode program to phases: stretches of independent items.
 
 use amoeba_checkpoint::Format;
+use amoeba_kernels::linear::Arrangement;
 use amoeba_plan::{BufferId, Op, Plan, RopeId};
 
 use super::weights::Weights;
@@ -16,8 +17,8 @@ pub enum Phase {
     Attention(usize),
     /// Grouping of rows by expert, then all expert items (fused) or gate, up and activation (unfused).
     ExpertItems(usize),
-    /// Unfused: group sums of the inner activations.
-    InnerSums(usize),
+    /// Unfused: the inner activations prepared for the down projections.
+    PrepareInner(usize),
     /// Unfused: the down projections.
     ExpertDown(usize),
     /// The weighted sum over experts.
@@ -31,18 +32,18 @@ pub enum RowWork {
     Op(usize),
     /// cos and sin of the row's position.
     RopeTable(RopeId),
-    /// Sums of a buffer over groups of columns, into the table of that index.
-    GroupSums(usize),
+    /// A buffer prepared for the matrices that multiply it, into the table of that index.
+    Prepare(usize),
 }
 
-/// Sums of x over the groups of the matrices that multiply it: once per row, not per output.
+/// x prepared as the matrices that multiply it need it: once per row, not per output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SumsKey {
-    /// The buffer summed.
+pub struct PreparedKey {
+    /// The buffer.
     pub x: BufferId,
-    /// Columns of a group.
-    pub group: usize,
-    /// Columns summed.
+    /// How.
+    pub arrangement: Arrangement,
+    /// Columns.
     pub cols: usize,
 }
 
@@ -55,13 +56,13 @@ pub struct Phases {
     pub head: usize,
     /// Buffers that the head reads but the layers wrote: compacted to the rows that want logits.
     pub carried: Vec<BufferId>,
-    /// Tables of group sums.
-    pub sums: Vec<SumsKey>,
+    /// Tables of prepared rows.
+    pub prepared: Vec<PreparedKey>,
 }
 
 /// Compiles the program of `plan` for weights stored as in `weights`.
 pub fn compile(plan: &Plan, weights: &Weights) -> Phases {
-    let mut compiler = Compiler { plan, phases: Vec::new(), sums: Vec::new(), fresh: Vec::new() };
+    let mut compiler = Compiler { plan, phases: Vec::new(), prepared: Vec::new(), fresh: Vec::new() };
     for rope in 0..plan.ropes.len() {
         compiler.push_row(RowWork::RopeTable(RopeId(rope)));
     }
@@ -73,14 +74,14 @@ pub fn compile(plan: &Plan, weights: &Weights) -> Phases {
         }
         compiler.op(i, &step.op, weights, i == plan.head);
     }
-    let Compiler { phases, sums, .. } = compiler;
-    Phases { phases, head, carried: carried(plan), sums }
+    let Compiler { phases, prepared, .. } = compiler;
+    Phases { phases, head, carried: carried(plan), prepared }
 }
 
 struct Compiler<'a> {
     plan: &'a Plan,
     phases: Vec<Phase>,
-    sums: Vec<SumsKey>,
+    prepared: Vec<PreparedKey>,
     /// Tables computed since their buffer was last written.
     fresh: Vec<usize>,
 }
@@ -90,7 +91,7 @@ impl Compiler<'_> {
         match op {
             Op::Linear { weight, x, out, .. } => {
                 let layout = *weights.matrix(*weight).layout();
-                self.need_sums(*x, layout.format, layout.cols);
+                self.need_prepared(*x, layout.format, layout.cols);
                 match self.phases.last_mut() {
                     Some(Phase::Linears(linears)) if independent(self.plan, linears, *x, *out) => {
                         linears.push(i)
@@ -103,17 +104,17 @@ impl Compiler<'_> {
                 let bank = weights.bank(i);
                 for projection in bank.gate.iter().chain([&bank.up]) {
                     let layout = *projection.weights.layout();
-                    self.need_sums(experts.x, layout.format, layout.cols);
+                    self.need_prepared(experts.x, layout.format, layout.cols);
                 }
-                let of = [Phase::ExpertItems, Phase::InnerSums, Phase::ExpertDown, Phase::Combine];
+                let of = [Phase::ExpertItems, Phase::PrepareInner, Phase::ExpertDown, Phase::Combine];
                 self.phases.extend(of.map(|phase| phase(i)));
             }
             _ if first_of_head => self.phases.push(Phase::Rows(vec![RowWork::Op(i)])),
             _ => self.push_row(RowWork::Op(i)),
         }
         if let Some(written) = op.output() {
-            let sums = &self.sums;
-            self.fresh.retain(|&table| sums[table].x != written);
+            let prepared = &self.prepared;
+            self.fresh.retain(|&table| prepared[table].x != written);
         }
     }
 
@@ -124,29 +125,27 @@ impl Compiler<'_> {
         }
     }
 
-    /// Makes sure the sums a format needs are computed before the next phase.
-    fn need_sums(&mut self, x: BufferId, format: Format, cols: usize) {
-        if !format.has_biases() {
-            return;
-        }
-        let key = SumsKey { x, group: format.group(), cols };
-        let table = self.sums.iter().position(|known| *known == key).unwrap_or_else(|| {
-            self.sums.push(key);
-            self.sums.len() - 1
+    /// Makes sure x is prepared as a format needs it before the next phase.
+    fn need_prepared(&mut self, x: BufferId, format: Format, cols: usize) {
+        let Some(arrangement) = Arrangement::of(format) else { return };
+        let key = PreparedKey { x, arrangement, cols };
+        let table = self.prepared.iter().position(|known| *known == key).unwrap_or_else(|| {
+            self.prepared.push(key);
+            self.prepared.len() - 1
         });
         if self.fresh.contains(&table) {
             return;
         }
         self.fresh.push(table);
-        // Linears already waiting in the last phase do not write x (they would be dependent), so the sums may
+        // Linears already waiting in the last phase do not write x (they would be dependent), so this may
         // also go before them.
         let before = match self.phases.last() {
             Some(Phase::Linears(linears)) if !self.writes(linears, x) => self.phases.len() - 1,
             _ => self.phases.len(),
         };
         match before.checked_sub(1).map(|i| &mut self.phases[i]) {
-            Some(Phase::Rows(rows)) => rows.push(RowWork::GroupSums(table)),
-            _ => self.phases.insert(before, Phase::Rows(vec![RowWork::GroupSums(table)])),
+            Some(Phase::Rows(rows)) => rows.push(RowWork::Prepare(table)),
+            _ => self.phases.insert(before, Phase::Rows(vec![RowWork::Prepare(table)])),
         }
     }
 

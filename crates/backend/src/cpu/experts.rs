@@ -4,7 +4,7 @@
 use amoeba_kernels::activate::activate;
 use amoeba_kernels::experts::cpu::{FUSED_ROWS_MAX, Rows, Scratch as ItemScratch};
 use amoeba_kernels::experts::{Bank, Partials, Projection, combine, fused_item};
-use amoeba_kernels::linear::{Input, group_sums, matmul};
+use amoeba_kernels::linear::{Arrangement, Input, matmul, prepare};
 use amoeba_kernels::simd::LANES;
 use amoeba_plan::{ExpertsOp, Op, PathKind, Plan};
 
@@ -21,8 +21,8 @@ pub struct Workspace {
     /// Unfused: gate and inner activations, a row per choice, grouped by expert.
     gate: Shared,
     inner: Shared,
-    /// Unfused: group sums of the inner activations.
-    sums: Shared,
+    /// Unfused: the inner activations prepared for the down projection.
+    prepared: Shared,
     /// Filled before the items of a layer start, read by them.
     grouping: PerWorker<Grouping>,
 }
@@ -59,7 +59,8 @@ impl Workspace {
             partials: Shared::zeroed(choices.max(fused), most(&|_, op| op.hidden.next_multiple_of(LANES)))?,
             gate: Shared::zeroed(choices, d_ff)?,
             inner: Shared::zeroed(choices, d_ff)?,
-            sums: Shared::zeroed(choices, d_ff / LANES)?,
+            // Digits and headers of a group take less than twice its columns.
+            prepared: Shared::zeroed(choices, 2 * d_ff)?,
             grouping: PerWorker::new(1, || Grouping::new(most(&|_, op| op.experts), choices)),
         })
     }
@@ -130,13 +131,13 @@ fn op<'a>(step: &Step<'a>, index: usize) -> (&'a ExpertsOp, &'a Bank) {
 
 /// Pieces one expert's outputs are cut into when unfused, so that few experts still feed all workers.
 const PIECES: usize = 4;
-/// Members of one item of the inner sums.
+/// Members of one item of the preparation.
 const MEMBERS: usize = 16;
 /// Columns of one item of the weighted sum.
 const COLUMNS: usize = 512;
 
 /// Groups the rows by expert; items of the first phase of experts.
-pub fn prepare(step: &Step<'_>, index: usize) -> usize {
+pub fn group(step: &Step<'_>, index: usize) -> usize {
     let (op, bank) = op(step, index);
     let grouping = step.model.experts.grouping.get(0);
     grouping.fill(step.model.buffers.get(op.route), step.rows.len(), op);
@@ -144,10 +145,11 @@ pub fn prepare(step: &Step<'_>, index: usize) -> usize {
     grouping.active.len() * pieces
 }
 
-/// Items of the inner sums; none when fused.
-pub fn inner_sums_items(step: &Step<'_>, index: usize) -> usize {
+/// Items that prepare the inner activations; none when fused.
+pub fn prepare_items(step: &Step<'_>, index: usize) -> usize {
     let (op, bank) = op(step, index);
-    let needed = step.path.kind == PathKind::Unfused && bank.down.weights.layout().format.has_biases();
+    let needed =
+        step.path.kind == PathKind::Unfused && Arrangement::of(bank.down.weights.layout().format).is_some();
     if needed { (step.rows.len() * op.top_k).div_ceil(MEMBERS) } else { 0 }
 }
 
@@ -242,14 +244,14 @@ fn gate_and_up(
     }
 }
 
-/// Group sums of some members' inner activations.
-pub fn inner_sums(step: &Step<'_>, index: usize, item: usize) {
+/// Prepares some members' inner activations for the down projection.
+pub fn prepare_inner(step: &Step<'_>, index: usize, item: usize) {
     let (op, bank) = op(step, index);
     let work = &step.model.experts;
-    let group = bank.down.weights.layout().unit_cols();
+    let Some(arrangement) = Arrangement::of(bank.down.weights.layout().format) else { return };
     for member in item * MEMBERS..((item + 1) * MEMBERS).min(step.rows.len() * op.top_k) {
-        let sums = work.sums.part_mut(member, 0, op.d_ff / group);
-        group_sums(step.model.isa, &work.inner.row(member)[..op.d_ff], group, sums);
+        let out = work.prepared.part_mut(member, 0, arrangement.len(op.d_ff));
+        prepare(step.model.isa, arrangement, &work.inner.row(member)[..op.d_ff], out);
     }
 }
 
@@ -264,8 +266,9 @@ pub fn down(step: &Step<'_>, index: usize, item: usize) {
         stride: work.inner.width,
         index: None,
         rows: members.len(),
-        sums: &work.sums.all()[members.start * work.sums.width..],
-        sums_stride: work.sums.width,
+        prepared: &work.prepared.all()[members.start * work.prepared.width..],
+        prepared_stride: work.prepared.width,
+        arrangement: Arrangement::of(bank.down.weights.layout().format),
     };
     let choices = &grouping.choices[members];
     let weights = bank.down.weights.expert(expert);

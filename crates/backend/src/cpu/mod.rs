@@ -51,7 +51,7 @@ struct Model {
     choice: PathChoice,
     limits: Limits,
     buffers: Grid,
-    sums: Vec<Shared>,
+    prepared: Vec<Shared>,
     ropes: Vec<Shared>,
     caches: Caches,
     experts: experts::Workspace,
@@ -88,11 +88,8 @@ impl Cpu {
         let buffers =
             plan.buffers.iter().map(|buffer| Shared::zeroed(rows, buffer.width.next_multiple_of(16)));
         let buffers = Grid(buffers.collect::<Result<_, _>>()?);
-        let sums = phases
-            .sums
-            .iter()
-            .map(|key| Shared::zeroed(rows, key.cols / key.group))
-            .collect::<Result<_, _>>()?;
+        let prepared = phases.prepared.iter().map(|key| Shared::zeroed(rows, key.arrangement.len(key.cols)));
+        let prepared = prepared.collect::<Result<_, _>>()?;
         let ropes =
             plan.ropes.iter().map(|rope| Shared::zeroed(rows, rope.dims)).collect::<Result<_, _>>()?;
         let experts = experts::Workspace::new(&plan, &weights, rows)?;
@@ -117,7 +114,7 @@ impl Cpu {
             phases,
             limits,
             buffers,
-            sums,
+            prepared,
             ropes,
             experts,
             scratch,
@@ -176,8 +173,8 @@ impl Work for Model {
             Phase::Rows(_) => rows,
             Phase::Linears(linears) => ops::linear_items(&step, linears),
             Phase::Attention(op) => ops::attention_items(&step, *op),
-            Phase::ExpertItems(op) => experts::prepare(&step, *op),
-            Phase::InnerSums(op) => experts::inner_sums_items(&step, *op),
+            Phase::ExpertItems(op) => experts::group(&step, *op),
+            Phase::PrepareInner(op) => experts::prepare_items(&step, *op),
             Phase::ExpertDown(_) => experts::down_items(&step),
             Phase::Combine(op) => experts::combine_items(&step, *op),
         }
@@ -191,7 +188,7 @@ impl Work for Model {
             Phase::Linears(linears) => ops::linears(&step, linears, item, rows),
             Phase::Attention(op) => ops::attention(&step, *op, item, worker),
             Phase::ExpertItems(op) => experts::item(&step, *op, item, worker),
-            Phase::InnerSums(op) => experts::inner_sums(&step, *op, item),
+            Phase::PrepareInner(op) => experts::prepare_inner(&step, *op, item),
             Phase::ExpertDown(op) => experts::down(&step, *op, item),
             Phase::Combine(op) => experts::weighted_sum(&step, *op, item),
         }
@@ -203,11 +200,11 @@ fn finished_ops(phase: &Phase, mut f: impl FnMut(usize)) {
     match phase {
         Phase::Rows(work) => work.iter().for_each(|work| match work {
             RowWork::Op(op) => f(*op),
-            RowWork::RopeTable(_) | RowWork::GroupSums(_) => {}
+            RowWork::RopeTable(_) | RowWork::Prepare(_) => {}
         }),
         Phase::Linears(ops) => ops.iter().copied().for_each(f),
         Phase::Attention(op) | Phase::Combine(op) => f(*op),
-        Phase::ExpertItems(_) | Phase::InnerSums(_) | Phase::ExpertDown(_) => {}
+        Phase::ExpertItems(_) | Phase::PrepareInner(_) | Phase::ExpertDown(_) => {}
     }
 }
 
@@ -274,7 +271,7 @@ impl Executable for Cpu {
 
     fn memory(&self) -> usize {
         let model = self.model();
-        let shared = model.buffers.0.iter().chain(&model.sums).chain(&model.ropes);
+        let shared = model.buffers.0.iter().chain(&model.prepared).chain(&model.ropes);
         model.weights.bytes() + model.caches.bytes() + shared.map(Shared::bytes).sum::<usize>()
     }
 }

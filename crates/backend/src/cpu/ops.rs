@@ -1,10 +1,11 @@
 //! How the workers share out one op. The maths is in `amoeba_kernels`.
 
 use amoeba_kernels::attention::{self, CHUNK, Heads, Shape};
-use amoeba_kernels::linear::{Input, Packed, group_sums, matmul};
+use amoeba_kernels::linear::{Arrangement, Input, Packed, matmul, prepare};
 use amoeba_kernels::{activate, add, embed, norm, rope, router};
 use amoeba_plan::{AttentionOp, BufferId, NormOp, Op, Plan};
 
+use super::compile::PreparedKey;
 use super::shared::Shared;
 use super::{Model, RowWork, Step};
 
@@ -17,10 +18,10 @@ pub fn row(step: &Step<'_>, work: &[RowWork], row: usize, worker: usize) {
                 let position = step.rows[row].position as u32;
                 rope::table(&model.plan.ropes[id.0], position, model.ropes[id.0].row_mut(row));
             }
-            RowWork::GroupSums(table) => {
-                let key = model.phases.sums[table];
+            RowWork::Prepare(table) => {
+                let key = model.phases.prepared[table];
                 let x = &model.buffers.get(key.x).row(row)[..key.cols];
-                group_sums(model.isa, x, key.group, model.sums[table].row_mut(row));
+                prepare(model.isa, key.arrangement, x, model.prepared[table].row_mut(row));
             }
             RowWork::Op(op) => row_op(step, worker, &model.plan.program[op].op, row),
         }
@@ -162,15 +163,12 @@ pub fn input<'a>(
     rows: usize,
 ) -> Input<'a> {
     let buffer = model.buffers.get(x);
-    let table = model.phases.sums.iter().position(|key| {
-        layout.format.has_biases()
-            && key.x == x
-            && key.group == layout.format.group()
-            && key.cols == layout.cols
-    });
-    let (sums, sums_stride) =
-        table.map_or((&[][..], 0), |table| (model.sums[table].all(), model.sums[table].width));
-    Input { x: buffer.all(), stride: buffer.width, index: None, rows, sums, sums_stride }
+    let arrangement = Arrangement::of(layout.format);
+    let key = arrangement.map(|arrangement| PreparedKey { x, arrangement, cols: layout.cols });
+    let table = model.phases.prepared.iter().position(|known| Some(*known) == key);
+    let (prepared, prepared_stride) =
+        table.map_or((&[][..], 0), |table| (model.prepared[table].all(), model.prepared[table].width));
+    Input { x: buffer.all(), stride: buffer.width, index: None, rows, prepared, prepared_stride, arrangement }
 }
 
 /// Scratch of the router, wide enough for every layer.

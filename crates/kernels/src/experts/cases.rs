@@ -7,7 +7,7 @@ use super::cpu::{FUSED_ROWS_MAX, Rows, Scratch};
 use super::reference::{Experts, Stored};
 use super::{Bank, Partials, Projection, combine, fused_item};
 use crate::activate::activate;
-use crate::linear::{Input, Layout, Packed, group_sums, matmul};
+use crate::linear::{Arrangement, Input, Layout, Packed, matmul, prepare};
 use crate::simd::Isa;
 use crate::testing::{OwnedMatrix, Rng, formats};
 
@@ -80,15 +80,14 @@ impl Case {
         }
     }
 
-    fn sums(&self, isa: Isa, layout: &Layout) -> Vec<f32> {
-        let groups = self.hidden / layout.unit_cols();
-        let mut sums = vec![0.0; groups * self.routes.len()];
-        for (x, sums) in self.x.chunks_exact(self.hidden).zip(sums.chunks_exact_mut(groups.max(1))) {
-            if layout.format.has_biases() {
-                group_sums(isa, x, layout.unit_cols(), sums);
-            }
+    fn prepared(&self, isa: Isa, layout: &Layout) -> Vec<f32> {
+        let Some(arrangement) = Arrangement::of(layout.format) else { return Vec::new() };
+        let len = arrangement.len(self.hidden);
+        let mut prepared = vec![0.0; len * self.routes.len()];
+        for (x, out) in self.x.chunks_exact(self.hidden).zip(prepared.chunks_exact_mut(len)) {
+            prepare(isa, arrangement, x, out);
         }
-        sums
+        prepared
     }
 
     /// Every (row, choice) alone or rows of an expert together, through the fused item or three products.
@@ -99,7 +98,7 @@ impl Case {
         let mut partials = vec![0.0; n * top_k * parts * self.hidden];
         let up_layout = bank.up.weights.layout();
         let gate_layout = bank.gate.as_ref().map_or(up_layout, |gate| gate.weights.layout());
-        let (gate_sums, up_sums) = (self.sums(isa, gate_layout), self.sums(isa, up_layout));
+        let (for_gate, for_up) = (self.prepared(isa, gate_layout), self.prepared(isa, up_layout));
         for expert in 0..self.up.len() {
             let members: Vec<(u32, usize)> = (0..n)
                 .flat_map(|row| (0..top_k).map(move |k| (row, k)))
@@ -108,15 +107,16 @@ impl Case {
                 .collect();
             for members in members.chunks(FUSED_ROWS_MAX) {
                 let index: Vec<u32> = members.iter().map(|m| m.0).collect();
-                let input = |sums, layout: &Layout| Input {
+                let input = |prepared, layout: &Layout| Input {
                     x: &self.x,
                     stride: self.hidden,
                     index: Some(&index),
                     rows: index.len(),
-                    sums,
-                    sums_stride: self.hidden / layout.unit_cols(),
+                    prepared,
+                    prepared_stride: Arrangement::of(layout.format).map_or(0, |a| a.len(self.hidden)),
+                    arrangement: Arrangement::of(layout.format),
                 };
-                let rows = Rows { gate: input(&gate_sums, gate_layout), up: input(&up_sums, up_layout) };
+                let rows = Rows { gate: input(&for_gate, gate_layout), up: input(&for_up, up_layout) };
                 let mut store = |slice: usize, i: usize, col: usize, values: &[f32; 16]| {
                     let (row, k) = (members[i].0 as usize, members[i].1);
                     let at = ((row * top_k + k) * parts + slice) * self.hidden;
@@ -174,15 +174,23 @@ fn unfused(
     let mut inner = product(&bank.up, &rows.up);
     activate(isa, bank.activation, &gate, &mut inner);
     let down = bank.down.weights.expert(expert);
-    let groups = d_ff / down.layout.unit_cols();
-    let mut sums = vec![0.0; n * groups];
-    for row in 0..n {
-        if down.layout.format.has_biases() {
-            let x = &inner[row * stride..][..d_ff];
-            group_sums(isa, x, down.layout.unit_cols(), &mut sums[row * groups..][..groups]);
+    let arrangement = Arrangement::of(down.layout.format);
+    let len = arrangement.map_or(0, |arrangement| arrangement.len(d_ff));
+    let mut prepared = vec![0.0; n * len];
+    if let Some(arrangement) = arrangement {
+        for (row, out) in prepared.chunks_exact_mut(len).enumerate() {
+            prepare(isa, arrangement, &inner[row * stride..][..d_ff], out);
         }
     }
-    let input = Input { x: &inner, stride, index: None, rows: n, sums: &sums, sums_stride: groups };
+    let input = Input {
+        x: &inner,
+        stride,
+        index: None,
+        rows: n,
+        prepared: &prepared,
+        prepared_stride: len,
+        arrangement,
+    };
     matmul(isa, down, 0..down.layout.blocks(), 0..down.layout.slices(), &input, sink);
 }
 

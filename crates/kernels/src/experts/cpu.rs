@@ -3,7 +3,7 @@
 use amoeba_plan::Activation;
 
 use crate::activate::activate;
-use crate::linear::{Input, Layout, Packed, group_sums, matmul};
+use crate::linear::{Arrangement, Input, Layout, Packed, matmul, prepare};
 use crate::simd::{Isa, LANES, Simd, dispatch, load_at, update};
 
 /// One projection of all experts.
@@ -64,7 +64,7 @@ pub const FUSED_ROWS_MAX: usize = 8;
 pub struct Scratch {
     gate: Vec<f32>,
     inner: Vec<f32>,
-    sums: Vec<f32>,
+    prepared: Vec<f32>,
     stride: usize,
 }
 
@@ -73,11 +73,13 @@ impl Scratch {
     pub fn new(slice_cols: usize) -> Scratch {
         let stride = slice_cols.next_multiple_of(LANES);
         let room = || vec![0.0; stride * FUSED_ROWS_MAX];
-        Scratch { gate: room(), inner: room(), sums: room(), stride }
+        // Digits and headers of a group take less than twice its columns.
+        let prepared = vec![0.0; 2 * stride * FUSED_ROWS_MAX];
+        Scratch { gate: room(), inner: room(), prepared, stride }
     }
 }
 
-/// Inputs of [`fused_item`]: the same rows of x with the group sums each projection needs.
+/// Inputs of [`fused_item`]: the same rows of x prepared as each projection needs them.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
     /// For the gate projection.
@@ -102,18 +104,25 @@ pub fn fused_item(
     let (first, cols) = down.layout.slice(slice);
     inner(isa, bank, expert, (first, cols), rows, scratch);
     let (n, stride) = (rows.up.rows, scratch.stride);
-    let group = down.layout.unit_cols();
-    let sums_stride = stride.div_ceil(LANES);
-    if down.layout.format.has_biases() {
+    let (arrangement, prepared_stride) = (Arrangement::of(down.layout.format), 2 * stride);
+    if let Some(arrangement) = arrangement {
         for row in 0..n {
-            let x = &scratch.inner[row * stride..][..cols];
-            group_sums(isa, x, group, &mut scratch.sums[row * sums_stride..][..cols / group]);
+            let out = &mut scratch.prepared[row * prepared_stride..][..arrangement.len(cols)];
+            prepare(isa, arrangement, &scratch.inner[row * stride..][..cols], out);
         }
     }
     let slice_view = Layout { cols, slice_cols: cols, ..*down.layout };
     let range = down.layout.range(slice, 0).start..down.layout.range(slice, down.layout.blocks() - 1).end;
     let weights = crate::linear::Weights { layout: &slice_view, bytes: &down.bytes[range] };
-    let input = Input { x: &scratch.inner, stride, index: None, rows: n, sums: &scratch.sums, sums_stride };
+    let input = Input {
+        x: &scratch.inner,
+        stride,
+        index: None,
+        rows: n,
+        prepared: &scratch.prepared,
+        prepared_stride,
+        arrangement,
+    };
     matmul(isa, weights, 0..slice_view.blocks(), 0..1, &input, sink);
 }
 

@@ -2,7 +2,7 @@
 
 use amoeba_checkpoint::Matrix;
 
-use super::{Input, Layout, Packed, error_bound, group_sums, matmul, reference};
+use super::{Arrangement, Input, Layout, Packed, error_bound, matmul, prepare, reference};
 use crate::quant::{dequantise_row, element};
 use crate::simd::Isa;
 use crate::testing::{OwnedMatrix, Rng, formats};
@@ -11,14 +11,23 @@ use crate::testing::{OwnedMatrix, Rng, formats};
 fn run(isa: Isa, matrix: &Matrix<'_>, slices: usize, x: &[f32], rows: usize) -> Vec<f32> {
     let layout = Layout::sliced(matrix.rows, matrix.cols, matrix.format, slices);
     let packed = Packed::new(layout, &[*matrix]);
-    let groups = matrix.cols / layout.unit_cols();
-    let mut sums = vec![0.0; rows * groups];
-    if matrix.format.has_biases() {
-        for (x, sums) in x.chunks_exact(matrix.cols).zip(sums.chunks_exact_mut(groups)) {
-            group_sums(isa, x, layout.unit_cols(), sums);
+    let arrangement = Arrangement::of(matrix.format);
+    let len = arrangement.map_or(0, |arrangement| arrangement.len(matrix.cols));
+    let mut prepared = vec![0.0; rows * len];
+    if let Some(arrangement) = arrangement {
+        for (x, out) in x.chunks_exact(matrix.cols).zip(prepared.chunks_exact_mut(len)) {
+            prepare(isa, arrangement, x, out);
         }
     }
-    let input = Input { x, stride: matrix.cols, index: None, rows, sums: &sums, sums_stride: groups };
+    let input = Input {
+        x,
+        stride: matrix.cols,
+        index: None,
+        rows,
+        prepared: &prepared,
+        prepared_stride: len,
+        arrangement,
+    };
     let mut y = vec![0.0; rows * matrix.rows];
     matmul(isa, packed.expert(0), 0..layout.blocks(), 0..layout.slices(), &input, &mut |row, col, values| {
         for (i, &value) in values.iter().enumerate().take(matrix.rows.saturating_sub(col)) {

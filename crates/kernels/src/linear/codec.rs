@@ -1,4 +1,5 @@
-//! How packed codes become f32: one [`Codec`] per kind of code, [`Scales`] for what follows them in a unit.
+//! How packed codes become numbers: [`Codes`] for small integers, [`Codec`] for floats, [`Scales`] for what follows
+//! them in a unit.
 
 #![allow(
     clippy::needless_range_loop,
@@ -7,7 +8,6 @@
 
 use amoeba_checkpoint::{Float, Format};
 
-use super::cpu::Input;
 use super::pack::Layout;
 use crate::simd::{LANES, Simd};
 
@@ -42,21 +42,15 @@ impl<S: Simd> Scales<S> {
         }
     }
 
-    /// `y + scale · dot + bias · Σx`, the sum being that of one group of one row of x.
+    /// `y + scale · factor · dot + bias · sum`.
     #[inline(always)]
-    pub(super) fn apply(
-        &self,
-        simd: S,
-        dot: S::F,
-        (x, row, group): (&Input<'_>, usize, usize),
-        y: S::F,
-    ) -> S::F {
+    pub(super) fn apply(&self, simd: S, dot: S::F, factor: f32, sum: f32, y: S::F) -> S::F {
         match self {
             Scales::None => simd.add(y, dot),
-            Scales::Scale(scale) => simd.fma(*scale, dot, y),
+            Scales::Scale(scale) => simd.fma(simd.mul(*scale, simd.splat(factor)), dot, y),
             Scales::Affine(scale, bias) => {
-                let y = simd.fma(*scale, dot, y);
-                simd.fma(*bias, simd.splat(x.sum(row, group)), y)
+                let y = simd.fma(simd.mul(*scale, simd.splat(factor)), dot, y);
+                simd.fma(*bias, simd.splat(sum), y)
             }
         }
     }
@@ -84,7 +78,7 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> &[u8; N] {
     bytes[at..].first_chunk().expect("a whole unit")
 }
 
-/// How a unit's codes become f32.
+/// How a unit's elements become f32.
 pub(super) trait Codec {
     /// Quads of columns in a word of packed codes; a constant, so that loops over it unroll.
     const QUADS: usize;
@@ -99,48 +93,51 @@ pub(super) trait Codec {
     }
 }
 
-/// Unsigned integers in planes of `LO` and `HI` bits.
-pub(super) struct Int<const LO: u32, const HI: u32>;
+/// How a unit's codes become unsigned bytes.
+pub(super) trait Codes {
+    /// Width of the low plane.
+    const PLANE: usize;
+    /// What the bytes exceed their value by.
+    const OFFSET: i32 = 0;
+    /// Value of one step of a byte.
+    const UNIT: f32 = 1.0;
 
-impl<const LO: u32, const HI: u32> Codec for Int<LO, HI> {
-    const QUADS: usize = 8 / LO as usize;
+    /// Four columns of each of sixteen rows: step `step` of low word `word` of a unit of `cols` columns.
+    fn bytes<S: Simd>(simd: S, unit: &[u8], cols: usize, word: usize, step: usize) -> S::U;
+}
+
+/// Unsigned integers in planes of `LO` and `HI` bits.
+pub(super) struct Int<const LO: usize, const HI: usize>;
+
+impl<const LO: usize, const HI: usize> Codes for Int<LO, HI> {
+    const PLANE: usize = LO;
 
     #[inline(always)]
-    fn quad<S: Simd>(simd: S, unit: &[u8], cols: usize, word: usize, quad: usize) -> [S::F; 4] {
-        let lo = simd.words(array(unit, word * 64));
-        let mut q = [simd.splat(0.0); 4];
+    fn bytes<S: Simd>(simd: S, unit: &[u8], cols: usize, word: usize, step: usize) -> S::U {
+        let low = simd.words(array(unit, word * 64));
+        let low = simd.bytes_field(low, (LO * step) as u32, ((1u32 << LO) - 1) as u8);
         if HI == 0 {
-            for j in 0..4 {
-                q[j] = simd.field(lo, (4 * quad + j) as u32 * LO, (1 << LO) - 1);
-            }
-            return q;
+            return low;
         }
-        // The high plane lies behind the low one; a high word serves several low ones.
-        let first = word * Self::QUADS * 4 * HI as usize;
-        let hi = simd.words(array(unit, cols * LO as usize * 2 + first / 32 * 64));
-        for j in 0..4 {
-            let i = (4 * quad + j) as u32;
-            let high = (hi, (first % 32) as u32 + i * HI, (1 << HI) - 1);
-            q[j] = simd.field2((lo, i * LO, (1 << LO) - 1), high, LO);
-        }
-        q
+        let (steps, served) = (8 / LO, LO / HI.max(1));
+        let high = simd.words(array(unit, cols * LO * 2 + word / served * 64));
+        let shift = HI * (word % served * steps + step);
+        simd.bytes_join(low, simd.bytes_field(high, shift as u32, ((1u32 << HI) - 1) as u8), LO as u32)
     }
 }
 
-/// 4-bit floats.
+/// 4-bit floats, as twice their value plus 12.
 pub(super) struct E2m1;
 
-impl Codec for E2m1 {
-    const QUADS: usize = 2;
+impl Codes for E2m1 {
+    const PLANE: usize = 4;
+    const OFFSET: i32 = 12;
+    const UNIT: f32 = 0.5;
 
     #[inline(always)]
-    fn quad<S: Simd>(simd: S, unit: &[u8], _cols: usize, word: usize, quad: usize) -> [S::F; 4] {
+    fn bytes<S: Simd>(simd: S, unit: &[u8], _cols: usize, word: usize, step: usize) -> S::U {
         let codes = simd.words(array(unit, word * 64));
-        let mut q = [simd.splat(0.0); 4];
-        for j in 0..4 {
-            q[j] = simd.e2m1(codes, 4 * (4 * quad + j) as u32);
-        }
-        q
+        simd.bytes_e2m1(simd.bytes_field(codes, 4 * step as u32, 15))
     }
 }
 

@@ -3,7 +3,8 @@
 //! Plain loops only: a closure or an adaptor of the standard library that is not inlined is compiled without the
 //! instruction set of its caller, and costs a factor of fifty.
 //!
-//! Order of the sum, the same for every caller: within a unit four accumulators take the columns in turn and are
+//! Codes that are small integers are multiplied as such (`int.rs`); this file does the floats. Order of the sum, the
+//! same for every caller: within a unit of floats four accumulators take the columns in turn and are
 //! added as (a0+a1)+(a2+a3); units are added in order, scaled; slices are added in order.
 
 #![allow(
@@ -16,8 +17,10 @@ use std::ops::Range;
 use amoeba_checkpoint::{Float, Format};
 
 use super::codec::{Codec, DenseBf16, DenseF16, DenseF32, E2m1, E4m3, Int, Scales};
+use super::digits::Arrangement;
+use super::int;
 use super::pack::Weights;
-use crate::simd::{LANES, Simd, dispatch, lanes, lanes_mut, sum};
+use crate::simd::{LANES, Simd, dispatch, lanes, lanes_mut};
 
 /// Rows of x of a product.
 #[derive(Clone, Copy, Debug)]
@@ -30,16 +33,19 @@ pub struct Input<'a> {
     pub index: Option<&'a [u32]>,
     /// How many.
     pub rows: usize,
-    /// [`group_sums`] of every row of x, `sums_stride` apart; read only if the format has biases.
-    pub sums: &'a [f32],
-    /// f32 from one row's sums to the next.
-    pub sums_stride: usize,
+    /// Every row of x prepared by [`prepare`](super::prepare), `prepared_stride` apart; read only if the format has
+    /// an [`Arrangement`].
+    pub prepared: &'a [f32],
+    /// Slots from one prepared row to the next.
+    pub prepared_stride: usize,
+    /// How they were prepared.
+    pub arrangement: Option<Arrangement>,
 }
 
 impl<'a> Input<'a> {
     /// Rows of x behind the inputs `first..first + R`; past the last, the last.
     #[inline(always)]
-    fn indices<const R: usize>(&self, first: usize) -> [usize; R] {
+    pub(super) fn indices<const R: usize>(&self, first: usize) -> [usize; R] {
         let mut rows = [0; R];
         for r in 0..R {
             let i = (first + r).min(self.rows - 1);
@@ -61,32 +67,21 @@ impl<'a> Input<'a> {
         x
     }
 
-    /// Sum of one row of x over one group.
+    /// Header and digits of one group of some rows.
     #[inline(always)]
-    pub(super) fn sum(&self, row: usize, group: usize) -> f32 {
-        self.sums[row * self.sums_stride + group]
+    pub(super) fn groups<const R: usize>(&self, rows: &[usize; R], group: usize) -> [&'a [f32]; R] {
+        let len = self.arrangement.map_or(0, Arrangement::group_len);
+        let mut x = [&[][..]; R];
+        for r in 0..R {
+            x[r] = &self.prepared[rows[r] * self.prepared_stride + group * len..][..len];
+        }
+        x
     }
 }
 
 /// Takes row of x (in the order of the input), first output and sixteen values; outputs past the matrix's rows
 /// are padding.
 pub type Sink<'a> = dyn FnMut(usize, usize, &[f32; LANES]) + 'a;
-
-dispatch! {
-    /// Sum of x over each group of `group` columns (a multiple of 16, or anything below for one sum per unit).
-    pub fn group_sums(x: &[f32], group: usize, out: &mut [f32]) = group_sums_with
-}
-
-#[inline(always)]
-fn group_sums_with<S: Simd>(simd: S, x: &[f32], group: usize, out: &mut [f32]) {
-    for (x, out) in x.chunks_exact(group).zip(out) {
-        let mut acc = simd.load(lanes(x, 0));
-        for at in (LANES..group).step_by(LANES) {
-            acc = simd.add(acc, simd.load(lanes(x, at)));
-        }
-        *out = sum(simd, acc);
-    }
-}
 
 dispatch! {
     /// `y = W·x` over row blocks `blocks` and column slices `slices`; x is indexed from the matrix's first column.
@@ -107,33 +102,33 @@ fn matmul_with<S: Simd>(
         Format::Dense(Float::F32) => run::<S, DenseF32>(simd, args, sink),
         Format::Dense(Float::F16) => run::<S, DenseF16>(simd, args, sink),
         Format::Dense(Float::BF16) => run::<S, DenseBf16>(simd, args, sink),
-        Format::Affine { bits: 2, .. } => run::<S, Int<2, 0>>(simd, args, sink),
-        Format::Affine { bits: 3, .. } => run::<S, Int<2, 1>>(simd, args, sink),
-        Format::Affine { bits: 4, .. } => run::<S, Int<4, 0>>(simd, args, sink),
-        Format::Affine { bits: 5, .. } => run::<S, Int<4, 1>>(simd, args, sink),
-        Format::Affine { bits: 6, .. } => run::<S, Int<4, 2>>(simd, args, sink),
-        Format::Affine { .. } => run::<S, Int<8, 0>>(simd, args, sink),
-        Format::Mxfp4 | Format::Nvfp4 => run::<S, E2m1>(simd, args, sink),
+        Format::Affine { bits: 2, .. } => int::run::<S, Int<2, 0>>(simd, args, sink),
+        Format::Affine { bits: 3, .. } => int::run::<S, Int<2, 1>>(simd, args, sink),
+        Format::Affine { bits: 4, .. } => int::run::<S, Int<4, 0>>(simd, args, sink),
+        Format::Affine { bits: 5, .. } => int::run::<S, Int<4, 1>>(simd, args, sink),
+        Format::Affine { bits: 6, .. } => int::run::<S, Int<4, 2>>(simd, args, sink),
+        Format::Affine { .. } => int::run::<S, Int<8, 0>>(simd, args, sink),
+        Format::Mxfp4 | Format::Nvfp4 => int::run::<S, E2m1>(simd, args, sink),
         Format::Mxfp8 => run::<S, E4m3>(simd, args, sink),
     }
 }
 
 /// Arguments of [`matmul`].
-struct Args<'a> {
-    w: Weights<'a>,
-    blocks: Range<usize>,
-    slices: Range<usize>,
-    x: &'a Input<'a>,
+pub(super) struct Args<'a> {
+    pub(super) w: Weights<'a>,
+    pub(super) blocks: Range<usize>,
+    pub(super) slices: Range<usize>,
+    pub(super) x: &'a Input<'a>,
 }
 
 /// Rows whose sums are kept in registers at a time.
-const TILE: usize = 4;
+pub(super) const TILE: usize = 4;
 /// Above this many rows a unit is decoded once into a buffer instead of once per tile.
 const DECODE_ROWS: usize = 8;
 /// Rows per pass of the buffered kernel.
-const PASS: usize = 64;
+pub(super) const PASS: usize = 64;
 /// Most columns of a unit.
-const UNIT_MAX: usize = 128;
+pub(super) const UNIT_MAX: usize = 128;
 
 #[inline(always)]
 fn run<S: Simd, C: Codec>(simd: S, args: Args<'_>, sink: &mut Sink<'_>) {
@@ -197,8 +192,7 @@ fn tile<S: Simd, C: Codec, const R: usize>(
             }
             let scales = Scales::read(simd, layout, unit);
             for r in 0..R {
-                let group = (args.x, rows[r], start / unit_cols);
-                part[r] = scales.apply(simd, fold(simd, acc[r]), group, part[r]);
+                part[r] = scales.apply(simd, fold(simd, acc[r]), 1.0, 0.0, part[r]);
             }
             start += cols;
         }
@@ -303,9 +297,8 @@ fn dot<S: Simd, const R: usize>(
     }
     for r in 0..R {
         if first + r < pass.end {
-            let group = (args.x, rows[r], unit.start / args.w.layout.unit_cols());
             let at = (first + r - pass.start) * LANES;
-            let updated = unit.scales.apply(simd, fold(simd, acc[r]), group, simd.load(lanes(part, at)));
+            let updated = unit.scales.apply(simd, fold(simd, acc[r]), 1.0, 0.0, simd.load(lanes(part, at)));
             simd.store(updated, lanes_mut(part, at));
         }
     }
@@ -334,7 +327,7 @@ fn fold<S: Simd>(simd: S, acc: [S::F; 4]) -> S::F {
 }
 
 #[inline(always)]
-fn emit<S: Simd>(simd: S, row: usize, block: usize, value: S::F, sink: &mut Sink<'_>) {
+pub(super) fn emit<S: Simd>(simd: S, row: usize, block: usize, value: S::F, sink: &mut Sink<'_>) {
     let mut out = [0.0; LANES];
     simd.store(value, &mut out);
     sink(row, block * LANES, &out);

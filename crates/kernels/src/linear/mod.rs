@@ -8,13 +8,16 @@
 
 mod codec;
 pub mod cpu;
+mod digits;
+mod int;
 mod pack;
 pub mod reference;
 
 #[cfg(test)]
 mod cases;
 
-pub use cpu::{Input, group_sums, matmul};
+pub use cpu::{Input, matmul};
+pub use digits::{Arrangement, prepare};
 pub use pack::{Layout, Packed, Piece, Weights};
 
 /// Bound on `|y_fast - y_exact|` for f32 accumulation, from the sums of magnitudes that enter it.

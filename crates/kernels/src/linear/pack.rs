@@ -118,6 +118,19 @@ impl Layout {
         }
     }
 
+    /// Writes one row's share of the high plane of a unit.
+    fn pack_high(&self, codes: &[u8], lane: usize, plane: &mut [u8]) {
+        let bits = self.format.bits();
+        let [low, high] = planes(bits);
+        for col in 0..self.unit_cols() {
+            let field = read_code(codes, col, bits) >> low;
+            let (word, shift) = high_place(low, high, col);
+            let to = (word * LANES + lane) * 4;
+            let old = u32::from_le_bytes([plane[to], plane[to + 1], plane[to + 2], plane[to + 3]]);
+            plane[to..to + 4].copy_from_slice(&(old | field << shift).to_le_bytes());
+        }
+    }
+
     /// Writes one row's share of one quantised unit.
     fn pack_lane(&self, row: &Matrix<'_>, group: usize, lane: usize, unit: &mut [u8]) {
         let (cols, bits) = (self.unit_cols(), self.format.bits());
@@ -126,6 +139,11 @@ impl Layout {
         let mut below = 0;
         for plane in planes(bits).into_iter().filter(|&plane| plane > 0) {
             let per_word = 32 / plane;
+            if below > 0 {
+                self.pack_high(codes, lane, &mut unit[at..]);
+                at += cols * plane / 8 * LANES;
+                continue;
+            }
             for word in 0..cols / per_word {
                 let to = at + (word * LANES + lane) * 4;
                 if plane == bits {
@@ -134,8 +152,7 @@ impl Layout {
                     continue;
                 }
                 let packed = (0..per_word).fold(0u32, |packed, i| {
-                    let code = read_code(codes, word * per_word + i, bits) >> below & ((1 << plane) - 1);
-                    packed | code << (plane * i)
+                    packed | (read_code(codes, word * per_word + i, bits) & ((1 << plane) - 1)) << (plane * i)
                 });
                 unit[to..to + 4].copy_from_slice(&packed.to_le_bytes());
             }
@@ -186,7 +203,10 @@ impl Layout {
             };
             let mut code = field(low, 0);
             if high > 0 {
-                code |= field(high, cols * low / 8 * LANES) << low;
+                let (word, shift) = high_place(low, high, col);
+                let at = cols * low / 8 * LANES + (word * LANES + lane) * 4;
+                let packed = u32::from_le_bytes([unit[at], unit[at + 1], unit[at + 2], unit[at + 3]]);
+                code |= (packed >> shift & ((1 << high) - 1)) << low;
             }
             let value = match self.format {
                 Format::Mxfp8 => f64::from(e4m3(code as u8)),
@@ -208,6 +228,15 @@ pub struct Piece<'a> {
     /// Which block of its rows.
     pub block: usize,
     out: &'a mut [u8],
+}
+
+/// Word and shift of a column's field in the high plane. A high word serves several low words; its byte b holds
+/// the fields of the columns that lie in byte b of those, so that one shift brings both planes side by side.
+pub(crate) const fn high_place(low: usize, high: usize, col: usize) -> (usize, usize) {
+    let (per_low, steps) = (32 / low, 8 / low);
+    let (word, i) = (col / per_low, col % per_low);
+    let served = low / high;
+    (word / served, 8 * (i / steps) + high * (word % served * steps + i % steps))
 }
 
 /// Widths of the low and the high plane of a code; 0 for none.

@@ -59,6 +59,7 @@ fn bits(u: __m256i, shift: u32, mask: u32) -> __m256i {
 impl Simd for Avx2 {
     type F = F;
     type U = U;
+    type I = U;
 
     #[inline(always)]
     fn splat(self, x: f32) -> F {
@@ -128,6 +129,63 @@ impl Simd for Avx2 {
         both!(i => {
             let high = _mm256_sll_epi32(bits(v.0[i], v.1, v.2), _mm_cvtsi32_si128(up as i32));
             _mm256_cvtepi32_ps(_mm256_or_si256(bits(u.0[i], u.1, u.2), high))
+        })
+    }
+    #[inline(always)]
+    fn bytes_field(self, u: U, shift: u32, mask: u8) -> U {
+        both!(i => {
+            let shifted = _mm256_srl_epi32(u[i], _mm_cvtsi32_si128(shift as i32));
+            _mm256_and_si256(shifted, _mm256_set1_epi8(mask as i8))
+        })
+    }
+    #[inline(always)]
+    fn bytes_join(self, u: U, v: U, up: u32) -> U {
+        both!(i => _mm256_or_si256(u[i], _mm256_sll_epi32(v[i], _mm_cvtsi32_si128(up as i32))))
+    }
+    #[inline(always)]
+    fn bytes_e2m1(self, u: U) -> U {
+        both!(i => {
+            let table = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
+            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), u[i])
+        })
+    }
+    #[inline(always)]
+    fn splat_i(self, x: i32) -> U {
+        avx2!([_mm256_set1_epi32(x); 2])
+    }
+    #[inline(always)]
+    fn add_i(self, a: U, b: U) -> U {
+        both!(i => _mm256_add_epi32(a[i], b[i]))
+    }
+    #[inline(always)]
+    fn dot4(self, acc: U, u: U, x: i32) -> U {
+        // Even and odd bytes as 16-bit pairs: exact for every u, where `maddubs` would saturate.
+        avx2!({
+            let x = _mm256_set1_epi32(x);
+            let (even, odd) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x)), _mm256_srai_epi16::<8>(x));
+            let mask = _mm256_set1_epi16(0xff);
+            let half = [
+                _mm256_add_epi32(
+                    _mm256_madd_epi16(_mm256_and_si256(u[0], mask), even),
+                    _mm256_madd_epi16(_mm256_srli_epi16::<8>(u[0]), odd),
+                ),
+                _mm256_add_epi32(
+                    _mm256_madd_epi16(_mm256_and_si256(u[1], mask), even),
+                    _mm256_madd_epi16(_mm256_srli_epi16::<8>(u[1]), odd),
+                ),
+            ];
+            [_mm256_add_epi32(acc[0], half[0]), _mm256_add_epi32(acc[1], half[1])]
+        })
+    }
+    #[inline(always)]
+    fn float(self, i: U) -> F {
+        both!(j => _mm256_cvtepi32_ps(i[j]))
+    }
+    #[inline(always)]
+    fn store_u(self, u: U, out: &mut [u8; 64]) {
+        avx2!({
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), u[0]);
+            _mm256_storeu_si256(out.as_mut_ptr().add(32).cast(), u[1]);
         })
     }
     #[inline(always)]

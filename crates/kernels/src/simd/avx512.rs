@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::{LANES, Simd};
 
-/// Proof that the machine has AVX-512 F, BW, DQ, VL, AVX2, FMA and F16C.
+/// Proof that the machine has AVX-512 F, BW, DQ, VL, VNNI, AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512(());
 
@@ -16,6 +16,7 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c");
@@ -38,6 +39,7 @@ macro_rules! avx512 {
 impl Simd for Avx512 {
     type F = __m512;
     type U = __m512i;
+    type I = __m512i;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -122,6 +124,44 @@ impl Simd for Avx512 {
             );
             _mm512_cvtepi32_ps(_mm512_or_si512(low, _mm512_sllv_epi32(high, _mm512_set1_epi32(up as i32))))
         })
+    }
+    #[inline(always)]
+    fn bytes_field(self, u: __m512i, shift: u32, mask: u8) -> __m512i {
+        avx512!({
+            let shifted = _mm512_srlv_epi32(u, _mm512_set1_epi32(shift as i32));
+            _mm512_and_si512(shifted, _mm512_set1_epi8(mask as i8))
+        })
+    }
+    #[inline(always)]
+    fn bytes_join(self, u: __m512i, v: __m512i, up: u32) -> __m512i {
+        avx512!(_mm512_or_si512(u, _mm512_sllv_epi32(v, _mm512_set1_epi32(up as i32))))
+    }
+    #[inline(always)]
+    fn bytes_e2m1(self, u: __m512i) -> __m512i {
+        avx512!({
+            let table = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
+            _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), u)
+        })
+    }
+    #[inline(always)]
+    fn splat_i(self, x: i32) -> __m512i {
+        avx512!(_mm512_set1_epi32(x))
+    }
+    #[inline(always)]
+    fn add_i(self, a: __m512i, b: __m512i) -> __m512i {
+        avx512!(_mm512_add_epi32(a, b))
+    }
+    #[inline(always)]
+    fn dot4(self, acc: __m512i, u: __m512i, x: i32) -> __m512i {
+        avx512!(_mm512_dpbusd_epi32(acc, u, _mm512_set1_epi32(x)))
+    }
+    #[inline(always)]
+    fn float(self, i: __m512i) -> __m512 {
+        avx512!(_mm512_cvtepi32_ps(i))
+    }
+    #[inline(always)]
+    fn store_u(self, u: __m512i, out: &mut [u8; 64]) {
+        avx512!(_mm512_storeu_si512(out.as_mut_ptr().cast(), u))
     }
     #[inline(always)]
     fn e2m1(self, u: __m512i, shift: u32) -> __m512 {

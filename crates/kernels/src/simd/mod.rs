@@ -29,8 +29,10 @@ pub const LANES: usize = 16;
 pub trait Simd: Copy {
     /// Sixteen f32.
     type F: Copy;
-    /// Sixteen u32.
+    /// Sixteen u32, or sixteen times four bytes.
     type U: Copy;
+    /// Sixteen i32.
+    type I: Copy;
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F;
@@ -63,6 +65,22 @@ pub trait Simd: Copy {
     fn field(self, u: Self::U, shift: u32, mask: u32) -> Self::F;
     /// `((u >> shift) & mask) | (((v >> v_shift) & v_mask) << up)` as f32.
     fn field2(self, u: (Self::U, u32, u32), v: (Self::U, u32, u32), up: u32) -> Self::F;
+    /// In each byte the field at `shift` (below 8) of `mask` (at most 255, shifted right).
+    fn bytes_field(self, u: Self::U, shift: u32, mask: u8) -> Self::U;
+    /// In each byte `u | v << up`; fields do not overlap.
+    fn bytes_join(self, u: Self::U, v: Self::U, up: u32) -> Self::U;
+    /// In each byte a code below 16 as twice its E2M1 value plus 12 (0 to 24).
+    fn bytes_e2m1(self, u: Self::U) -> Self::U;
+    /// All lanes `x`.
+    fn splat_i(self, x: i32) -> Self::I;
+    /// `a + b`, wrapping.
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `acc + Σ u_b · x_b` over the four bytes of a lane; u unsigned, x signed.
+    fn dot4(self, acc: Self::I, u: Self::U, x: i32) -> Self::I;
+    /// Integers below 2^24 in magnitude as f32.
+    fn float(self, i: Self::I) -> Self::F;
+    /// Stores sixteen words.
+    fn store_u(self, u: Self::U, out: &mut [u8; 64]);
     /// The 4-bit field at `shift` as E2M1 (sign, 0 .5 1 1.5 2 3 4 6).
     fn e2m1(self, u: Self::U, shift: u32) -> Self::F;
     /// The byte at `shift` as E4M3 divided by 2^8 (the caller folds the factor into the scale).
@@ -85,7 +103,7 @@ pub enum Isa {
     /// AVX2 with FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512 F, BW, DQ and VL.
+    /// AVX-512 F, BW, DQ, VL and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512,
 }
@@ -134,7 +152,7 @@ macro_rules! dispatch {
                 $kernel(simd, $($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
             fn avx512(simd: $crate::simd::Avx512, $($arg: $ty),*) $(-> $ret)? {
                 $kernel(simd, $($arg),*)
             }

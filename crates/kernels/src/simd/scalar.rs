@@ -18,6 +18,7 @@ fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; L
 impl Simd for Scalar {
     type F = [f32; LANES];
     type U = [u32; LANES];
+    type I = [i32; LANES];
 
     fn splat(self, x: f32) -> Self::F {
         [x; LANES]
@@ -64,6 +65,38 @@ impl Simd for Scalar {
     }
     fn field2(self, u: (Self::U, u32, u32), v: (Self::U, u32, u32), up: u32) -> Self::F {
         std::array::from_fn(|i| (((u.0[i] >> u.1) & u.2) | (((v.0[i] >> v.1) & v.2) << up)) as f32)
+    }
+    fn bytes_field(self, u: Self::U, shift: u32, mask: u8) -> Self::U {
+        u.map(|u| (u >> shift) & (u32::from(mask) * 0x0101_0101))
+    }
+    fn bytes_join(self, u: Self::U, v: Self::U, up: u32) -> Self::U {
+        std::array::from_fn(|i| u[i] | v[i] << up)
+    }
+    fn bytes_e2m1(self, u: Self::U) -> Self::U {
+        u.map(|u| {
+            u32::from_le_bytes(u.to_le_bytes().map(|code| (E2M1[code as usize & 15] * 2.0 + 12.0) as u8))
+        })
+    }
+    fn splat_i(self, x: i32) -> Self::I {
+        [x; LANES]
+    }
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    fn dot4(self, acc: Self::I, u: Self::U, x: i32) -> Self::I {
+        let x = x.to_le_bytes().map(|x| i32::from(x as i8));
+        std::array::from_fn(|i| {
+            let u = u[i].to_le_bytes().map(i32::from);
+            acc[i] + u[0] * x[0] + u[1] * x[1] + u[2] * x[2] + u[3] * x[3]
+        })
+    }
+    fn float(self, i: Self::I) -> Self::F {
+        i.map(|i| i as f32)
+    }
+    fn store_u(self, u: Self::U, out: &mut [u8; 64]) {
+        for (out, u) in out.chunks_exact_mut(4).zip(u) {
+            out.copy_from_slice(&u.to_le_bytes());
+        }
     }
     fn e2m1(self, u: Self::U, shift: u32) -> Self::F {
         u.map(|u| E2M1[(u >> shift) as usize & 15])

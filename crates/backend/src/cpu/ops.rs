@@ -92,7 +92,7 @@ fn row_norm(model: &Model, op: &NormOp, row: usize) {
 }
 
 /// Bytes of weights a worker takes at a time.
-const ITEM_BYTES: usize = 64 << 10;
+const ITEM_BYTES: usize = 256 << 10;
 
 /// Items of some independent products: blocks of outputs.
 pub fn linear_items(step: &Step<'_>, linears: &[usize]) -> usize {

@@ -4,6 +4,8 @@ use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::Instant;
 
+use amoeba_kernels::memory::Bytes;
+
 /// Read bandwidth of one configuration.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bandwidth {
@@ -39,10 +41,12 @@ const PASSES: usize = 9;
 pub fn measure_floor(threads: usize, sizes: &[usize]) -> Floor {
     let mut floor = Floor::default();
     for &bytes in sizes {
-        // Written, so that every page exists; in anonymous memory like the weights.
-        let buffer: Vec<u64> = (0..bytes as u64 / 8).collect();
+        // Written, so that every page exists; the same memory as the weights.
+        let mut buffer = Bytes::zeroed(bytes);
+        buffer.as_mut_slice().chunks_mut(512).for_each(|chunk| chunk[0] = 1);
         for threads in 1..=threads {
-            let mut rates: Vec<f64> = (0..PASSES).map(|_| bytes as f64 / pass(&buffer, threads)).collect();
+            let mut rates: Vec<f64> =
+                (0..PASSES).map(|_| bytes as f64 / pass(buffer.as_slice(), threads)).collect();
             rates.sort_by(f64::total_cmp);
             let (median, best) = (rates[PASSES / 2], rates[PASSES - 1]);
             floor.read.push(Bandwidth { threads, bytes, median, best });
@@ -52,9 +56,9 @@ pub fn measure_floor(threads: usize, sizes: &[usize]) -> Floor {
 }
 
 /// Seconds to read the whole buffer once.
-fn pass(buffer: &[u64], threads: usize) -> f64 {
+fn pass(buffer: &[u8], threads: usize) -> f64 {
     let barrier = Barrier::new(threads);
-    let part = buffer.len().div_ceil(threads);
+    let part = buffer.len().div_ceil(threads).next_multiple_of(64);
     let times = std::thread::scope(|scope| {
         let workers: Vec<_> = buffer
             .chunks(part)
@@ -73,16 +77,16 @@ fn pass(buffer: &[u64], threads: usize) -> f64 {
     times.max(1e-12)
 }
 
-/// Reads with four streams far apart, each four lines ahead of nothing: as much as a core can pull.
-fn sum(chunk: &[u64]) -> u64 {
-    let quarter = chunk.len() / 4 / 8 * 8;
+/// Reads with four streams far apart, as much as a core can pull.
+fn sum(chunk: &[u8]) -> u64 {
+    let (lines, _) = chunk.as_chunks::<64>();
+    let quarter = lines.len() / 4;
     let mut acc = [[0u64; 8]; 4];
-    for at in (0..quarter).step_by(8) {
+    for i in 0..quarter {
         for (stream, acc) in acc.iter_mut().enumerate() {
-            let line = &chunk[stream * quarter + at..][..8];
-            acc.iter_mut().zip(line).for_each(|(a, x)| *a = a.wrapping_add(*x));
+            let words = lines[stream * quarter + i].as_chunks::<8>().0;
+            acc.iter_mut().zip(words).for_each(|(a, x)| *a = a.wrapping_add(u64::from_le_bytes(*x)));
         }
     }
-    let rest = &chunk[4 * quarter..];
-    acc.iter().flatten().chain(rest).fold(0, |sum, x| sum.wrapping_add(*x))
+    acc.iter().flatten().fold(0, |sum, x| sum.wrapping_add(*x))
 }

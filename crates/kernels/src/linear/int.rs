@@ -33,6 +33,9 @@ pub(super) fn run<S: Simd, C: Codes>(simd: S, args: Args<'_>, sink: &mut Sink<'_
     }
 }
 
+/// How far ahead of the unit at work memory is asked for: about what a core reads while one access is under way.
+const AHEAD: usize = 4096;
+
 /// Columns whose digits are taken together: four steps of four.
 const STRIDE: usize = 16;
 
@@ -55,6 +58,7 @@ fn tile<S: Simd, C: Codes, const R: usize, const SETS: usize>(
         let mut group = layout.slice(slice).0 / unit_cols;
         let mut part = [simd.splat(0.0); R];
         for unit in bytes.chunks_exact(unit_bytes) {
+            simd.prefetch(unit, AHEAD);
             let x = args.x.groups(&rows, group);
             let mut acc = [[[simd.splat_i(0); DIGITS]; R]; SETS];
             acc[0] = start::<S, C, R>(simd, &x);

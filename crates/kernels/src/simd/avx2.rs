@@ -62,6 +62,14 @@ impl Simd for Avx2 {
     type I = U;
 
     #[inline(always)]
+    fn prefetch(self, bytes: &[u8], ahead: usize) {
+        for line in 0..bytes.len().div_ceil(64) {
+            let line = bytes.as_ptr().wrapping_add(ahead + 64 * line);
+            // SAFETY: a prefetch never faults, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
+        }
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> F {
         avx2!([_mm256_set1_ps(x); 2])
     }

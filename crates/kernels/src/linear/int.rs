@@ -4,6 +4,7 @@
 
 #![allow(
     clippy::needless_range_loop,
+    clippy::explicit_counter_loop,
     reason = "constant bounds over several arrays at once: the loops must unroll"
 )]
 

@@ -46,6 +46,11 @@ pub enum Error {
         /// Bytes of the one reservation that failed.
         bytes: usize,
     },
+    /// An instruction set this machine does not run.
+    #[error(
+        "this machine does not run {0}; leave the choice to amoeba, or see `amoeba doctor` for what it has"
+    )]
+    Isa(amoeba_kernels::simd::Isa),
     /// NaN or infinity in the logits.
     #[error(
         "the model computed {value} as logit of token {token} (row {row} of the step): the weights are damaged or \

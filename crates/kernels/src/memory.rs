@@ -25,7 +25,7 @@ impl Bytes {
         bytes
     }
 
-    /// Fewer address translations: two workers read about 15 % faster. A refusal changes nothing but speed.
+    /// Fewer address translations (`bench/peers/bw.c` measures what plain reads gain). A refusal changes only speed.
     fn ask_for_huge_pages(&self) {
         #[cfg(target_os = "linux")]
         {

@@ -8,7 +8,7 @@ pub enum PathChoice {
     /// Fused where it applies.
     #[default]
     Auto,
-    /// Fused or an error.
+    /// Fused wherever the rows fit; the path says so where they do not.
     Fused,
     /// Never fused.
     Unfused,

@@ -81,6 +81,9 @@ impl Cpu {
     ) -> Result<Cpu, Error> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = options.threads.unwrap_or(cores).max(1);
+        if let Some(isa) = options.isa.filter(|isa| !Isa::available().contains(isa)) {
+            return Err(Error::Isa(isa));
+        }
         let weights = Weights::load(&plan, checkpoint, threads, progress)?;
         let phases = compile(&plan, &weights);
         let limits = options.limits;

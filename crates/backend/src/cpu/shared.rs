@@ -7,35 +7,45 @@ use amoeba_plan::BufferId;
 
 use crate::{Buffers, Error};
 
-/// `rows × width` f32 that several workers may write at once, each its own part.
+/// Values that are zero when all their bytes are.
+///
+/// # Safety
+/// All-zero bytes are a value of the type.
+pub unsafe trait Zeroable: Copy {}
+// SAFETY: positive zero.
+unsafe impl Zeroable for f32 {}
+// SAFETY: any bytes are.
+unsafe impl Zeroable for [u8; 2] {}
+
+/// `rows × width` values that several workers may write at once, each its own part.
 ///
 /// The discipline that makes this sound: within a phase no two workers touch the same elements unless all
 /// of them only read; a phase starts when all items of the one before are done. `amoeba_backend` is the only user.
-pub struct Shared {
-    data: UnsafeCell<Vec<f32>>,
-    /// f32 per row.
+pub struct Shared<T = f32> {
+    data: UnsafeCell<Vec<T>>,
+    /// Values per row.
     pub width: usize,
 }
 
 // SAFETY: access follows the discipline above; the pool orders the phases.
-unsafe impl Sync for Shared {}
+unsafe impl<T: Send + Sync> Sync for Shared<T> {}
 
-impl Shared {
+impl<T: Zeroable> Shared<T> {
     /// Zeroed rows; the system maps large ones only when written.
     ///
     /// # Errors
     /// More than can be reserved.
-    pub fn zeroed(rows: usize, width: usize) -> Result<Shared, Error> {
-        let len = rows.checked_mul(width).filter(|len| *len <= isize::MAX as usize / 4);
+    pub fn zeroed(rows: usize, width: usize) -> Result<Shared<T>, Error> {
+        let len = rows.checked_mul(width).filter(|len| *len <= isize::MAX as usize / size_of::<T>());
         let len = len.ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
         if len == 0 {
             return Ok(Shared { data: UnsafeCell::new(Vec::new()), width });
         }
-        let layout = Layout::array::<f32>(len).map_err(|_| Error::OutOfMemory { bytes: usize::MAX })?;
-        // SAFETY: the layout is not empty; the pointer is checked, and zero bytes are f32 zeros. The vector takes
+        let layout = Layout::array::<T>(len).map_err(|_| Error::OutOfMemory { bytes: usize::MAX })?;
+        // SAFETY: the layout is not empty; the pointer is checked, and zero bytes are zeros. The vector takes
         // over an allocation of the global allocator with exactly its layout.
         let data = unsafe {
-            let pointer = std::alloc::alloc_zeroed(layout).cast::<f32>();
+            let pointer = std::alloc::alloc_zeroed(layout).cast::<T>();
             if pointer.is_null() {
                 return Err(Error::OutOfMemory { bytes: layout.size() });
             }
@@ -45,39 +55,54 @@ impl Shared {
     }
 
     /// Everything, for reading.
-    pub fn all(&self) -> &[f32] {
+    pub fn all(&self) -> &[T] {
         // SAFETY: callers read only what no worker writes in this phase.
         unsafe { &*self.data.get() }
     }
 
     /// One row, for reading.
-    pub fn row(&self, row: usize) -> &[f32] {
+    pub fn row(&self, row: usize) -> &[T] {
         &self.all()[row * self.width..][..self.width]
     }
 
     /// `len` elements of a row from `first`, for writing.
     #[allow(clippy::mut_from_ref, reason = "the point of this type; see its discipline")]
-    pub fn part_mut(&self, row: usize, first: usize, len: usize) -> &mut [f32] {
+    pub fn part_mut(&self, row: usize, first: usize, len: usize) -> &mut [T] {
         let start = row * self.width + first;
         // SAFETY: the vector is never resized; `get` through the pointer's length keeps the range inside, and by
         // the discipline this worker alone touches these elements in this phase.
         unsafe {
-            let data: *mut Vec<f32> = self.data.get();
+            let data: *mut Vec<T> = self.data.get();
             let total = (*data).len();
             assert!(start + len <= total, "part {start}+{len} of {total}");
             std::slice::from_raw_parts_mut((*data).as_mut_ptr().add(start), len)
         }
     }
 
+    /// Writes values `stride` apart from element `first` of a row on. Workers may do this side by side in one
+    /// region as long as the elements differ.
+    pub fn scatter(&self, row: usize, first: usize, stride: usize, values: impl Iterator<Item = T>) {
+        let start = row * self.width + first;
+        for (i, value) in values.enumerate() {
+            // SAFETY: the index is checked against the vector, which is never resized; no reference to the element
+            // exists in this phase, by the discipline.
+            unsafe {
+                let data: *mut Vec<T> = self.data.get();
+                assert!(start + i * stride < (*data).len(), "element {start}+{i}·{stride}");
+                (*data).as_mut_ptr().add(start + i * stride).write(value);
+            }
+        }
+    }
+
     /// One row, for writing.
     #[allow(clippy::mut_from_ref, reason = "the point of this type; see its discipline")]
-    pub fn row_mut(&self, row: usize) -> &mut [f32] {
+    pub fn row_mut(&self, row: usize) -> &mut [T] {
         self.part_mut(row, 0, self.width)
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.all().len() * 4
+        std::mem::size_of_val(self.all())
     }
 }
 

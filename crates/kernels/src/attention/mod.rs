@@ -1,21 +1,27 @@
-//! `attention`: softmax attention of one query position over cached keys and values (GQA, Ainslie et al. 2023).
+//! `attention`: softmax attention of query positions over cached keys and values (GQA, Ainslie et al. 2023).
 //!
 //! Contract: a query at position p sees positions `max(0, p+1-window)..=p`; scores are `scale·q·k`, soft-capped
 //! if asked; an optional sink logit takes part in the softmax without a value. The CPU kernel works on chunks of
-//! [`CHUNK`] positions whose partial results (max, sum, unscaled output) are merged in order of
-//! position, so its bits do not depend on how chunks are spread over workers.
-//! Tolerance against the f64 reference: 1e-5 of the largest value, checked in `cases`.
+//! [`CHUNK`] positions, whose partial results (max, sum, unscaled output) are folded in order of position
+//! (online softmax, Milakov & Gimelshein 2018), so its bits depend neither on how chunks are spread over workers
+//! nor on how many queries share a pass.
+//! Tolerance against the f64 reference: 1e-5 of the largest value for f32 caches, checked in `cases`.
 
+mod cache;
 pub mod cpu;
 pub mod reference;
+mod tiles;
 
 #[cfg(test)]
 mod cases;
 
-pub use cpu::{Heads, chunk, merge};
+pub use cache::{Element, Half, Head, KEY_STRIDE, key_at, key_len, value_at, value_len};
+pub use cpu::{Query, Scratch, chunk, finish, fold, partial_len};
 
-/// Positions per partial result.
+/// Positions per partial result; whole blocks of sixteen.
 pub const CHUNK: usize = 256;
+/// Most queries of one call of [`chunk`].
+pub const QUERIES: usize = 16;
 
 /// What the heads of one layer share.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,229 @@
+//! How the workers share out attention: many rows by blocks of rows and key/value head, a few rows also by chunks of
+//! positions, whose partial results a second phase joins.
+
+use amoeba_kernels::attention::{self, CHUNK, QUERIES, Query, Scratch, Shape};
+use amoeba_plan::{AttentionOp, Op, Plan};
+
+use super::shared::Shared;
+use super::{Model, Step};
+use crate::{Error, Limits};
+
+/// Below this many pairs of row and key/value head the positions are shared out too. Bits do not depend on it.
+const PAIRS_MIN: usize = 32;
+
+/// Memory of attention: one worker's own.
+pub struct Workspace {
+    scratch: Scratch,
+    /// Partial results of the chunk at work, and of all chunks before it.
+    partial: Vec<f32>,
+    state: Vec<f32>,
+}
+
+impl Workspace {
+    /// Room for the widest layer.
+    pub fn new(plan: &Plan) -> Workspace {
+        let room = vec![0.0; QUERIES * partial_max(plan)];
+        Workspace { scratch: Scratch::default(), partial: room.clone(), state: room }
+    }
+}
+
+fn ops(plan: &Plan) -> impl Iterator<Item = &AttentionOp> {
+    plan.program.iter().filter_map(|step| match &step.op {
+        Op::Attention(op) => Some(op),
+        _ => None,
+    })
+}
+
+fn partial_max(plan: &Plan) -> usize {
+    ops(plan).map(|op| attention::partial_len(&shape(op))).max().unwrap_or(0)
+}
+
+/// Room for the partial results of all chunks of a few rows: row `pair · chunks + chunk`, a partial per query head.
+pub fn partials(plan: &Plan, limits: Limits) -> Result<Shared, Error> {
+    let group = ops(plan).map(|op| op.heads / op.kv_heads).max().unwrap_or(0);
+    Shared::zeroed(PAIRS_MIN * chunks_max(limits), group * partial_max(plan))
+}
+
+/// Most chunks a row sees; a window may begin and end inside one.
+fn chunks_max(limits: Limits) -> usize {
+    limits.context.div_ceil(CHUNK) + 1
+}
+
+fn shape(op: &AttentionOp) -> Shape {
+    Shape { head_dim: op.head_dim, v_dim: op.v_dim, scale: op.scale, softcap: op.softcap }
+}
+
+fn op_of(model: &Model, op: usize) -> &AttentionOp {
+    let Op::Attention(op) = &model.plan.program[op].op else { unreachable!("op {op} is no attention") };
+    op
+}
+
+/// Whether positions are shared out too: there are few pairs and more than one chunk.
+fn split(step: &Step<'_>, op: &AttentionOp) -> bool {
+    step.rows.len() * op.kv_heads < PAIRS_MIN
+        && (0..step.rows.len()).any(|row| chunks_of(step, op, row).len() > 1)
+}
+
+/// Rows of an item when positions are not shared out.
+fn block_rows(op: &AttentionOp) -> usize {
+    (QUERIES * op.kv_heads / op.heads).max(1)
+}
+
+/// First chunk, and one past the last, that a row sees.
+fn chunks_of(step: &Step<'_>, op: &AttentionOp, row: usize) -> std::ops::Range<usize> {
+    let position = step.rows[row].position;
+    attention::first_visible(position, op.window) / CHUNK..(position + 1).div_ceil(CHUNK)
+}
+
+/// Items of the first phase.
+pub fn items(step: &Step<'_>, op: usize) -> usize {
+    let op = op_of(step.model, op);
+    if split(step, op) {
+        let chunks: usize = (0..step.rows.len()).map(|row| chunks_of(step, op, row).len()).sum();
+        chunks * op.kv_heads
+    } else {
+        step.rows.len().div_ceil(block_rows(op)) * op.kv_heads
+    }
+}
+
+/// Items of the second phase; none when positions are not shared out.
+pub fn join_items(step: &Step<'_>, op: usize) -> usize {
+    let op = op_of(step.model, op);
+    if split(step, op) { step.rows.len() * op.kv_heads } else { 0 }
+}
+
+/// One item of the first phase.
+pub fn item(step: &Step<'_>, index: usize, item: usize, worker: usize) {
+    let op = op_of(step.model, index);
+    let (kv_head, rest) = (item % op.kv_heads, item / op.kv_heads);
+    let work = &mut step.model.scratch.get(worker).attention;
+    if !split(step, op) {
+        let first = rest * block_rows(op);
+        let rows = first..(first + block_rows(op)).min(step.rows.len());
+        return whole(step, op, rows, kv_head, work);
+    }
+    let mut chunk = rest;
+    for row in 0..step.rows.len() {
+        let chunks = chunks_of(step, op, row);
+        if chunk < chunks.len() {
+            let pair = row * op.kv_heads + kv_head;
+            let at = pair * chunks_max(step.model.limits) + chunk;
+            let len = attention::partial_len(&shape(op));
+            let group = op.heads / op.kv_heads;
+            let out = step.model.attention.part_mut(at, 0, group * len);
+            for first in (0..group).step_by(QUERIES) {
+                let count = QUERIES.min(group - first);
+                let pairs = Pairs { rows: row..row + 1, kv_head, first, count };
+                pairs.chunk(step, op, chunks.start + chunk, &mut work.scratch, &mut out[first * len..]);
+            }
+            return;
+        }
+        chunk -= chunks.len();
+    }
+}
+
+/// One item of the second phase: joins the chunks of a row and key/value head.
+pub fn join(step: &Step<'_>, index: usize, item: usize, worker: usize) {
+    let model = step.model;
+    let op = op_of(model, index);
+    let (row, kv_head) = (item / op.kv_heads, item % op.kv_heads);
+    let (len, group) = (attention::partial_len(&shape(op)), op.heads / op.kv_heads);
+    let state = &mut model.scratch.get(worker).attention.state[..len];
+    let first = item * chunks_max(model.limits);
+    for head in 0..group {
+        state.copy_from_slice(&model.attention.row(first)[head * len..][..len]);
+        for chunk in 1..chunks_of(step, op, row).len() {
+            attention::fold(model.isa, state, &model.attention.row(first + chunk)[head * len..][..len]);
+        }
+        store(step, op, row, kv_head * group + head, state);
+    }
+}
+
+/// All positions of some rows of one key/value head.
+fn whole(
+    step: &Step<'_>,
+    op: &AttentionOp,
+    rows: std::ops::Range<usize>,
+    kv_head: usize,
+    work: &mut Workspace,
+) {
+    let (len, group) = (attention::partial_len(&shape(op)), op.heads / op.kv_heads);
+    let mut start = rows.start;
+    while start < rows.end {
+        // Rows of one sequence share its cache.
+        let slot = step.rows[start].slot;
+        let end = (start..rows.end).find(|&row| step.rows[row].slot != slot).unwrap_or(rows.end);
+        let queries = (end - start) * group;
+        for first in (0..queries).step_by(QUERIES) {
+            let pairs = Pairs { rows: start..end, kv_head, first, count: QUERIES.min(queries - first) };
+            let state = &mut work.state[..pairs.count * len];
+            let partial = &mut work.partial[..pairs.count * len];
+            for (i, chunk) in pairs.chunks(step, op).enumerate() {
+                let out = if i == 0 { &mut *state } else { &mut *partial };
+                pairs.chunk(step, op, chunk, &mut work.scratch, out);
+                if i > 0 {
+                    for (state, partial) in state.chunks_exact_mut(len).zip(partial.chunks_exact(len)) {
+                        attention::fold(step.model.isa, state, partial);
+                    }
+                }
+            }
+            for (i, state) in state.chunks_exact(len).enumerate() {
+                let (row, head) = pairs.row_and_head(group, i);
+                store(step, op, row, kv_head * group + head, state);
+            }
+        }
+        start = end;
+    }
+}
+
+/// Some of the pairs of row and query head of one key/value head.
+struct Pairs {
+    rows: std::ops::Range<usize>,
+    kv_head: usize,
+    first: usize,
+    count: usize,
+}
+
+impl Pairs {
+    fn row_and_head(&self, group: usize, i: usize) -> (usize, usize) {
+        (self.rows.start + (self.first + i) / group, (self.first + i) % group)
+    }
+
+    /// Chunks that any of the rows sees.
+    fn chunks(&self, step: &Step<'_>, op: &AttentionOp) -> std::ops::Range<usize> {
+        let of = |row| chunks_of(step, op, row);
+        let start = self.rows.clone().map(|row| of(row).start).min().unwrap_or(0);
+        let end = self.rows.clone().map(|row| of(row).end).max().unwrap_or(0);
+        start..end
+    }
+
+    /// Partial results over one chunk.
+    fn chunk(&self, step: &Step<'_>, op: &AttentionOp, chunk: usize, scratch: &mut Scratch, out: &mut [f32]) {
+        let (model, group, shape) = (step.model, op.heads / op.kv_heads, shape(op));
+        let start = chunk * CHUNK;
+        let mut queries = [Query::default(); QUERIES];
+        for (i, query) in queries[..self.count].iter_mut().enumerate() {
+            let (row, head) = self.row_and_head(group, i);
+            let position = step.rows[row].position;
+            let clip = |p: usize| p.clamp(start, start + CHUNK) - start;
+            let q = &model.buffers.get(op.q).row(row)[(self.kv_head * group + head) * op.head_dim..];
+            *query = Query {
+                q: &q[..op.head_dim],
+                first: clip(attention::first_visible(position, op.window)),
+                end: clip(position + 1),
+            };
+        }
+        let cached = model.caches.head(op.cache, step.rows[self.rows.start].slot, self.kv_head);
+        let len = attention::partial_len(&shape);
+        let (queries, out) = (&queries[..self.count], &mut out[..self.count * len]);
+        attention::chunk(model.isa, &shape, queries, cached.from(start, &shape), scratch, out);
+    }
+}
+
+/// Writes the output of one query head.
+fn store(step: &Step<'_>, op: &AttentionOp, row: usize, head: usize, state: &[f32]) {
+    let model = step.model;
+    let sink = model.weights.vector(op.sinks).map(|sinks| sinks[head]);
+    let out = model.buffers.get(op.out).part_mut(row, head * op.v_dim, op.v_dim);
+    attention::finish(model.isa, state, sink, out);
+}

@@ -162,6 +162,10 @@ impl Simd for Avx2 {
         avx2!([_mm256_set1_epi32(x); 2])
     }
     #[inline(always)]
+    fn load_i(self, x: &[i32; LANES]) -> U {
+        both!(i => _mm256_loadu_si256(x.as_ptr().add(8 * i).cast()))
+    }
+    #[inline(always)]
     fn add_i(self, a: U, b: U) -> U {
         both!(i => _mm256_add_epi32(a[i], b[i]))
     }
@@ -184,6 +188,46 @@ impl Simd for Avx2 {
             ];
             [_mm256_add_epi32(acc[0], half[0]), _mm256_add_epi32(acc[1], half[1])]
         })
+    }
+    #[inline(always)]
+    fn to_int(self, a: F) -> U {
+        both!(i => _mm256_cvtps_epi32(a[i]))
+    }
+    #[inline(always)]
+    fn low_digit(self, a: U) -> U {
+        both!(i => _mm256_srai_epi32::<24>(_mm256_slli_epi32::<24>(a[i])))
+    }
+    #[inline(always)]
+    fn next_digits(self, a: U, low: U) -> U {
+        both!(i => _mm256_srai_epi32::<8>(_mm256_sub_epi32(a[i], low[i])))
+    }
+    #[inline(always)]
+    fn narrow(self, a: U) -> [u8; LANES] {
+        let mut out = [0; LANES];
+        avx2!({
+            // The low bytes of four lanes beside each other in each half, then the halves beside each other.
+            let pick = _mm256_setr_epi8(
+                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, //
+                -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1,
+            );
+            for (i, a) in a.into_iter().enumerate() {
+                let picked = _mm256_shuffle_epi8(a, pick);
+                let bytes =
+                    _mm_or_si128(_mm256_castsi256_si128(picked), _mm256_extracti128_si256::<1>(picked));
+                _mm_storel_epi64(out.as_mut_ptr().add(8 * i).cast(), bytes);
+            }
+        });
+        out
+    }
+    #[inline(always)]
+    fn sum_i(self, a: U) -> i32 {
+        let mut lanes = [0; 8];
+        avx2!(_mm256_storeu_si256(lanes.as_mut_ptr().cast(), _mm256_add_epi32(a[0], a[1])));
+        lanes.iter().fold(0, |sum, a| sum.wrapping_add(*a))
+    }
+    #[inline(always)]
+    fn shift_left<const N: i32>(self, a: U) -> U {
+        both!(i => _mm256_slli_epi32::<N>(a[i]))
     }
     #[inline(always)]
     fn float(self, i: U) -> F {

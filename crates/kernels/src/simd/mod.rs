@@ -5,12 +5,20 @@
 //! intrinsics behind its methods sound.
 
 mod math;
+pub mod peak;
 mod scalar;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only tests use it there"))]
+pub(crate) mod tiles;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+#[cfg(test)]
+mod cases;
 
 use std::fmt;
 
@@ -21,6 +29,10 @@ pub use scalar::Scalar;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+pub use neon::{Dot, Neon, Pairs, Sdot, Usdot};
+#[cfg(target_arch = "x86_64")]
+pub use tiles::Amx;
 
 /// Lanes of a vector.
 pub const LANES: usize = 16;
@@ -33,6 +45,9 @@ pub trait Simd: Copy {
     type U: Copy;
     /// Sixteen i32.
     type I: Copy;
+
+    /// Whether there are registers enough for kernels that keep a whole unit of codes in them.
+    const UNROLL: bool = false;
 
     /// Asks for the cache lines of `bytes` shifted by `ahead`; may lie past the end, where it does nothing.
     #[inline(always)]
@@ -76,12 +91,35 @@ pub trait Simd: Copy {
     fn bytes_e2m1(self, u: Self::U) -> Self::U;
     /// All lanes `x`.
     fn splat_i(self, x: i32) -> Self::I;
+    /// Lane i from element i.
+    fn load_i(self, x: &[i32; LANES]) -> Self::I;
     /// `a + b`, wrapping.
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// `acc + Σ u_b · x_b` over the four bytes of a lane; u unsigned, x signed.
     fn dot4(self, acc: Self::I, u: Self::U, x: i32) -> Self::I;
-    /// Integers below 2^24 in magnitude as f32.
+    /// The nearest integer, ties to even; below 2^24 in magnitude.
+    fn to_int(self, a: Self::F) -> Self::I;
+    /// The low byte as a number in -128..=127.
+    fn low_digit(self, a: Self::I) -> Self::I;
+    /// `(a - low) / 256`, for what [`Simd::low_digit`] gives.
+    fn next_digits(self, a: Self::I, low: Self::I) -> Self::I;
+    /// The low byte of every lane.
+    fn narrow(self, a: Self::I) -> [u8; LANES];
+    /// Sum of the lanes.
+    fn sum_i(self, a: Self::I) -> i32;
+    /// `a · 2^N`, wrapping.
+    fn shift_left<const N: i32>(self, a: Self::I) -> Self::I;
+    /// The nearest f32.
     fn float(self, i: Self::I) -> Self::F;
+    /// Every third word from the first, the second and the third on; zero past the end of `x` (at most 48 words).
+    #[inline(always)]
+    fn thirds(self, x: &[f32]) -> [Self::U; 3] {
+        let mut bytes = [[0; 64]; 3];
+        for (i, word) in x.iter().enumerate() {
+            bytes[i % 3][i / 3 * 4..][..4].copy_from_slice(&word.to_bits().to_le_bytes());
+        }
+        [self.words(&bytes[0]), self.words(&bytes[1]), self.words(&bytes[2])]
+    }
     /// Stores sixteen words.
     fn store_u(self, u: Self::U, out: &mut [u8; 64]);
     /// The 4-bit field at `shift` as E2M1 (sign, 0 .5 1 1.5 2 3 4 6).
@@ -101,7 +139,7 @@ pub trait Simd: Copy {
 /// Instruction sets this build knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// Plain Rust. Where the baseline has vectors and fused multiply-add (aarch64), the compiler uses them.
+    /// Plain Rust.
     Scalar,
     /// AVX2 with FMA and F16C.
     #[cfg(target_arch = "x86_64")]
@@ -109,6 +147,15 @@ pub enum Isa {
     /// AVX-512 F, BW, DQ, VL and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// AVX-512, and AMX tiles for products of many rows with integer codes.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+    /// NEON as every aarch64 has it.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// NEON with products of bytes: USDOT (I8MM) where the machine has it, else SDOT (DotProd).
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
 }
 
 impl Isa {
@@ -120,9 +167,25 @@ impl Isa {
         {
             all.extend(Avx2::detect().map(|_| Isa::Avx2));
             all.extend(Avx512::detect().map(|_| Isa::Avx512));
+            all.extend(Amx::detect().map(|_| Isa::Amx));
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            all.extend(Neon::<Pairs>::detect().map(|_| Isa::Neon));
+            let dot = Neon::<Usdot>::detect().is_some() || Neon::<Sdot>::detect().is_some();
+            all.extend(dot.then_some(Isa::NeonDot));
         }
         all.reverse();
         all
+    }
+
+    /// The set that runs all that this one runs, but for the products on tiles.
+    pub fn lanes(self) -> Isa {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Isa::Avx512,
+            other => other,
+        }
     }
 
     /// The widest set of this machine.
@@ -139,6 +202,12 @@ impl fmt::Display for Isa {
             Isa::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => "avx512+amx",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => "neon-dot",
         })
     }
 }
@@ -159,9 +228,15 @@ macro_rules! dispatch {
             fn avx512(simd: $crate::simd::Avx512, $($arg: $ty),*) $(-> $ret)? {
                 $kernel(simd, $($arg),*)
             }
+            // One function for each: together they would make one so large that it takes minutes to compile.
+            #[cfg(target_arch = "aarch64")]
+            #[inline(never)]
+            fn neon<D: $crate::simd::Dot>(simd: $crate::simd::Neon<D>, $($arg: $ty),*) $(-> $ret)? {
+                $kernel(simd, $($arg),*)
+            }
             match isa {
                 #[cfg(target_arch = "x86_64")]
-                $crate::simd::Isa::Avx512 => {
+                $crate::simd::Isa::Avx512 | $crate::simd::Isa::Amx => {
                     if let Some(simd) = $crate::simd::Avx512::detect() {
                         // SAFETY: the token proves that the machine has the features.
                         return unsafe { avx512(simd, $($arg),*) };
@@ -172,6 +247,21 @@ macro_rules! dispatch {
                     if let Some(simd) = $crate::simd::Avx2::detect() {
                         // SAFETY: the token proves that the machine has the features.
                         return unsafe { avx2(simd, $($arg),*) };
+                    }
+                }
+                #[cfg(target_arch = "aarch64")]
+                $crate::simd::Isa::Neon => {
+                    if let Some(simd) = $crate::simd::Neon::<$crate::simd::Pairs>::detect() {
+                        return neon(simd, $($arg),*);
+                    }
+                }
+                #[cfg(target_arch = "aarch64")]
+                $crate::simd::Isa::NeonDot => {
+                    if let Some(simd) = $crate::simd::Neon::<$crate::simd::Usdot>::detect() {
+                        return neon(simd, $($arg),*);
+                    }
+                    if let Some(simd) = $crate::simd::Neon::<$crate::simd::Sdot>::detect() {
+                        return neon(simd, $($arg),*);
                     }
                 }
                 $crate::simd::Isa::Scalar => {}

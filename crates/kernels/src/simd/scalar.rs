@@ -80,6 +80,9 @@ impl Simd for Scalar {
     fn splat_i(self, x: i32) -> Self::I {
         [x; LANES]
     }
+    fn load_i(self, x: &[i32; LANES]) -> Self::I {
+        *x
+    }
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I {
         std::array::from_fn(|i| a[i].wrapping_add(b[i]))
     }
@@ -89,6 +92,24 @@ impl Simd for Scalar {
             let u = u[i].to_le_bytes().map(i32::from);
             acc[i] + u[0] * x[0] + u[1] * x[1] + u[2] * x[2] + u[3] * x[3]
         })
+    }
+    fn to_int(self, a: Self::F) -> Self::I {
+        a.map(|a| a.round_ties_even() as i32)
+    }
+    fn low_digit(self, a: Self::I) -> Self::I {
+        a.map(|a| i32::from(a as i8))
+    }
+    fn next_digits(self, a: Self::I, low: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i].wrapping_sub(low[i]) >> 8)
+    }
+    fn narrow(self, a: Self::I) -> [u8; LANES] {
+        a.map(|a| a as u8)
+    }
+    fn sum_i(self, a: Self::I) -> i32 {
+        a.iter().fold(0, |sum, a| sum.wrapping_add(*a))
+    }
+    fn shift_left<const N: i32>(self, a: Self::I) -> Self::I {
+        a.map(|a| a.wrapping_shl(N as u32))
     }
     fn float(self, i: Self::I) -> Self::F {
         i.map(|i| i as f32)

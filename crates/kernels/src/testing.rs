@@ -3,6 +3,8 @@
 use amoeba_checkpoint::{Float, Format, Matrix};
 use half::{bf16, f16};
 
+use crate::quant::element;
+
 /// SplitMix64 (Steele et al. 2014): tiny, seedable, the same everywhere.
 #[derive(Clone, Debug)]
 pub struct Rng(pub u64);
@@ -95,4 +97,21 @@ pub fn formats() -> Vec<Format> {
     }
     all.extend([Format::Mxfp4, Format::Mxfp8, Format::Nvfp4]);
     all
+}
+
+/// [`error_bound`](crate::linear::error_bound) of the product of one row of a matrix with x.
+pub fn allowed(row: &Matrix<'_>, x: &[f32]) -> f64 {
+    // A biased code may be far larger than the weight it stands for.
+    let largest = |w: f64| if row.format.has_biases() { 32.0 } else { w.max(1e-3) };
+    let (mut magnitude, mut spread) = (0.0, 0.0);
+    let group = row.format.group().max(1);
+    for (g, x) in x.chunks(group).enumerate() {
+        let most = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        for (i, x) in x.iter().enumerate() {
+            let w = element(row, g * group + i).abs();
+            magnitude += f64::from(x.abs()) * largest(w);
+            spread += f64::from(most) * w;
+        }
+    }
+    crate::linear::error_bound(row.format, row.cols, magnitude, spread)
 }

@@ -2,10 +2,10 @@
 
 use amoeba_checkpoint::Matrix;
 
-use super::{Arrangement, Input, Layout, Packed, error_bound, matmul, prepare, reference};
-use crate::quant::{dequantise_row, element};
+use super::{Arrangement, Input, Layout, Packed, matmul, prepare, reference};
+use crate::quant::dequantise_row;
 use crate::simd::Isa;
-use crate::testing::{OwnedMatrix, Rng, formats};
+use crate::testing::{OwnedMatrix, Rng, allowed, formats};
 
 /// All outputs of `x` rows against `matrix`, through the packed kernel.
 fn run(isa: Isa, matrix: &Matrix<'_>, slices: usize, x: &[f32], rows: usize) -> Vec<f32> {
@@ -37,12 +37,6 @@ fn run(isa: Isa, matrix: &Matrix<'_>, slices: usize, x: &[f32], rows: usize) -> 
     y
 }
 
-/// What [`error_bound`] scales with.
-fn magnitude(row: &Matrix<'_>, x: &[f32]) -> f64 {
-    let largest = |col: usize| if row.format.has_biases() { 32.0 } else { element(row, col).abs() };
-    x.iter().enumerate().map(|(col, &x)| f64::from(x.abs()) * largest(col).max(1e-3)).sum()
-}
-
 #[test]
 fn packed_products_follow_the_reference_for_every_format() {
     let mut rng = Rng(1);
@@ -57,7 +51,7 @@ fn packed_products_follow_the_reference_for_every_format() {
             for slices in [1, 3] {
                 let y = run(Isa::best(), &matrix, slices, &x, 1);
                 for (row, (y, truth)) in y.iter().zip(&truth).enumerate() {
-                    let allowed = error_bound(cols, magnitude(&matrix.rows(row, 1), &x));
+                    let allowed = allowed(&matrix.rows(row, 1), &x);
                     let used = f64::from((y - truth).abs()) / allowed;
                     assert!(
                         used <= 1.0,

@@ -42,16 +42,31 @@ impl<S: Simd> Scales<S> {
         }
     }
 
-    /// `y + scale · factor · dot + bias · sum`.
+    /// `y + scale · dot`, for sums of floats.
     #[inline(always)]
-    pub(super) fn apply(&self, simd: S, dot: S::F, factor: f32, sum: f32, y: S::F) -> S::F {
+    pub(super) fn apply(&self, simd: S, dot: S::F, y: S::F) -> S::F {
         match self {
             Scales::None => simd.add(y, dot),
-            Scales::Scale(scale) => simd.fma(simd.mul(*scale, simd.splat(factor)), dot, y),
-            Scales::Affine(scale, bias) => {
-                let y = simd.fma(simd.mul(*scale, simd.splat(factor)), dot, y);
-                simd.fma(*bias, simd.splat(sum), y)
-            }
+            Scales::Scale(scale) | Scales::Affine(scale, _) => simd.fma(*scale, dot, y),
+        }
+    }
+}
+
+/// Scales and biases of one unit of integers.
+pub(super) struct UnitScales<S: Simd> {
+    pub(super) scale: S::F,
+    /// Zero unless [`Codes::BIASED`].
+    pub(super) bias: S::F,
+}
+
+impl<S: Simd> UnitScales<S> {
+    #[inline(always)]
+    pub(super) fn read<C: Codes>(simd: S, layout: &Layout, unit: &[u8]) -> UnitScales<S> {
+        let zero = simd.splat(0.0);
+        match Scales::read(simd, layout, unit) {
+            Scales::Affine(scale, bias) => UnitScales { scale, bias },
+            Scales::Scale(scale) => UnitScales { scale, bias: zero },
+            Scales::None => UnitScales { scale: simd.splat(1.0), bias: zero },
         }
     }
 }
@@ -101,6 +116,8 @@ pub(super) trait Codes {
     const OFFSET: i32 = 0;
     /// Value of one step of a byte.
     const UNIT: f32 = 1.0;
+    /// Whether groups have biases.
+    const BIASED: bool = true;
 
     /// Four columns of each of sixteen rows: step `step` of low word `word` of a unit of `cols` columns.
     fn bytes<S: Simd>(simd: S, unit: &[u8], cols: usize, word: usize, step: usize) -> S::U;
@@ -133,6 +150,7 @@ impl Codes for E2m1 {
     const PLANE: usize = 4;
     const OFFSET: i32 = 12;
     const UNIT: f32 = 0.5;
+    const BIASED: bool = false;
 
     #[inline(always)]
     fn bytes<S: Simd>(simd: S, unit: &[u8], _cols: usize, word: usize, step: usize) -> S::U {

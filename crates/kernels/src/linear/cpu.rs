@@ -20,7 +20,11 @@ use super::codec::{Codec, DenseBf16, DenseF16, DenseF32, E2m1, E4m3, Int, Scales
 use super::digits::Arrangement;
 use super::int;
 use super::pack::Weights;
-use crate::simd::{LANES, Simd, dispatch, lanes, lanes_mut};
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Amx, tiles::dispatch_tiles};
+use crate::simd::{Isa, LANES, Simd, dispatch, lanes, lanes_mut};
 
 /// Rows of x of a product.
 #[derive(Clone, Copy, Debug)]
@@ -83,9 +87,50 @@ impl<'a> Input<'a> {
 /// are padding.
 pub type Sink<'a> = dyn FnMut(usize, usize, &[f32; LANES]) + 'a;
 
+/// `y = W·x` over row blocks `blocks` and column slices `slices`; x is indexed from the matrix's first column.
+///
+/// With `Isa::Amx` products of integer codes with sixteen rows or more run on the tile unit, others on AVX-512.
+pub fn matmul(
+    isa: Isa,
+    w: Weights<'_>,
+    blocks: Range<usize>,
+    slices: Range<usize>,
+    x: &Input<'_>,
+    sink: &mut Sink<'_>,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Amx
+        && x.rows >= tiles::ROWS_MIN
+        && Arrangement::of(w.layout.format).is_some()
+        && let Some(amx) = Amx::detect()
+    {
+        return matmul_tiles(amx, w, blocks, slices, x, sink);
+    }
+    matmul_lanes(isa, w, blocks, slices, x, sink);
+}
+
 dispatch! {
-    /// `y = W·x` over row blocks `blocks` and column slices `slices`; x is indexed from the matrix's first column.
-    pub fn matmul(w: Weights<'_>, blocks: Range<usize>, slices: Range<usize>, x: &Input<'_>, sink: &mut Sink<'_>) = matmul_with
+    fn matmul_lanes(w: Weights<'_>, blocks: Range<usize>, slices: Range<usize>, x: &Input<'_>, sink: &mut Sink<'_>) = matmul_with
+}
+
+#[cfg(target_arch = "x86_64")]
+dispatch_tiles! {
+    fn matmul_tiles(w: Weights<'_>, blocks: Range<usize>, slices: Range<usize>, x: &Input<'_>, sink: &mut Sink<'_>) = matmul_tiles_with
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn matmul_tiles_with<S: Simd>(
+    simd: S,
+    amx: Amx,
+    w: Weights<'_>,
+    blocks: Range<usize>,
+    slices: Range<usize>,
+    x: &Input<'_>,
+    sink: &mut Sink<'_>,
+) {
+    let mut tiles = amx.set_up(tiles::tile_cols(w.layout.unit_cols()));
+    tiles::run(simd, &mut tiles, &Args { w, blocks, slices, x }, sink);
 }
 
 #[inline(always)]
@@ -165,7 +210,7 @@ fn tile<S: Simd, C: Codec, const R: usize>(
     let (unit_cols, unit_bytes) = (layout.unit_cols(), layout.unit_bytes());
     let rows = args.x.indices::<R>(first);
     let mut total = [simd.splat(0.0); R];
-    for slice in args.slices.clone() {
+    for (nth, slice) in args.slices.clone().enumerate() {
         let bytes = &args.w.bytes[layout.range(slice, block)];
         let (mut start, slice_cols) = layout.slice(slice);
         let end = start + slice_cols;
@@ -192,12 +237,12 @@ fn tile<S: Simd, C: Codec, const R: usize>(
             }
             let scales = Scales::read(simd, layout, unit);
             for r in 0..R {
-                part[r] = scales.apply(simd, fold(simd, acc[r]), 1.0, 0.0, part[r]);
+                part[r] = scales.apply(simd, fold(simd, acc[r]), part[r]);
             }
             start += cols;
         }
         for r in 0..R {
-            total[r] = simd.add(total[r], part[r]);
+            total[r] = if nth == 0 { part[r] } else { simd.add(total[r], part[r]) };
         }
     }
     for r in 0..R {
@@ -213,7 +258,7 @@ fn pass<S: Simd, C: Codec>(simd: S, args: &Args<'_>, block: usize, rows: Range<u
     let layout = args.w.layout;
     let (unit_cols, unit_bytes) = (layout.unit_cols(), layout.unit_bytes());
     let mut total = [0.0; PASS * LANES];
-    for slice in args.slices.clone() {
+    for (nth, slice) in args.slices.clone().enumerate() {
         let bytes = &args.w.bytes[layout.range(slice, block)];
         let (mut start, slice_cols) = layout.slice(slice);
         let end = start + slice_cols;
@@ -232,7 +277,8 @@ fn pass<S: Simd, C: Codec>(simd: S, args: &Args<'_>, block: usize, rows: Range<u
             start += cols;
         }
         for at in (0..rows.len() * LANES).step_by(LANES) {
-            let sum = simd.add(simd.load(lanes(&total, at)), simd.load(lanes(&part, at)));
+            let part = simd.load(lanes(&part, at));
+            let sum = if nth == 0 { part } else { simd.add(simd.load(lanes(&total, at)), part) };
             simd.store(sum, lanes_mut(&mut total, at));
         }
     }
@@ -298,7 +344,7 @@ fn dot<S: Simd, const R: usize>(
     for r in 0..R {
         if first + r < pass.end {
             let at = (first + r - pass.start) * LANES;
-            let updated = unit.scales.apply(simd, fold(simd, acc[r]), 1.0, 0.0, simd.load(lanes(part, at)));
+            let updated = unit.scales.apply(simd, fold(simd, acc[r]), simd.load(lanes(part, at)));
             simd.store(updated, lanes_mut(part, at));
         }
     }

@@ -10,35 +10,44 @@
 
 use std::ops::Range;
 
-use super::codec::{Codes, Scales};
-use super::cpu::{Args, PASS, Sink, TILE, UNIT_MAX, emit};
+use super::codec::{Codes, UnitScales};
+use super::cpu::{Args, Input, PASS, Sink, TILE, emit};
 use super::digits::{DIGITS, HEADER};
+use super::pack::Layout;
 use crate::simd::{LANES, Simd, lanes, lanes_mut};
 
 /// Runs all blocks; the counterpart of `cpu::run` for integer codes.
 #[inline(always)]
 pub(super) fn run<S: Simd, C: Codes>(simd: S, args: Args<'_>, sink: &mut Sink<'_>) {
     let rows = args.x.rows;
-    for block in args.blocks.clone() {
-        if rows == 1 {
-            tile::<S, C, 1, 4>(simd, &args, block, 0, sink);
-        } else if rows <= TILE {
-            tile::<S, C, TILE, 1>(simd, &args, block, 0, sink);
-        } else {
-            let mut first = 0;
-            while first < rows {
-                pass::<S, C>(simd, &args, block, first..rows.min(first + PASS), sink);
-                first += PASS;
+    if rows <= TILE {
+        for block in args.blocks.clone() {
+            match rows {
+                1 => tile::<S, C, 1, 4>(simd, &args, block, 0, sink),
+                2 => tile::<S, C, 2, 2>(simd, &args, block, 0, sink),
+                _ => tile::<S, C, TILE, 1>(simd, &args, block, 0, sink),
             }
         }
+        return;
+    }
+    // Written by the first slice; without one the sums are zero.
+    let (mut total, mut part) = ([0.0; PASS * LANES], [0.0; PASS * LANES]);
+    let mut first = 0;
+    while first < rows {
+        // The rows of a pass stay in the cache over all blocks.
+        let pass = Pass::new(args.x, first..rows.min(first + PASS));
+        for block in args.blocks.clone() {
+            pass.block::<S, C>(simd, &args, block, &mut total, &mut part);
+            for row in pass.rows.clone() {
+                emit(simd, row, block, simd.load(lanes(&total, (row - first) * LANES)), sink);
+            }
+        }
+        first += PASS;
     }
 }
 
 /// How far ahead of the unit at work memory is asked for: about what a core reads while one access is under way.
-const AHEAD: usize = 4096;
-
-/// Columns whose digits are taken together: four steps of four.
-const STRIDE: usize = 16;
+pub(super) const AHEAD: usize = 4096;
 
 /// Up to `R` rows against one block, straight from the codes; rows past the last repeat it and are dropped.
 /// `SETS` accumulators of each row and digit hide the latency of a product where rows are too few to.
@@ -54,7 +63,7 @@ fn tile<S: Simd, C: Codes, const R: usize, const SETS: usize>(
     let (unit_cols, unit_bytes) = (layout.unit_cols(), layout.unit_bytes());
     let rows = args.x.indices::<R>(first);
     let mut total = [simd.splat(0.0); R];
-    for slice in args.slices.clone() {
+    for (nth, slice) in args.slices.clone().enumerate() {
         let bytes = &args.w.bytes[layout.range(slice, block)];
         let mut group = layout.slice(slice).0 / unit_cols;
         let mut part = [simd.splat(0.0); R];
@@ -62,13 +71,21 @@ fn tile<S: Simd, C: Codes, const R: usize, const SETS: usize>(
             simd.prefetch(unit, AHEAD);
             let x = args.x.groups(&rows, group);
             let mut acc = [[[simd.splat_i(0); DIGITS]; R]; SETS];
-            acc[0] = start::<S, C, R>(simd, &x);
-            for i in 0..unit_cols / STRIDE {
-                let x = steps_of(&x, i);
+            for r in 0..R {
+                acc[0][r] = start::<S, C>(simd, x[r]);
+            }
+            // Sixteen columns at a time: every unit is a multiple of them.
+            for i in 0..unit_cols / 16 {
                 for j in 0..4 {
                     let steps = 8 / C::PLANE;
                     let codes = C::bytes(simd, unit, unit_cols, (4 * i) / steps + j / steps, j % steps);
-                    accumulate(simd, &mut acc[j % SETS], &x, j, codes);
+                    for r in 0..R {
+                        let x = &x[r][HEADER + (4 * i + j) * DIGITS..][..DIGITS];
+                        for digit in 0..DIGITS {
+                            let x = x[digit].to_bits() as i32;
+                            acc[j % SETS][r][digit] = simd.dot4(acc[j % SETS][r][digit], codes, x);
+                        }
+                    }
                 }
             }
             for set in 1..SETS {
@@ -78,14 +95,14 @@ fn tile<S: Simd, C: Codes, const R: usize, const SETS: usize>(
                     }
                 }
             }
-            let scales = Scales::read(simd, layout, unit);
+            let scales = UnitScales::read::<C>(simd, layout, unit);
             for r in 0..R {
                 part[r] = finish::<S, C>(simd, &scales, acc[0][r], x[r], part[r]);
             }
             group += 1;
         }
         for r in 0..R {
-            total[r] = simd.add(total[r], part[r]);
+            total[r] = if nth == 0 { part[r] } else { simd.add(total[r], part[r]) };
         }
     }
     for r in 0..R {
@@ -95,100 +112,169 @@ fn tile<S: Simd, C: Codes, const R: usize, const SETS: usize>(
     }
 }
 
-/// Up to [`PASS`] rows against one block, each unit unpacked to bytes once.
-#[inline(always)]
-fn pass<S: Simd, C: Codes>(simd: S, args: &Args<'_>, block: usize, rows: Range<usize>, sink: &mut Sink<'_>) {
-    let layout = args.w.layout;
-    let (unit_cols, unit_bytes) = (layout.unit_cols(), layout.unit_bytes());
-    let mut total = [0.0; PASS * LANES];
-    for slice in args.slices.clone() {
-        let bytes = &args.w.bytes[layout.range(slice, block)];
-        let mut group = layout.slice(slice).0 / unit_cols;
-        let mut part = [0.0; PASS * LANES];
-        for unit in bytes.chunks_exact(unit_bytes) {
-            let mut codes = [[0u8; 64]; UNIT_MAX / 4];
-            for i in 0..unit_cols / 4 {
-                let steps = 8 / C::PLANE;
-                simd.store_u(C::bytes(simd, unit, unit_cols, i / steps, i % steps), &mut codes[i]);
-            }
-            let scales = Scales::read(simd, layout, unit);
-            let mut row = rows.start;
-            while row < rows.end {
-                let x = args.x.groups(&args.x.indices::<TILE>(row), group);
-                let mut acc = start::<S, C, TILE>(simd, &x);
-                for i in 0..unit_cols / STRIDE {
-                    let x = steps_of(&x, i);
-                    for j in 0..4 {
-                        accumulate(simd, &mut acc, &x, j, simd.words(&codes[4 * i + j]));
-                    }
-                }
-                for r in 0..TILE {
-                    if row + r < rows.end {
-                        let at = (row + r - rows.start) * LANES;
-                        let y = finish::<S, C>(simd, &scales, acc[r], x[r], simd.load(lanes(&part, at)));
-                        simd.store(y, lanes_mut(&mut part, at));
-                    }
-                }
-                row += TILE;
-            }
-            group += 1;
+/// Up to [`PASS`] rows.
+struct Pass<'a> {
+    x: &'a Input<'a>,
+    rows: Range<usize>,
+    /// Where the prepared rows start; past the last, the last again, whose sums are dropped.
+    starts: [usize; PASS],
+}
+
+impl<'a> Pass<'a> {
+    #[inline(always)]
+    fn new(x: &'a Input<'a>, rows: Range<usize>) -> Pass<'a> {
+        let mut starts = [0; PASS];
+        for i in 0..PASS {
+            let [row] = x.indices::<1>(rows.start + i);
+            starts[i] = row * x.prepared_stride;
         }
-        for at in (0..rows.len() * LANES).step_by(LANES) {
-            let sum = simd.add(simd.load(lanes(&total, at)), simd.load(lanes(&part, at)));
-            simd.store(sum, lanes_mut(&mut total, at));
+        Pass { x, rows, starts }
+    }
+
+    /// The sums of one block into `total`; `part` is scratch for a slice.
+    #[inline(always)]
+    fn block<S: Simd, C: Codes>(
+        &self,
+        simd: S,
+        args: &Args<'_>,
+        block: usize,
+        total: &mut [f32; PASS * LANES],
+        part: &mut [f32; PASS * LANES],
+    ) {
+        let layout = args.w.layout;
+        let (unit_cols, unit_bytes) = (layout.unit_cols(), layout.unit_bytes());
+        let starts = &self.starts[..self.rows.len().next_multiple_of(TILE)];
+        for (nth, slice) in args.slices.clone().enumerate() {
+            let bytes = &args.w.bytes[layout.range(slice, block)];
+            let first = layout.slice(slice).0 / unit_cols;
+            let sums = if nth == 0 { &mut *total } else { &mut *part };
+            for r in 0..starts.len() {
+                simd.store(simd.splat(0.0), lanes_mut(sums, r * LANES));
+            }
+            for (i, unit) in bytes.chunks_exact(unit_bytes).enumerate() {
+                simd.prefetch(unit, AHEAD);
+                let x = GroupOfRows { x: self.x, group: first + i, starts };
+                match unit_cols {
+                    16 if !C::BIASED => strip::<S, C, 4>(simd, layout, unit, &x, sums),
+                    64 if C::BIASED => strip::<S, C, 16>(simd, layout, unit, &x, sums),
+                    128 if C::BIASED => strip::<S, C, 32>(simd, layout, unit, &x, sums),
+                    _ => strip::<S, C, 8>(simd, layout, unit, &x, sums),
+                }
+            }
+            if nth > 0 {
+                for at in (0..starts.len() * LANES).step_by(LANES) {
+                    let sum = simd.add(simd.load(lanes(total, at)), simd.load(lanes(part, at)));
+                    simd.store(sum, lanes_mut(total, at));
+                }
+            }
         }
     }
-    for row in rows.clone() {
-        emit(simd, row, block, simd.load(lanes(&total, (row - rows.start) * LANES)), sink);
+}
+
+/// One group of the rows of a pass.
+struct GroupOfRows<'a> {
+    x: &'a Input<'a>,
+    group: usize,
+    starts: &'a [usize],
+}
+
+/// The body once for each of the quads below `Q`, so that what it indexes stays in registers: a loop of this size
+/// the compiler would not unroll.
+macro_rules! each_quad {
+    ($q:ident below $count:ident, $body:block) => {
+        each_quad!(@ $q $count $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15
+            16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31)
+    };
+    (@ $q:ident $count:ident $body:block $($at:literal)*) => {
+        $({
+            const $q: usize = $at;
+            if $q < $count $body
+        })*
+    };
+}
+
+/// All rows of a pass against one unit of `Q` quads of columns, whose codes stay in registers.
+#[inline(always)]
+fn strip<S: Simd, C: Codes, const Q: usize>(
+    simd: S,
+    layout: &Layout,
+    unit: &[u8],
+    x: &GroupOfRows<'_>,
+    part: &mut [f32; PASS * LANES],
+) {
+    let mut codes = [simd.words(&[0; 64]); Q];
+    for q in 0..Q {
+        let steps = 8 / C::PLANE;
+        codes[q] = C::bytes(simd, unit, 4 * Q, q / steps, q % steps);
+    }
+    let scales = UnitScales::read::<C>(simd, layout, unit);
+    let len = HEADER + Q * DIGITS;
+    for (starts, part) in
+        x.starts.as_chunks::<TILE>().0.iter().zip(part.as_chunks_mut::<{ TILE * LANES }>().0)
+    {
+        let mut rows = [&[][..]; TILE];
+        for r in 0..TILE {
+            rows[r] = &x.x.prepared[starts[r] + x.group * len..][..len];
+        }
+        let mut acc = [[simd.splat_i(0); DIGITS]; TILE];
+        for r in 0..TILE {
+            acc[r] = start::<S, C>(simd, rows[r]);
+        }
+        if S::UNROLL {
+            each_quad!(QUAD below Q, {
+                for r in 0..TILE {
+                    for digit in 0..DIGITS {
+                        let x = rows[r][HEADER + QUAD * DIGITS + digit].to_bits() as i32;
+                        acc[r][digit] = simd.dot4(acc[r][digit], codes[QUAD], x);
+                    }
+                }
+            });
+        } else {
+            for q in 0..Q {
+                for r in 0..TILE {
+                    for digit in 0..DIGITS {
+                        let x = rows[r][HEADER + q * DIGITS + digit].to_bits() as i32;
+                        acc[r][digit] = simd.dot4(acc[r][digit], codes[q], x);
+                    }
+                }
+            }
+        }
+        for r in 0..TILE {
+            let y = finish::<S, C>(simd, &scales, acc[r], rows[r], simd.load(lanes(part, r * LANES)));
+            simd.store(y, lanes_mut(part, r * LANES));
+        }
     }
 }
 
 /// Accumulators of a unit: what the offset of the codes adds is taken off beforehand.
 #[inline(always)]
-fn start<S: Simd, C: Codes, const R: usize>(simd: S, x: &[&[f32]; R]) -> [[S::I; DIGITS]; R] {
-    let mut acc = [[simd.splat_i(0); DIGITS]; R];
+pub(super) fn start<S: Simd, C: Codes>(simd: S, x: &[f32]) -> [S::I; DIGITS] {
+    let mut acc = [simd.splat_i(0); DIGITS];
     if C::OFFSET != 0 {
-        for r in 0..R {
-            for digit in 0..DIGITS {
-                acc[r][digit] = simd.splat_i(-C::OFFSET * x[r][2 + digit].to_bits() as i32);
-            }
+        for digit in 0..DIGITS {
+            acc[digit] = simd.splat_i(-C::OFFSET * x[2 + digit].to_bits() as i32);
         }
     }
     acc
 }
 
-/// Digits of the columns `STRIDE·i..STRIDE·(i + 1)` of a group of each row.
+/// `y + x-scale · (scale · (65536·a + 256·b + c) + bias · Σx)`; exact up to the sum of a with the rest.
 #[inline(always)]
-fn steps_of<'a, const R: usize>(x: &[&'a [f32]; R], i: usize) -> [&'a [f32]; R] {
-    let mut steps = [&[][..]; R];
-    for r in 0..R {
-        steps[r] = &x[r][HEADER + i * 4 * DIGITS..][..4 * DIGITS];
-    }
-    steps
-}
-
-/// Four columns into the accumulators of each row and digit.
-#[inline(always)]
-fn accumulate<S: Simd, const R: usize>(
+pub(super) fn finish<S: Simd, C: Codes>(
     simd: S,
-    acc: &mut [[S::I; DIGITS]; R],
-    x: &[&[f32]; R],
-    step: usize,
-    codes: S::U,
-) {
-    for r in 0..R {
-        for digit in 0..DIGITS {
-            let x = x[r][step * DIGITS + digit].to_bits() as i32;
-            acc[r][digit] = simd.dot4(acc[r][digit], codes, x);
-        }
-    }
-}
-
-/// `y + scale · x-scale · (65536·a + 256·b + c) + bias · Σx`.
-#[inline(always)]
-fn finish<S: Simd, C: Codes>(simd: S, scales: &Scales<S>, acc: [S::I; DIGITS], x: &[f32], y: S::F) -> S::F {
+    scales: &UnitScales<S>,
+    acc: [S::I; DIGITS],
+    x: &[f32],
+    y: S::F,
+) -> S::F {
     let [a, b, c] = acc;
-    let low = simd.fma(simd.splat(256.0), simd.float(b), simd.float(c));
+    let low = simd.float(simd.add_i(simd.shift_left::<8>(b), c));
     let dot = simd.fma(simd.splat(65536.0), simd.float(a), low);
-    scales.apply(simd, dot, C::UNIT * x[1], x[0], y)
+    let factor = simd.splat(C::UNIT * x[0]);
+    if C::BIASED {
+        let offset = simd.mul(scales.bias, simd.splat(x[1]));
+        simd.fma(factor, simd.fma(scales.scale, dot, offset), y)
+    } else {
+        simd.fma(simd.mul(scales.scale, factor), dot, y)
+    }
 }

@@ -6,24 +6,30 @@
 //!   the instruction set nor on how many rows or threads take part.
 //! - Tolerance: [`error_bound`].
 
+use amoeba_checkpoint::Format;
+
 mod codec;
 pub mod cpu;
 mod digits;
 mod int;
 mod pack;
 pub mod reference;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only tests use it there"))]
+mod tiles;
 
 #[cfg(test)]
 mod cases;
 
 pub use cpu::{Input, matmul};
 pub use digits::{Arrangement, prepare};
-pub use pack::{Layout, Packed, Piece, Weights};
+pub use pack::{Layout, PACKING, Packed, Piece, Weights};
 
-/// Bound on `|y_fast - y_exact|` for f32 accumulation, from the sums of magnitudes that enter it.
+/// Bound on `|y_fast - y_exact|`, from the sums of magnitudes that enter it.
 ///
 /// `magnitude` is `Σ |x_j| · (|scale·code| + |bias|)`; a chain of `cols/4 + 8` roundings of half an ulp each bounds
-/// the error (Higham 2002, §4.2), 2^-24 being half an ulp of one.
-pub fn error_bound(cols: usize, magnitude: f64) -> f64 {
-    (cols as f64 / 4.0 + 8.0) * 2f64.powi(-24) * magnitude
+/// the error of f32 accumulation (Higham 2002, §4.2), 2^-24 being half an ulp of one. Formats multiplied as integers
+/// add what x loses to its digits: `spread` is `Σ_groups max|x| · Σ |w_j|`.
+pub fn error_bound(format: Format, cols: usize, magnitude: f64, spread: f64) -> f64 {
+    let rounding = (cols as f64 / 4.0 + 8.0) * 2f64.powi(-24) * magnitude;
+    rounding + Arrangement::of(format).map_or(0.0, |_| digits::STEP * spread)
 }

@@ -12,6 +12,9 @@ use crate::memory::Bytes;
 use crate::quant::{e2m1, e4m3, e8m0, read_code, read_float};
 use crate::simd::LANES;
 
+/// Version of the order of packed bytes. Whoever changes a byte of it raises this, or weights that were packed
+/// before and kept in a file would be misread; `tests/packing_version.rs` tells.
+pub const PACKING: u32 = 1;
 /// Columns of a unit of unquantised weights.
 const DENSE_UNIT: usize = 64;
 
@@ -310,6 +313,16 @@ impl Packed {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.data.as_slice().len()
+    }
+
+    /// All matrices one after another.
+    pub fn data(&self) -> &[u8] {
+        self.data.as_slice()
+    }
+
+    /// [`Packed::data`], to be filled with what it once held under this layout and [`PACKING`].
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        self.data.as_mut_slice()
     }
 }
 

@@ -226,6 +226,26 @@ impl Checkpoint {
         self.shards.iter().try_for_each(Shard::check_unchanged)
     }
 
+    /// Takes the file pages under `bytes`, a part of what this checkpoint hands out, out of this process's memory:
+    /// for a loader that has copied them. Reading them again is allowed and brings them back from the file. Does
+    /// nothing to bytes from elsewhere.
+    pub fn release(&self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.shards.iter().any(|shard| shard.release(bytes));
+        }
+    }
+
+    /// [`Checkpoint::release`] of everything.
+    pub fn release_all(&self) {
+        self.shards.iter().for_each(|shard| self.release(shard.bytes()));
+    }
+
+    /// Of each weight file, in order: what tells it from any other (name, length, times and place on the disk;
+    /// `None` where the system does not tell), and its header as written. For caches of what was made of them.
+    pub fn stamps(&self) -> impl Iterator<Item = (Option<&str>, &[u8])> {
+        self.shards.iter().map(|shard| (shard.stamp(), shard.header()))
+    }
+
     /// Another JSON file of the folder, e.g. `generation_config.json`; `None` if it is not there.
     ///
     /// # Errors

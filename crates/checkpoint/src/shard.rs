@@ -2,6 +2,8 @@
 
 use crate::Error;
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -18,6 +20,21 @@ pub(crate) struct Shard {
     path: PathBuf,
     map: Mmap,
     modified: Option<SystemTime>,
+    stamp: Option<String>,
+}
+
+/// Other contents have another stamp: archives and package managers set the time of writing as they like, but nobody
+/// sets the time of change or the inode.
+#[cfg(unix)]
+fn stamp(file: &str, meta: &Metadata) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let (written, changed) = ([meta.mtime(), meta.mtime_nsec()], [meta.ctime(), meta.ctime_nsec()]);
+    Some(format!("{file} {} {written:?} {changed:?} {:?}", meta.len(), [meta.dev(), meta.ino()]))
+}
+
+#[cfg(not(unix))]
+fn stamp(_: &str, _: &Metadata) -> Option<String> {
+    None
 }
 
 impl Shard {
@@ -41,13 +58,49 @@ impl Shard {
         // still change the file: changed bytes are only ever read as numbers (headers are copied out before
         // they are trusted), and shrinking is the documented risk above.
         let map = unsafe { Mmap::map(&handle) }.map_err(fail)?;
-        let shard = Shard { file: file.to_owned(), map, modified: before.modified().ok(), path };
+        let shard = Shard {
+            file: file.to_owned(),
+            map,
+            modified: before.modified().ok(),
+            stamp: stamp(file, &before),
+            path,
+        };
         shard.check_unchanged()?;
         Ok(shard)
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.map
+    }
+
+    /// The container's header with its length, for telling files apart.
+    pub(crate) fn header(&self) -> &[u8] {
+        let length = self.map.first_chunk::<8>().map_or(0, |length| u64::from_le_bytes(*length));
+        &self.map[..self.map.len().min(usize::try_from(length).unwrap_or(usize::MAX).saturating_add(8))]
+    }
+
+    /// Name, length, times and place on the disk, when it was mapped.
+    pub(crate) fn stamp(&self) -> Option<&str> {
+        self.stamp.as_deref()
+    }
+
+    /// Takes the pages under `part` out of this process's memory, whole pages at both ends; false if it is no part
+    /// of this file. A refusal of the system changes only how much memory is held.
+    pub(crate) fn release(&self, part: &[u8]) -> bool {
+        let (map, part) = (self.map.as_ptr_range(), part.as_ptr_range());
+        if part.start < map.start || part.end > map.end {
+            return false;
+        }
+        #[cfg(unix)]
+        {
+            let (offset, len) = (part.start.addr() - map.start.addr(), part.end.addr() - part.start.addr());
+            // SAFETY: the range was just found to lie in the map, which stays mapped. It is a read-only map of a
+            // file, so there is nothing in it to lose: the next access, by any thread and to a neighbour on the
+            // same page too, brings the page back from the file as the first one did. That the file may have
+            // changed by then is the risk documented above, no other than before the first access.
+            let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, len) };
+        }
+        true
     }
 
     /// Compares length and modification time with those seen at mapping.

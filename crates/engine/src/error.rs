@@ -25,6 +25,9 @@ pub enum Error {
         /// What the model was made for.
         longest: usize,
     },
+    /// The reference is exact.
+    #[error("the reference device keeps keys and values exact; use --kv-cache f32, or another device")]
+    ReferenceCache,
     /// The prompt leaves no room for an answer.
     #[error("the prompt is {prompt} tokens long and the context holds {context}: shorten it or raise -c")]
     PromptTooLong {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use amoeba_backend::{Cpu, CpuOptions, Executable, Limits, PackProgress, Reference};
+use amoeba_backend::{Cpu, CpuOptions, Executable, KvType, Limits, PackProgress, Reference, RepackCache};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{PathChoice, Plan};
@@ -48,8 +48,14 @@ pub struct LoadOptions {
     pub path: PathChoice,
     /// Positions to reserve; `None` for what the model was made for, at most [`CONTEXT_DEFAULT`].
     pub context: Option<usize>,
+    /// What keys and values are stored as; the reference takes f32 only.
+    pub kv: KvType,
     /// Rows of a prefill chunk.
     pub rows: usize,
+    /// Sequences that are kept at a time.
+    pub slots: usize,
+    /// Where the CPU's packed weights are kept between loads; `None` for nowhere.
+    pub repack_cache: Option<RepackCache>,
 }
 
 /// Positions reserved unless asked otherwise.
@@ -63,7 +69,10 @@ impl Default for LoadOptions {
             isa: None,
             path: PathChoice::Auto,
             context: None,
-            rows: 256,
+            kv: KvType::F32,
+            rows: 512,
+            slots: 1,
+            repack_cache: None,
         }
     }
 }
@@ -79,7 +88,8 @@ impl LoadOptions {
         if context == 0 || context > longest {
             return Err(Error::Context { asked: context, longest });
         }
-        Ok(Limits { slots: 1, context, rows: self.rows.clamp(1, context) })
+        let slots = self.slots.max(1);
+        Ok(Limits { slots, context, rows: self.rows.clamp(1, context.saturating_mul(slots)) })
     }
 }
 
@@ -95,9 +105,17 @@ pub fn load_executable(
     let plan = Plan::new(checkpoint.config())?;
     let limits = options.limits(&plan)?;
     Ok(match options.device {
+        Device::Reference if options.kv != KvType::F32 => return Err(Error::ReferenceCache),
         Device::Reference => Box::new(Reference::load(plan, Arc::clone(checkpoint), limits)?),
         Device::Cpu => {
-            let cpu = CpuOptions { threads: options.threads, isa: options.isa, path: options.path, limits };
+            let cpu = CpuOptions {
+                threads: options.threads,
+                isa: options.isa,
+                path: options.path,
+                limits,
+                kv: options.kv,
+                repack_cache: options.repack_cache.clone(),
+            };
             Box::new(Cpu::load(plan, checkpoint, &cpu, progress)?)
         }
     })

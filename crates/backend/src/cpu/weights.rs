@@ -1,15 +1,18 @@
 //! Weights in kernel order: every tensor of the plan copied once from the mapped file into anonymous memory.
 
-use std::sync::Mutex;
+mod packing;
+mod repack_cache;
 
-use amoeba_checkpoint::{Checkpoint, Matrix};
+use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::experts::{Bank, Projection};
-use amoeba_kernels::linear::{Layout, Packed};
-use amoeba_plan::{ExpertWeights, ExpertsOp, Op, Plan, WeightId, WeightShape};
+use amoeba_kernels::linear::Packed;
+use amoeba_plan::{ExpertWeights, Op, Plan, WeightId, WeightShape};
 
 use crate::Error;
+use packing::Source;
+pub use repack_cache::RepackCache;
 
-/// Told after each tensor: bytes packed so far and bytes in all.
+/// Told as the work goes on: bytes packed so far and bytes in all.
 pub type PackProgress<'a> = &'a mut dyn FnMut(usize, usize);
 
 /// All weights of a plan.
@@ -23,37 +26,51 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Packs everything with `threads` threads.
+    /// Packs everything with `threads` threads, or reads it from the cache.
     pub fn load(
         plan: &Plan,
         checkpoint: &Checkpoint,
         threads: usize,
+        cache: Option<&RepackCache>,
         progress: PackProgress<'_>,
     ) -> Result<Weights, Error> {
-        let stored = plan.resolve(checkpoint)?;
-        let total: usize = stored.iter().map(|stored| stored.bytes).sum();
-        let mut loader = Loader { plan, checkpoint, threads, done: 0, total, progress };
-        let mut weights = Weights { matrices: Vec::new(), vectors: Vec::new(), banks: Vec::new() };
-        for weight in &plan.weights {
-            weights.vectors.push(match weight.shape {
-                WeightShape::Vector(len) => checkpoint.vector(&weight.path, len)?,
-                _ => Vec::new(),
-            });
-            weights.matrices.push(match weight.shape {
-                WeightShape::Matrix(rows, cols) => {
-                    let matrix = checkpoint.matrix(&weight.path, rows, cols)?;
-                    Some(loader.pack(&[matrix], 1))
-                }
-                _ => None,
-            });
-        }
-        for step in &plan.program {
-            weights.banks.push(match &step.op {
-                Op::Experts(op) => Some(loader.bank(op, &weights.vectors)?),
-                _ => None,
-            });
-        }
-        Ok(weights)
+        let vectors = plan.weights.iter().map(|weight| match weight.shape {
+            WeightShape::Vector(len) => checkpoint.vector(&weight.path, len),
+            _ => Ok(Vec::new()),
+        });
+        let vectors = vectors.collect::<Result<Vec<_>, _>>()?;
+        let sources = sources(plan, checkpoint)?;
+        checkpoint.release_all(); // headers and vectors
+        let mut loader =
+            Loader { checkpoint, threads, done: 0, total: sources.iter().map(Source::bytes).sum(), progress };
+        let packed = match cache {
+            Some(cache) => cache.load(&sources, &mut loader),
+            None => loader.pack(&sources),
+        };
+        Ok(Weights::assemble(plan, vectors, packed))
+    }
+
+    /// Puts packed tensors, in the order of [`sources`], where they belong.
+    fn assemble(plan: &Plan, vectors: Vec<Vec<f32>>, packed: Vec<Packed>) -> Weights {
+        let mut packed = packed.into_iter();
+        let mut next = || packed.next().expect("one packed tensor per source");
+        let matrices = plan.weights.iter().map(|weight| matches!(weight.shape, WeightShape::Matrix(..)));
+        let matrices = matrices.map(|is_matrix| is_matrix.then(&mut next)).collect();
+        let banks = plan.program.iter().map(|step| {
+            let Op::Experts(op) = &step.op else { return None };
+            let mut project = |weights: ExpertWeights| Projection {
+                weights: next(),
+                bias: weights.bias.map(|bias| vectors[bias.0].clone()),
+            };
+            Some(Bank {
+                gate: op.gate.map(&mut project),
+                up: project(op.up),
+                down: project(op.down),
+                activation: op.activation,
+            })
+        });
+        let banks = banks.collect();
+        Weights { matrices, vectors, banks }
     }
 
     /// A matrix that some op multiplies by.
@@ -90,56 +107,52 @@ impl Weights {
     }
 }
 
-/// Packs tensors one after another.
+/// All tensors to be packed: matrices by weight id, then the experts of each op, gate, up and down.
+fn sources<'a>(plan: &'a Plan, checkpoint: &'a Checkpoint) -> Result<Vec<Source<'a>>, Error> {
+    let mut sources = Vec::new();
+    for weight in &plan.weights {
+        if let WeightShape::Matrix(rows, cols) = weight.shape {
+            let matrix = checkpoint.matrix(&weight.path, rows, cols)?;
+            sources.push(Source::new(&weight.path, vec![matrix], 1));
+        }
+    }
+    for step in &plan.program {
+        let Op::Experts(op) = &step.op else { continue };
+        let down = Some((op.down, Bank::slices_for(op.top_k)));
+        for (weights, slices) in [op.gate.map(|gate| (gate, 1)), Some((op.up, 1)), down].into_iter().flatten()
+        {
+            let weight = plan.weight(weights.stack);
+            let WeightShape::Stack(experts, rows, cols) = weight.shape else {
+                unreachable!("{} is used as a stack but planned as {}", weight.path, weight.shape)
+            };
+            let stack = checkpoint.stack(&weight.path, weight.each.as_deref(), experts, rows, cols)?;
+            sources.push(Source::new(&weight.path, stack, slices));
+        }
+    }
+    Ok(sources)
+}
+
+/// What every way of loading needs.
 struct Loader<'a> {
-    plan: &'a Plan,
     checkpoint: &'a Checkpoint,
     threads: usize,
     done: usize,
+    /// Stored bytes of all sources.
     total: usize,
     progress: PackProgress<'a>,
 }
 
 impl Loader<'_> {
-    fn bank(&mut self, op: &ExpertsOp, vectors: &[Vec<f32>]) -> Result<Bank, Error> {
-        let mut project = |weights: ExpertWeights, slices: usize| -> Result<Projection, Error> {
-            let weight = self.plan.weight(weights.stack);
-            let WeightShape::Stack(experts, rows, cols) = weight.shape else {
-                unreachable!("{} is used as a stack but planned as {}", weight.path, weight.shape)
-            };
-            let stack = self.checkpoint.stack(&weight.path, weight.each.as_deref(), experts, rows, cols)?;
-            let bias = weights.bias.map(|bias| vectors[bias.0].clone());
-            Ok(Projection { weights: self.pack(&stack, slices), bias })
+    /// Packs tensors one after another.
+    fn pack(&mut self, sources: &[Source<'_>]) -> Vec<Packed> {
+        let pack = |source: &Source<'_>| {
+            let (before, total) = (self.done, self.total);
+            let told = &mut |bytes| (self.progress)(before + bytes, total);
+            let packed = source.pack(self.checkpoint, self.threads, told);
+            self.done += source.bytes();
+            (self.progress)(self.done, total);
+            packed
         };
-        Ok(Bank {
-            gate: op.gate.map(|gate| project(gate, 1)).transpose()?,
-            up: project(op.up, 1)?,
-            down: project(op.down, Bank::slices_for(op.top_k))?,
-            activation: op.activation,
-        })
-    }
-
-    /// Packs equal matrices, blocks of rows shared out among threads.
-    fn pack(&mut self, matrices: &[Matrix<'_>], slices: usize) -> Packed {
-        let layout = Layout::sliced(matrices[0].rows, matrices[0].cols, matrices[0].format, slices);
-        let mut packed = Packed::zeroed(layout, matrices.len());
-        let jobs: Vec<_> = packed.pieces_mut().collect();
-        let jobs = Mutex::new(jobs.into_iter());
-        let work = || {
-            loop {
-                let job = jobs.lock().ok().and_then(|mut jobs| jobs.next());
-                let Some(piece) = job else { return };
-                layout.pack_piece(&matrices[piece.matrix], piece);
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..self.threads {
-                scope.spawn(work);
-            }
-            work();
-        });
-        self.done += matrices.iter().map(Matrix::bytes).sum::<usize>();
-        (self.progress)(self.done, self.total);
-        packed
+        sources.iter().map(pack).collect()
     }
 }

@@ -1,7 +1,8 @@
-//! Repository chores: `cargo xtask ci | tidy | size`. Std only, so it builds in seconds on a bare toolchain.
+//! Repository chores: `cargo xtask ci | tidy | size | bench-op`. Std only, so it builds in seconds on a bare toolchain.
 //!
 //! `ci` is the one command that decides whether a change may land; `tidy` holds the rules that the compiler
-//! and clippy cannot know; `size` shows what the code costs. Start reading at [`ci::run`].
+//! and clippy cannot know; `size` shows what the code costs, `bench-op` what an op does alone. Start reading at [`ci::run`].
+mod bench;
 mod ci;
 mod files;
 mod scan;
@@ -14,7 +15,9 @@ const USAGE: &str = "usage: cargo xtask <command>
 
   ci     everything a change must pass: format, tidy, clippy, doc tests, docs, size, tests
   tidy   house rules: file and function sizes, layers, unsafe, dead links
-  size   lines of code per crate, number of tests, size of the release binary";
+  size   lines of code per crate, number of tests, size of the release binary
+  bench-op experts|linear [-- ARGS]
+         times an op alone: `experts` is its ladder from naive to fused";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(&root),
         ["tidy"] => tidy::run(&root),
         ["size"] => size::run(&root),
+        ["bench-op", op, args @ ..] => bench::run(&root, op, args),
         _ => Err(USAGE.to_owned()),
     };
     match outcome {

@@ -10,6 +10,8 @@
 //!   unfused give the same bits.
 
 pub mod cpu;
+#[cfg(any(test, feature = "ladder"))]
+pub mod ladder;
 pub mod reference;
 
 #[cfg(test)]

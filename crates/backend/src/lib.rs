@@ -7,9 +7,11 @@ mod cpu;
 mod error;
 mod reference;
 
+use std::fmt;
+
 use amoeba_plan::{BufferId, Path, Plan};
 
-pub use cpu::{Cpu, CpuOptions, PackProgress};
+pub use cpu::{Cpu, CpuOptions, PackProgress, RepackCache};
 pub use error::Error;
 pub use reference::Reference;
 
@@ -37,6 +39,25 @@ pub struct Limits {
     pub rows: usize,
 }
 
+/// What caches store keys and values as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvType {
+    /// As computed.
+    #[default]
+    F32,
+    /// Rounded to 11 significant bits: half the memory, outside the contract for f32 activations.
+    F16,
+}
+
+impl fmt::Display for KvType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KvType::F32 => "f32",
+            KvType::F16 => "f16",
+        })
+    }
+}
+
 /// A plan with weights loaded on a device.
 pub trait Executable: Send {
     /// The plan being run.
@@ -62,6 +83,12 @@ pub trait Executable: Send {
 
     /// Bytes of weights, caches and buffers held.
     fn memory(&self) -> usize;
+
+    /// Parallel phases run so far (wrapping), each of which ends with a wait for its last item; `None` on a device
+    /// that does not count them.
+    fn phases(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// Looks into a running step.

@@ -5,25 +5,39 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use amoeba_backend::{Cpu, CpuOptions, Executable, Limits, Row};
+use amoeba_backend::{Cpu, CpuOptions, Executable, KvType, Limits, Row};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{PathChoice, PathKind, Plan};
 
 const TOKENS: usize = 24;
 
+/// One run of the model: tokens, threads, rows per step and what the caches hold.
+#[derive(Clone, Copy)]
+struct Run {
+    tokens: usize,
+    threads: usize,
+    chunk: usize,
+    kv: KvType,
+}
+
 fn logits(model: &str, threads: usize, chunk: usize, isa: Isa, path: PathChoice) -> Vec<u32> {
+    run(model, Run { tokens: TOKENS, threads, chunk, kv: KvType::F32 }, isa, path)
+}
+
+fn run(model: &str, Run { tokens, threads, chunk, kv }: Run, isa: Isa, path: PathChoice) -> Vec<u32> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(model);
     let checkpoint = Arc::new(Checkpoint::open(&dir).unwrap());
     let plan = Plan::new(checkpoint.config()).unwrap();
-    let limits = Limits { slots: 1, context: TOKENS, rows: chunk };
-    let options = CpuOptions { threads: Some(threads), isa: Some(isa), path, limits };
+    let limits = Limits { slots: 1, context: tokens, rows: chunk };
+    let options = CpuOptions { threads: Some(threads), isa: Some(isa), path, limits, kv, repack_cache: None };
     let mut cpu = Cpu::load(plan, &checkpoint, &options, &mut |_, _| {}).unwrap();
     let fused = path == PathChoice::Auto && chunk <= 8;
+    assert_eq!(cpu.describe().contains("f16 cache"), kv == KvType::F16, "{}", cpu.describe());
     assert_eq!(cpu.path(chunk).kind == PathKind::Fused, fused, "the path under test runs");
-    let row = |i: usize| Row { token: (i * 37 % 400) as u32, slot: 0, position: i, logits: i + 1 == TOKENS };
-    for start in (0..TOKENS).step_by(chunk) {
-        let rows: Vec<Row> = (start..TOKENS.min(start + chunk)).map(row).collect();
+    let row = |i: usize| Row { token: (i * 37 % 400) as u32, slot: 0, position: i, logits: i + 1 == tokens };
+    for start in (0..tokens).step_by(chunk) {
+        let rows: Vec<Row> = (start..tokens.min(start + chunk)).map(row).collect();
         cpu.step(&rows, None).unwrap();
     }
     cpu.logits(0).iter().map(|x| x.to_bits()).collect()
@@ -43,4 +57,23 @@ fn logits_depend_on_nothing_but_model_and_tokens() {
             assert!(logits(model, 2, 8, isa, PathChoice::Auto) == first, "{model} on {isa}");
         }
     }
+}
+
+/// More than two chunks of attention, shared out by position at one row and by blocks of rows at many.
+#[test]
+fn long_contexts_have_the_same_bits_however_they_are_shared_out() {
+    let model = "models/tiny-chat-moe-4bit";
+    let logits = |threads, chunk, kv| {
+        run(model, Run { tokens: 600, threads, chunk, kv }, Isa::best(), PathChoice::Unfused)
+    };
+    for kv in [KvType::F32, KvType::F16] {
+        let first = logits(1, 600, kv);
+        for (threads, chunk) in [(3, 1), (2, 7), (4, 100)] {
+            assert!(logits(threads, chunk, kv) == first, "{threads} threads, chunks of {chunk}, {kv}");
+        }
+    }
+    let floats = |kv| logits(2, 600, kv).into_iter().map(f32::from_bits).collect::<Vec<_>>();
+    let (exact, half) = (floats(KvType::F32), floats(KvType::F16));
+    let off = exact.iter().zip(&half).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(off > 0.0 && off < 0.1, "half-precision caches move logits by {off}");
 }

@@ -9,6 +9,7 @@
 mod error;
 mod families;
 mod lower;
+mod part;
 mod path;
 mod plan;
 mod program;
@@ -17,6 +18,7 @@ mod spec;
 
 pub use error::Error;
 pub use families::{family_names, read_spec};
+pub use part::{Part, parts};
 pub use path::{Path, PathChoice, PathKind, Reason, select_path};
 pub use plan::{Plan, Stored};
 pub use program::{

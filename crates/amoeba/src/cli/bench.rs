@@ -1,16 +1,60 @@
-//! `amoeba bench`: prefill and decode speed, with bytes per token and the share of what the memory delivers.
-use amoeba_harness::bench::{BenchOptions, BenchRow, Test, bench, measure_floor};
-use serde_json::json;
+//! `amoeba bench`: prefill and decode speed, held against what the memory and the arithmetic of the machine deliver.
+use std::path::{Path, PathBuf};
 
-use super::common::{self, DeviceArgs};
-use super::console::{print, print_json};
-use super::failure::Failure;
+use amoeba::Device;
+use amoeba_harness::bench::{
+    BenchOptions, BenchRow, Best, Build, Floor, FloorCache, Host, Kind, SIZES, Test, bench, compare, csv,
+    markdown, measure_floor, measure_missing, parse_rows, size_class, thread_counts,
+};
+use amoeba_kernels::simd::Isa;
+use clap::ValueEnum;
+use serde_json::Value;
+
+use super::common::{self, PlaceArgs};
+use super::console::{Console, print};
+use super::failure::{self, Failure};
+use super::system;
+
+const FIELDS: &str = "\
+What a row holds (-o json, jsonl, csv; the table shows a part of it):
+  test, kind, tokens, depth, batch   pp512 prefills 512 tokens, tg128x4@1000 decodes 128 tokens of each of 4 sequences
+                      behind 1000 cached ones (behind 1 where the depth is 0); the cached ones are not timed
+  version, commit, dirty, rustc      of this program; dirty: sources differed from the commit when it was built
+  cpu, cores, isa, os                of this machine; isa is the widest instruction set
+  device, device_detail, threads     where it ran; device_detail names the instruction set used
+  model, model_hash, model_bytes, formats   the hash covers config.json and the headers of the weight files, no weight
+  path, path_reason   way through the experts, and why it was taken
+  warmups, repeats, samples_ns       one warm-up, then the tests take turns; every repetition in ns
+  median_ns, p10_ns, p90_ns, spread  spread = (p90 - p10) / median
+  untrusted           null, or why not to believe the row: a spread over 4 %, fewer than 3 repetitions, other work
+  other_cores, floor_other_cores     cores that other work used during the tests, and when the floor was measured (Linux;
+                      null where the time was too short to tell); over 0.15 the row is untrusted, the floor too low
+  tok_s_median        tokens per second at the median, all sequences together
+  bytes_per_token, bytes_per_token_parts   decode: bytes of a step divided by its sequences: stored weights (an expert
+                      that several rows need counts once) and f32 keys and values at the mean position
+  distinct_experts    decode: different experts a step needs per layer, counted while running
+  achieved_gb_s, bandwidth_gb_s, bandwidth_mib, share_of_floor   decode: bytes per second; the same threads reading a
+                      buffer of so many MiB (the first of 16, 64, 256, 1024 that holds the model); their ratio
+  products_g_s, f32_g_s, int8_g_s, share_of_f32, share_of_int8   prefill: 10^9 products of a weight and a number of x
+                      per second; 10^9 multiply-adds per second that these threads do in f32 and in int8; ratios.
+                      A product may take several int8 multiply-adds, so share_of_int8 cannot reach 1
+  phases_per_step     parallel phases of a step, each of which ends with a wait for its last item
+  load_ms, first_token_ms            from opening the folder until ready, and until the logits of a first token; the
+                      file cache is left as it is
+  memory_bytes, peak_memory_bytes, peak_memory_ratio   weights, caches, buffers; most memory held since the load began
+                      (Linux; mapped file pages count); its ratio to model_bytes
+
+The floor (bandwidth and multiply-adds) is measured once, kept in the cache folder (XDG_CACHE_HOME/amoeba), and used
+from then on; rows that lack a part of it measure that part briefly after the tests. `--floor --refresh` measures anew.";
 
 /// Flags of `bench`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, after_long_help = FIELDS)]
 pub struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// Model folder or name; the bundled one unless told
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", conflicts_with = "floor")]
     model: Option<String>,
     /// Prompt lengths to prefill; 0 for none
     #[arg(short = 'p', long, value_name = "N,N", value_delimiter = ',', default_value = "512")]
@@ -18,73 +62,256 @@ pub struct Args {
     /// Numbers of tokens to decode; 0 for none
     #[arg(short = 'n', long = "n-gen", value_name = "N,N", value_delimiter = ',', default_value = "128")]
     generate: Vec<u32>,
-    /// Positions cached before decoding
+    /// Positions cached before each test
     #[arg(short = 'd', long, value_name = "N,N", value_delimiter = ',', default_value = "0")]
     depth: Vec<u32>,
+    /// Sequences decoded at a time
+    #[arg(short = 'b', long, value_name = "N,N", value_delimiter = ',', default_value = "1",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    batch: Vec<u16>,
     /// Repetitions of each test after a warm-up
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
-    /// Measure read bandwidth too; rows then carry their share of it
+    /// Form of the output
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
+    output: Form,
+    /// Same as -o jsonl
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+    /// Write the rows to a file in the form of -o; standard output shows the table
+    #[arg(long, value_name = "FILE")]
+    output_file: Option<PathBuf>,
+    /// Show what this machine can do at best, measured now if it never was; no model is loaded
     #[arg(long)]
     floor: bool,
-    /// One JSON object per test
-    #[arg(long)]
-    json: bool,
+    /// With --floor: measure again
+    #[arg(long, requires = "floor")]
+    refresh: bool,
     #[command(flatten)]
-    device: DeviceArgs,
+    place: PlaceArgs,
+    /// Numbers of worker threads; one per core unless told
+    #[arg(short, long, value_name = "N,N", value_delimiter = ',', help_heading = "Device",
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Vec<u16>,
 }
 
-/// Sizes of the bandwidth measurement: in cache, at its edge, far outside.
-const FLOOR_BYTES: [usize; 3] = [16 << 20, 128 << 20, 1 << 30];
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Compare two files of rows (json or jsonl); the ratio is second over first
+    Compare {
+        /// The rows to compare with
+        #[arg(value_name = "A.json")]
+        first: PathBuf,
+        /// The rows to judge
+        #[arg(value_name = "B.json")]
+        second: PathBuf,
+    },
+}
 
-/// Measures and prints.
-pub fn run(args: &Args) -> Result<(), Failure> {
-    let dir = match &args.model {
-        Some(name) => common::find(name)?.0,
-        None => amoeba::bundled_model()?,
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// A table
+    #[default]
+    Md,
+    /// A line per row
+    Csv,
+    /// A list
+    Json,
+    /// An object per line
+    Jsonl,
+}
+
+/// Measures, or compares what was measured.
+pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    match &args.action {
+        Some(Action::Compare { first, second }) => compare_files(first, second),
+        None if args.floor => show_floor(args, console),
+        None => measure(args, console),
+    }
+}
+
+fn measure(args: &Args, console: &Console) -> Result<(), Failure> {
+    let tests = tests(args)?;
+    let (dir, name) = match &args.model {
+        Some(name) => (common::find(name)?.0, name.as_str()),
+        None => (amoeba::bundled_model()?, amoeba::BUNDLED),
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = args.device.threads.map_or(cores, usize::from);
-    let mut bandwidth = None;
-    if args.floor {
-        let floor = measure_floor(threads, &FLOOR_BYTES);
-        bandwidth = floor.memory(threads);
-        for row in &floor.read {
-            let (median, best) = (row.median / 1e9, row.best / 1e9);
-            let mib = row.bytes >> 20;
-            if args.json {
-                print_json(
-                    &json!({ "read_threads": row.threads, "mib": mib, "gb_s": median, "best_gb_s": best }),
-                )?;
-            } else {
-                print(&format!(
-                    "read {mib} MiB, {} threads: {median:.1} GB/s, best {best:.1}\n",
-                    row.threads
-                ))?;
-            }
-        }
+    let folder = Path::new(name).canonicalize().ok().filter(|_| Path::new(name) == dir);
+    let folder = folder.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let mut options = BenchOptions {
+        name: folder.unwrap_or_else(|| name.to_owned()),
+        tests,
+        repeats: args.repeats as usize,
+        load: args.place.options(None, None),
+        threads: 1,
+        build: build(),
+        host: host(),
+        peak_memory: system::peak_memory,
+        others: system::others,
+    };
+    args.output_file.as_deref().map_or(Ok(()), check_writable)?;
+    let mut rows = Vec::new();
+    for threads in threads(args) {
+        options.threads = threads;
+        system::reset_peak_memory();
+        rows.extend(bench(&dir, &options)?);
     }
-    let load = args.device.options(None);
-    let options = BenchOptions { tests: tests(args)?, repeats: args.repeats as usize, load, bandwidth };
-    let rows = bench(&dir, &options)?;
-    if args.json {
-        return rows.iter().try_for_each(|row: &BenchRow| print(&format!("{}\n", row.json())));
+    hold_against_floor(&mut rows, console);
+    let text = render(&rows, form(args));
+    let Some(file) = &args.output_file else { return print(&text) };
+    std::fs::write(file, text).map_err(|error| unwritable(file, &error))?;
+    print(&markdown(&rows))
+}
+
+/// Opens the file as it is, so that a wrong name is told before everything is measured and not after.
+fn check_writable(file: &Path) -> Result<(), Failure> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
+    opened.map(drop).map_err(|error| unwritable(file, &error))
+}
+
+fn unwritable(file: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(failure::FAILED, format!("{}: cannot be written: {error}", file.display()))
+}
+
+fn form(args: &Args) -> Form {
+    if args.json { Form::Jsonl } else { args.output }
+}
+
+fn render(rows: &[BenchRow], form: Form) -> String {
+    match form {
+        Form::Md => markdown(rows),
+        Form::Csv => csv(rows),
+        Form::Json => format!("{:#}\n", Value::Array(rows.iter().map(BenchRow::json).collect())),
+        Form::Jsonl => rows.iter().map(|row| format!("{}\n", row.json())).collect(),
     }
-    print(
-        "| model | test | tok/s | p10–p90 | weights | of bandwidth | path | device |\n|---|---|---|---|---|---|---|---|\n",
-    )?;
-    rows.iter().try_for_each(|row| print(&format!("{row}\n")))
 }
 
 fn tests(args: &Args) -> Result<Vec<Test>, Failure> {
-    let prefill = args.prompt.iter().filter(|&&n| n > 0).map(|&n| Test::Prefill(n as usize));
-    let decode = args.depth.iter().flat_map(|&depth| {
-        let tokens = args.generate.iter().filter(|&&n| n > 0);
-        tokens.map(move |&n| Test::Decode { tokens: n as usize, depth: depth as usize })
-    });
-    let tests: Vec<Test> = prefill.chain(decode).collect();
+    let numbers = |list: &[u32]| list.iter().filter(|&&n| n > 0).map(|&n| n as usize).collect::<Vec<_>>();
+    let mut tests = Vec::new();
+    for depth in args.depth.iter().map(|&depth| depth as usize) {
+        for tokens in numbers(&args.prompt) {
+            tests.push(Test { kind: Kind::Prefill, tokens, depth, batch: 1 });
+        }
+        for tokens in numbers(&args.generate) {
+            let decode = |&batch: &u16| Test { kind: Kind::Decode, tokens, depth, batch: usize::from(batch) };
+            tests.extend(args.batch.iter().map(decode));
+        }
+    }
     if tests.is_empty() {
         return Err(Failure::usage("nothing to measure: give -p or -n a number above 0"));
     }
     Ok(tests)
+}
+
+fn threads(args: &Args) -> Vec<usize> {
+    match args.place.device {
+        // It has one, and a second run would measure the same again.
+        Device::Reference => vec![1],
+        Device::Cpu if args.threads.is_empty() => vec![system::cores()],
+        Device::Cpu => args.threads.iter().map(|&threads| usize::from(threads)).collect(),
+    }
+}
+
+fn build() -> Build {
+    Build {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: env!("AMOEBA_COMMIT").to_owned(),
+        dirty: env!("AMOEBA_DIRTY") == "true",
+        rustc: env!("AMOEBA_RUSTC").to_owned(),
+    }
+}
+
+fn host() -> Host {
+    Host {
+        cpu: system::processor().unwrap_or_else(|| "unknown".to_owned()),
+        cores: system::cores(),
+        isa: Isa::best().to_string(),
+        os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+    }
+}
+
+/// The floor as it is kept, and where; a file that cannot be used is told and ignored.
+fn stored(console: &Console) -> (Floor, Option<FloorCache>) {
+    let cache = common::cache_folder().map(|folder| FloorCache::new(&folder, &host(), &build()));
+    let found = match cache.as_ref().map(FloorCache::load) {
+        Some(Ok(found)) => found,
+        Some(Err(fault)) => {
+            console.note(&format!("{fault}; measuring anew"));
+            None
+        }
+        None => {
+            console.note("there is no cache folder to keep the floor in; set XDG_CACHE_HOME");
+            None
+        }
+    };
+    (found.unwrap_or_default(), cache)
+}
+
+fn keep(floor: &Floor, cache: Option<&FloorCache>, console: &Console) {
+    if let Some(Err(fault)) = cache.map(|cache| cache.store(floor)) {
+        console.note(&format!("the floor is not kept: {fault}"));
+    }
+}
+
+fn show_floor(args: &Args, console: &Console) -> Result<(), Failure> {
+    let form = form(args);
+    if form == Form::Csv || args.output_file.is_some() {
+        return Err(Failure::usage("--floor prints a table or JSON (-o md, -o json) to standard output"));
+    }
+    let counts = thread_counts(system::cores());
+    let (mut floor, cache) = stored(console);
+    let measured = |&threads: &usize| {
+        let slow = |bytes| floor.bandwidth(threads, bytes).is_some_and(|row| !row.quick);
+        SIZES.into_iter().all(slow) && floor.rates(threads).is_some_and(|row| !row.quick)
+    };
+    if args.refresh || !counts.iter().all(measured) {
+        floor.merge(measure_floor(&counts, system::others));
+        keep(&floor, cache.as_ref(), console);
+    }
+    match form {
+        Form::Json => print(&format!("{:#}\n", floor.json())),
+        Form::Jsonl => print(&format!("{}\n", floor.json())),
+        _ => print(&floor.markdown()),
+    }
+}
+
+/// Fills in what the machine does at best, measuring what is not known. Only after the tests and after their memory
+/// was counted: it uses both.
+fn hold_against_floor(rows: &mut [BenchRow], console: &Console) {
+    let (mut floor, cache) = stored(console);
+    let mut changed = false;
+    for row in rows {
+        let class = size_class(usize::try_from(row.model.bytes).unwrap_or(usize::MAX));
+        if let Some(missing) = measure_missing(&floor, row.threads, class, system::others) {
+            floor.merge(missing);
+            changed = true;
+        }
+        row.best =
+            floor.bandwidth(row.threads, class).zip(floor.rates(row.threads)).map(|(read, rates)| Best {
+                bandwidth: read.median,
+                bytes: read.bytes,
+                f32: rates.f32,
+                int8: rates.int8,
+                others: read.others,
+            });
+    }
+    if changed {
+        keep(&floor, cache.as_ref(), console);
+    }
+}
+
+fn compare_files(first: &Path, second: &Path) -> Result<(), Failure> {
+    let read = |file: &Path| {
+        let fault = |what: String| Failure::usage(format!("{}: {what}", file.display()));
+        let text =
+            std::fs::read_to_string(file).map_err(|error| fault(format!("cannot be read: {error}")))?;
+        parse_rows(&text).map_err(fault)
+    };
+    let comparison = compare(&read(first)?, &read(second)?);
+    print(&comparison.markdown())?;
+    if comparison.pairs.is_empty() {
+        return Err(Failure::new(failure::FAILED, "no two rows can be compared"));
+    }
+    Ok(())
 }

@@ -2,13 +2,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use amoeba::{Device, Hub, LoadOptions, Model, PathChoice, Plan};
+use amoeba::{Device, Hub, KvType, LoadOptions, Model, PathChoice, Plan, RepackCache};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::simd::Isa;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::console::Console;
+use super::console::{self, Console};
 use super::failure::Failure;
 use super::memory::Need;
 
@@ -16,30 +16,71 @@ use super::memory::Need;
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Device")]
 pub struct DeviceArgs {
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Worker threads; one per core unless told
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+impl DeviceArgs {
+    /// As the engine wants them.
+    pub fn options(&self, context: Option<usize>) -> LoadOptions {
+        self.place.options(self.threads.map(usize::from), context)
+    }
+}
+
+/// Flags that say where and how a model runs, but for the number of threads.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Device")]
+pub struct PlaceArgs {
     /// Where to run; the reference is slow
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = devices())]
     pub device: Device,
     /// Path through the experts
     #[arg(long, value_name = "PATH", default_value = "auto", value_parser = paths())]
     pub path: PathChoice,
-    /// Worker threads; one per core unless told
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
+    /// Keep packed weights in ~/.cache/amoeba/packed, as many bytes as the model has, to load faster from then on
+    #[arg(long)]
+    pub repack_cache: bool,
+    /// What keys and values are kept as: f16 halves their memory, at 11 bits of precision
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv_types())]
+    pub kv_cache: KvType,
     /// Instruction set; the widest of the machine unless told
     #[arg(long, hide = true, value_parser = isa)]
     pub isa: Option<Isa>,
 }
 
-impl DeviceArgs {
+impl PlaceArgs {
     /// As the engine wants them.
-    pub fn options(&self, context: Option<usize>) -> LoadOptions {
+    pub fn options(&self, threads: Option<usize>, context: Option<usize>) -> LoadOptions {
         LoadOptions {
             device: self.device,
-            threads: self.threads.map(usize::from),
+            threads,
             isa: self.isa,
             path: self.path,
             context,
+            kv: self.kv_cache,
+            repack_cache: self.repack_cache.then(repack_cache).flatten(),
             ..LoadOptions::default()
+        }
+    }
+}
+
+/// `amoeba` where programs keep what they can make again.
+pub fn cache_folder() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    home.or_else(|| set("LOCALAPPDATA")).map(|home| home.join("amoeba"))
+}
+
+fn repack_cache() -> Option<RepackCache> {
+    let notice = |text: &str| console::say(&format!("note: {text}\n"));
+    match cache_folder() {
+        Some(folder) => Some(RepackCache { dir: folder.join("packed"), notice }),
+        None => {
+            notice("packed weights are not kept: there is no cache folder; set XDG_CACHE_HOME");
+            None
         }
     }
 }
@@ -57,6 +98,11 @@ fn paths() -> impl TypedValueParser<Value = PathChoice> {
         "unfused" => PathChoice::Unfused,
         _ => PathChoice::Auto,
     })
+}
+
+fn kv_types() -> impl TypedValueParser<Value = KvType> {
+    PossibleValuesParser::new(["f32", "f16"])
+        .map(|name| if name == "f16" { KvType::F16 } else { KvType::F32 })
 }
 
 fn isa(name: &str) -> Result<Isa, String> {

@@ -1,5 +1,5 @@
 //! What a model needs in memory, and whether it fits.
-use amoeba::{LoadOptions, Plan};
+use amoeba::{KvType, LoadOptions, Plan};
 
 use super::console::bytes;
 use super::failure::{self, Failure};
@@ -24,10 +24,11 @@ impl Need {
         let limits = options.limits(plan)?;
         let floats =
             |elements: usize, times: usize| (elements as u64).saturating_mul(times as u64).saturating_mul(4);
+        let halves = if options.kv == KvType::F16 { 2 } else { 1 };
         let row: usize = plan.buffers.iter().map(|buffer| buffer.width.next_multiple_of(16)).sum();
         Ok(Need {
             weights,
-            cache: floats(plan.cache_elements_per_position(), limits.context),
+            cache: floats(plan.cache_elements_per_position(), limits.context) / halves,
             buffers: floats(row, limits.rows),
             context: limits.context,
         })

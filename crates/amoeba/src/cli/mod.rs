@@ -70,7 +70,7 @@ enum Verb {
     #[command(hide = true)]
     Perplexity(perplexity::Args),
     /// Measure prefill and decode speed
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Write a checkpoint with random weights, for measuring
     #[command(hide = true)]
     Synth(synth::Args),
@@ -99,7 +99,7 @@ pub fn main() -> ExitCode {
         Verb::List(args) => pull::list(args),
         Verb::Verify(args) => verify::run(args, &console),
         Verb::Perplexity(args) => perplexity::run(args),
-        Verb::Bench(args) => bench::run(args),
+        Verb::Bench(args) => bench::run(args, &console),
         Verb::Synth(args) => synth::run(args, &console),
         Verb::Dump(args) => dump::run(args),
         Verb::Doctor(args) => doctor::run(args),

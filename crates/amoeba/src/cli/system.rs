@@ -35,6 +35,31 @@ pub fn peak_memory() -> Option<u64> {
     kilobytes(&read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
+/// Forgets the most memory held, so that [`peak_memory`] counts from now on; where that is refused it does not.
+pub fn reset_peak_memory() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5"); // Linux: proc_pid_clear_refs(5)
+}
+
+/// Seconds of processor time that everything but this process has used since the start of the machine, what a
+/// hypervisor kept for itself included.
+pub fn others() -> Option<f64> {
+    let all = read_to_string("/proc/stat").ok()?;
+    let own = read_to_string("/proc/self/stat").ok()?;
+    let (all, own) = ticks(&all, &own)?;
+    Some((all - own) as f64 / 100.0) // both files count in ticks of USER_HZ, which is 100
+}
+
+/// Ticks of all processes and of this one, from `/proc/stat` and `/proc/self/stat`.
+fn ticks(all: &str, own: &str) -> Option<(i64, i64)> {
+    let number = |field: &str| field.parse::<i64>().ok();
+    let of_all: Vec<i64> = all.lines().next()?.split_whitespace().skip(1).filter_map(number).collect();
+    // user, nice, system, (idle, iowait,) irq, softirq, steal; guests are part of user
+    let busy = [0, 1, 2, 5, 6, 7].map(|field| of_all.get(field).copied().unwrap_or(0));
+    // The name in brackets may hold blanks; user and system time are the twelfth and thirteenth field after it.
+    let mut fields = own.rsplit_once(')')?.1.split_whitespace().skip(11).filter_map(number);
+    Some((busy.iter().sum(), fields.next()? + fields.next()?))
+}
+
 /// The name of the processor.
 pub fn processor() -> Option<String> {
     let info = read_to_string("/proc/cpuinfo").ok()?;
@@ -90,6 +115,15 @@ mod tests {
         let text = "MemTotal:       24 kB\nMemAvailable:   7 kB\nBroken: 7\n";
         assert_eq!(kilobytes(text, "MemAvailable:"), Some(7168));
         assert_eq!([kilobytes(text, "Broken:"), kilobytes(text, "None:")], [None, None]);
+    }
+
+    #[test]
+    fn processor_time_of_all_and_of_one_is_read() {
+        let all = "cpu  100 20 30 4000 50 6 7 8 1 0\ncpu0 1 1 1\n";
+        let own = "12 (a b) c) R 1 2 3 4 5 6 7 8 9 10 70 9 0 0 20";
+        assert_eq!(ticks(all, own), Some((171, 79)));
+        assert_eq!(ticks("", own), None);
+        assert_eq!(ticks(all, "12 (a) R 1"), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Runs the program as people do: the bundled model, pipes, wrong flags, damaged folders.
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic as a test may")]
+mod bench;
 mod facts;
 mod pull;
 mod run;

@@ -123,3 +123,20 @@ fn ctrl_c_stops_the_answer_with_its_numbers() {
     let ran = Ran::new(child.wait_with_output().unwrap()).expect(130, &["interrupted", "tok/s"]);
     assert!(!ran.err.contains("error"), "{}", ran.err);
 }
+
+#[test]
+fn packed_weights_are_kept_when_asked_for() {
+    let cache = tempfile::tempdir().unwrap();
+    let run = |flags: &[&str]| {
+        let args = [&["run", "-q", "Tell me about the moon."], GREEDY, flags].concat();
+        let ran = Ran::new(amoeba(&args).env("XDG_CACHE_HOME", cache.path()).output().unwrap());
+        ran.expect(0, &[])
+    };
+    let files = || std::fs::read_dir(cache.path().join("amoeba/packed")).map_or(0, Iterator::count);
+    let expected = run(&[]).out;
+    assert_eq!(files(), 0);
+    for _ in 0..2 {
+        let ran = run(&["--repack-cache"]);
+        assert_eq!((ran.out.as_str(), ran.err.as_str(), files()), (expected.as_str(), "", 1));
+    }
+}

@@ -13,8 +13,10 @@ pub enum Phase {
     Rows(Vec<RowWork>),
     /// Products that do not depend on each other, cut into blocks of outputs. Indices into the program.
     Linears(Vec<usize>),
-    /// Attention, cut by row and key/value head.
+    /// Attention, cut by rows, key/value head and, for a few rows, positions.
     Attention(usize),
+    /// The parts of attention joined; nothing to do if positions were not shared out.
+    AttentionJoin(usize),
     /// Grouping of rows by expert, then all expert items (fused) or gate, up and activation (unfused).
     ExpertItems(usize),
     /// Unfused: the inner activations prepared for the down projections.
@@ -99,7 +101,7 @@ impl Compiler<'_> {
                     _ => self.phases.push(Phase::Linears(vec![i])),
                 }
             }
-            Op::Attention(_) => self.phases.push(Phase::Attention(i)),
+            Op::Attention(_) => self.phases.extend([Phase::Attention(i), Phase::AttentionJoin(i)]),
             Op::Experts(experts) => {
                 let bank = weights.bank(i);
                 for projection in bank.gate.iter().chain([&bank.up]) {

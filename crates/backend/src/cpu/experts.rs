@@ -8,7 +8,7 @@ use amoeba_kernels::linear::{Arrangement, Input, matmul, prepare};
 use amoeba_kernels::simd::LANES;
 use amoeba_plan::{ExpertsOp, Op, PathKind, Plan};
 
-use super::ops::input;
+use super::ops::{copy, input};
 use super::shared::{PerWorker, Shared};
 use super::weights::Weights;
 use super::{Model, Step};
@@ -186,7 +186,7 @@ fn fused(step: &Step<'_>, op: &ExpertsOp, bank: &Bank, grouping: &Grouping, item
     fused_item(model.isa, bank, expert, slice, &rows, scratch, &mut |i, col, values| {
         let width = LANES.min(op.hidden - col);
         let row = choices[i] as usize * slices + slice;
-        model.experts.partials.part_mut(row, col, width).copy_from_slice(&values[..width]);
+        copy(model.experts.partials.part_mut(row, col, width), values);
     });
 }
 
@@ -228,7 +228,7 @@ fn gate_and_up(
         matmul(model.isa, weights, blocks.clone(), 0..1, input, &mut |i, col, values| {
             let width = LANES.min(op.d_ff - col);
             let out = out.part_mut(members.start + i, col, width);
-            out.copy_from_slice(&values[..width]);
+            copy(out, values);
             if let Some(bias) = bias {
                 out.iter_mut().zip(&bias[col..]).for_each(|(y, b)| *y += b);
             }
@@ -276,7 +276,7 @@ pub fn down(step: &Step<'_>, index: usize, item: usize) {
     let blocks = piece(layout.blocks(), item % PIECES);
     matmul(step.model.isa, weights, blocks, 0..layout.slices(), &x, &mut |i, col, values| {
         let width = LANES.min(op.hidden - col);
-        work.partials.part_mut(choices[i] as usize, col, width).copy_from_slice(&values[..width]);
+        copy(work.partials.part_mut(choices[i] as usize, col, width), values);
     });
 }
 

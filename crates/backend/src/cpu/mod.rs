@@ -1,5 +1,6 @@
 //! The CPU backend: packed weights, a worker pool, one pass over the phases per step.
 
+mod attention;
 mod cache;
 mod compile;
 mod experts;
@@ -15,17 +16,17 @@ use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
 
-use crate::{Error, Executable, Flow, Limits, Probe, Row, check_finite, check_rows};
+use crate::{Error, Executable, Flow, KvType, Limits, Probe, Row, check_finite, check_rows};
 use cache::Caches;
 use compile::{Phase, Phases, RowWork, compile};
 use pool::{Pool, Work};
 use shared::{Grid, PerWorker, Shared};
 use weights::Weights;
 
-pub use weights::PackProgress;
+pub use weights::{PackProgress, RepackCache};
 
 /// How to load for the CPU.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CpuOptions {
     /// Workers; `None` for one per core.
     pub threads: Option<usize>,
@@ -35,6 +36,10 @@ pub struct CpuOptions {
     pub path: PathChoice,
     /// Sizes to reserve.
     pub limits: Limits,
+    /// What keys and values are stored as.
+    pub kv: KvType,
+    /// Where packed weights are kept, if anywhere.
+    pub repack_cache: Option<RepackCache>,
 }
 
 /// A model on the CPU.
@@ -50,10 +55,13 @@ struct Model {
     isa: Isa,
     choice: PathChoice,
     limits: Limits,
+    workers: usize,
+    kv: KvType,
     buffers: Grid,
     prepared: Vec<Shared>,
     ropes: Vec<Shared>,
     caches: Caches,
+    attention: Shared,
     experts: experts::Workspace,
     scratch: PerWorker<Scratch>,
     logits: usize,
@@ -64,7 +72,7 @@ struct Model {
 /// One worker's own memory.
 struct Scratch {
     router: amoeba_kernels::router::cpu::Scratch,
-    attention: ops::AttentionScratch,
+    attention: attention::Workspace,
     experts: amoeba_kernels::experts::cpu::Scratch,
 }
 
@@ -84,7 +92,7 @@ impl Cpu {
         if let Some(isa) = options.isa.filter(|isa| !Isa::available().contains(isa)) {
             return Err(Error::Isa(isa));
         }
-        let weights = Weights::load(&plan, checkpoint, threads, progress)?;
+        let weights = Weights::load(&plan, checkpoint, threads, options.repack_cache.as_ref(), progress)?;
         let phases = compile(&plan, &weights);
         let limits = options.limits;
         let rows = limits.rows;
@@ -98,7 +106,7 @@ impl Cpu {
         let experts = experts::Workspace::new(&plan, &weights, rows)?;
         let scratch = PerWorker::new(threads, || Scratch {
             router: ops::router_scratch(&plan),
-            attention: ops::AttentionScratch::new(&plan, limits.context),
+            attention: attention::Workspace::new(&plan),
             experts: experts::scratch(&plan, &weights),
         });
         let state = PerWorker::new(1, || StepState {
@@ -107,7 +115,8 @@ impl Cpu {
             path: select_path(false, 0, 0, options.path),
         });
         let model = Model {
-            caches: Caches::new(&plan, limits)?,
+            caches: Caches::new(&plan, limits, options.kv)?,
+            attention: attention::partials(&plan, limits)?,
             logits: plan.buffer_named("logits").map_or(0, |id| id.0),
             has_experts: plan.program.iter().any(|step| matches!(step.op, Op::Experts(_))),
             isa: options.isa.unwrap_or_else(Isa::best),
@@ -116,6 +125,8 @@ impl Cpu {
             weights,
             phases,
             limits,
+            workers: threads,
+            kv: options.kv,
             buffers,
             prepared,
             ropes,
@@ -175,7 +186,8 @@ impl Work for Model {
             _ if rows == 0 => 0,
             Phase::Rows(_) => rows,
             Phase::Linears(linears) => ops::linear_items(&step, linears),
-            Phase::Attention(op) => ops::attention_items(&step, *op),
+            Phase::Attention(op) => attention::items(&step, *op),
+            Phase::AttentionJoin(op) => attention::join_items(&step, *op),
             Phase::ExpertItems(op) => experts::group(&step, *op),
             Phase::PrepareInner(op) => experts::prepare_items(&step, *op),
             Phase::ExpertDown(_) => experts::down_items(&step),
@@ -189,7 +201,8 @@ impl Work for Model {
         match &self.phases.phases[phase] {
             Phase::Rows(work) => ops::row(&step, work, item, worker),
             Phase::Linears(linears) => ops::linears(&step, linears, item, rows),
-            Phase::Attention(op) => ops::attention(&step, *op, item, worker),
+            Phase::Attention(op) => attention::item(&step, *op, item, worker),
+            Phase::AttentionJoin(op) => attention::join(&step, *op, item, worker),
             Phase::ExpertItems(op) => experts::item(&step, *op, item, worker),
             Phase::PrepareInner(op) => experts::prepare_inner(&step, *op, item),
             Phase::ExpertDown(op) => experts::down(&step, *op, item),
@@ -206,8 +219,8 @@ fn finished_ops(phase: &Phase, mut f: impl FnMut(usize)) {
             RowWork::RopeTable(_) | RowWork::Prepare(_) => {}
         }),
         Phase::Linears(ops) => ops.iter().copied().for_each(f),
-        Phase::Attention(op) | Phase::Combine(op) => f(*op),
-        Phase::ExpertItems(_) | Phase::PrepareInner(_) | Phase::ExpertDown(_) => {}
+        Phase::AttentionJoin(op) | Phase::Combine(op) => f(*op),
+        Phase::Attention(_) | Phase::ExpertItems(_) | Phase::PrepareInner(_) | Phase::ExpertDown(_) => {}
     }
 }
 
@@ -239,7 +252,11 @@ impl Executable for Cpu {
     }
 
     fn describe(&self) -> String {
-        format!("cpu ({}, {} threads)", self.model().isa, self.pool.size())
+        let kv = match self.model().kv {
+            KvType::F32 => String::new(),
+            kv => format!(", {kv} cache"),
+        };
+        format!("cpu ({}, {} threads{kv})", self.model().isa, self.pool.size())
     }
 
     fn path(&self, rows: usize) -> Path {
@@ -272,9 +289,16 @@ impl Executable for Cpu {
         &model.buffers.0[model.logits].row(n)[..model.plan.spec.vocab]
     }
 
+    fn phases(&self) -> Option<u32> {
+        Some(self.pool.published())
+    }
+
     fn memory(&self) -> usize {
         let model = self.model();
         let shared = model.buffers.0.iter().chain(&model.prepared).chain(&model.ropes);
-        model.weights.bytes() + model.caches.bytes() + shared.map(Shared::bytes).sum::<usize>()
+        model.weights.bytes()
+            + model.caches.bytes()
+            + model.attention.bytes()
+            + shared.map(Shared::bytes).sum::<usize>()
     }
 }

@@ -1,9 +1,9 @@
 //! How the workers share out one op. The maths is in `amoeba_kernels`.
 
-use amoeba_kernels::attention::{self, CHUNK, Heads, Shape};
 use amoeba_kernels::linear::{Arrangement, Input, Packed, matmul, prepare};
+use amoeba_kernels::simd::LANES;
 use amoeba_kernels::{activate, add, embed, norm, rope, router};
-use amoeba_plan::{AttentionOp, BufferId, NormOp, Op, Plan};
+use amoeba_plan::{BufferId, NormOp, Op, Plan};
 
 use super::compile::PreparedKey;
 use super::shared::Shared;
@@ -91,19 +91,19 @@ fn row_norm(model: &Model, op: &NormOp, row: usize) {
     }
 }
 
-/// Bytes of weights a worker takes at a time.
+/// Bytes of weights a worker takes at a time, at most.
 const ITEM_BYTES: usize = 256 << 10;
 
 /// Items of some independent products: blocks of outputs.
 pub fn linear_items(step: &Step<'_>, linears: &[usize]) -> usize {
-    linears.iter().map(|&op| chunks(product(step, op).weights).1).sum()
+    linears.iter().map(|&op| chunks(product(step, op).weights, step.model.workers).1).sum()
 }
 
 /// Runs one item of some independent products.
 pub fn linears(step: &Step<'_>, linears: &[usize], mut item: usize, rows: usize) {
     for &op in linears {
         let product = product(step, op);
-        let (size, count) = chunks(product.weights);
+        let (size, count) = chunks(product.weights, step.model.workers);
         if item < count {
             return product.run(step, item * size..(item + 1) * size, rows);
         }
@@ -111,10 +111,12 @@ pub fn linears(step: &Step<'_>, linears: &[usize], mut item: usize, rows: usize)
     }
 }
 
-/// Blocks per item and number of items of a product.
-fn chunks(weights: &Packed) -> (usize, usize) {
-    let blocks = weights.layout().blocks();
-    let size = (ITEM_BYTES * blocks / weights.bytes().max(1)).clamp(1, blocks.max(1));
+/// Blocks per item and number of items of a product: the same number for every worker, so that none waits for the
+/// last one. Bits do not depend on it.
+fn chunks(weights: &Packed, workers: usize) -> (usize, usize) {
+    let blocks = weights.layout().blocks().max(1);
+    let rounds = weights.bytes().div_ceil(ITEM_BYTES * workers).max(1);
+    let size = blocks.div_ceil(rounds * workers);
     (size, blocks.div_ceil(size))
 }
 
@@ -147,11 +149,20 @@ impl Product<'_> {
         matmul(step.model.isa, self.weights.expert(0), blocks, 0..1, &input, &mut |row, col, values| {
             let width = values.len().min(layout.rows - col);
             let out = self.out.part_mut(row, col, width);
-            out.copy_from_slice(&values[..width]);
+            copy(out, values);
             if let Some(bias) = self.bias {
                 out.iter_mut().zip(&bias[col..]).for_each(|(y, b)| *y += b);
             }
         });
+    }
+}
+
+/// The first values of sixteen; a whole vector without a call.
+#[inline]
+pub fn copy(out: &mut [f32], values: &[f32; LANES]) {
+    match out.first_chunk_mut::<LANES>() {
+        Some(out) => *out = *values,
+        None => out.copy_from_slice(&values[..out.len()]),
     }
 }
 
@@ -178,72 +189,4 @@ pub fn router_scratch(plan: &Plan) -> router::cpu::Scratch {
         _ => 0,
     });
     router::cpu::Scratch::new(widest.max().unwrap_or(0))
-}
-
-/// One worker's memory for attention.
-pub struct AttentionScratch {
-    scores: Box<[f32; CHUNK]>,
-    partials: Vec<f32>,
-}
-
-impl AttentionScratch {
-    /// Room for the partial results of one key/value head over the whole context.
-    pub fn new(plan: &Plan, context: usize) -> AttentionScratch {
-        let widest = plan.program.iter().map(|step| match &step.op {
-            Op::Attention(op) => op.heads / op.kv_heads * (op.v_dim + 2),
-            _ => 0,
-        });
-        let chunks = context.div_ceil(CHUNK) + 1;
-        AttentionScratch {
-            scores: Box::new([0.0; CHUNK]),
-            partials: vec![0.0; widest.max().unwrap_or(0) * chunks],
-        }
-    }
-}
-
-/// Items of an attention op: pairs of row and key/value head.
-pub fn attention_items(step: &Step<'_>, op: usize) -> usize {
-    step.rows.len() * attention_op(step.model, op).kv_heads
-}
-
-fn attention_op(model: &Model, op: usize) -> &AttentionOp {
-    let Op::Attention(op) = &model.plan.program[op].op else { unreachable!("op {op} is no attention") };
-    op
-}
-
-/// Runs attention of one row and key/value head.
-pub fn attention(step: &Step<'_>, op: usize, item: usize, worker: usize) {
-    let model = step.model;
-    let op = attention_op(model, op);
-    let shape = Shape { head_dim: op.head_dim, v_dim: op.v_dim, scale: op.scale, softcap: op.softcap };
-    let group = op.heads / op.kv_heads;
-    let stride = group * (op.v_dim + 2);
-    let sinks = model.weights.vector(op.sinks);
-    let AttentionScratch { scores, partials } = &mut model.scratch.get(worker).attention;
-    let (row, kv_head) = (item / op.kv_heads, item % op.kv_heads);
-    let at = step.rows[row];
-    let (keys, values) = model.caches.head(op.cache, at.slot, kv_head);
-    let q = &model.buffers.get(op.q).row(row)[kv_head * group * op.head_dim..][..group * op.head_dim];
-    let (first, last) = (attention::first_visible(at.position, op.window), at.position + 1);
-    let chunks = first / CHUNK..last.div_ceil(CHUNK);
-    for (i, chunk) in chunks.clone().enumerate() {
-        let (from, to) = (first.max(chunk * CHUNK), last.min((chunk + 1) * CHUNK));
-        let keys = &keys[from * op.head_dim..to * op.head_dim];
-        let values = &values[from * op.v_dim..to * op.v_dim];
-        let heads = Heads { q, count: group };
-        attention::chunk(
-            model.isa,
-            &shape,
-            heads,
-            keys,
-            values,
-            scores,
-            &mut partials[i * stride..][..stride],
-        );
-    }
-    let out = model.buffers.get(op.out).part_mut(row, kv_head * group * op.v_dim, group * op.v_dim);
-    for (head, out) in out.chunks_exact_mut(op.v_dim).enumerate() {
-        let sink = sinks.map(|sinks| sinks[kv_head * group + head]);
-        attention::merge(model.isa, &partials[head * (op.v_dim + 2)..], stride, chunks.len(), sink, out);
-    }
 }

@@ -83,6 +83,11 @@ impl<W: Work> Pool<W> {
         self.handles.len() + 1
     }
 
+    /// Phases shared out among the workers so far, wrapping.
+    pub fn published(&self) -> u32 {
+        (self.shared.ticket.load(Ordering::Relaxed) >> 32) as u32
+    }
+
     /// The work.
     pub fn work(&self) -> &W {
         &self.shared.work

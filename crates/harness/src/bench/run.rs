@@ -3,109 +3,215 @@
 use std::path::Path;
 use std::time::Instant;
 
-use amoeba_backend::{Executable, Row as Token};
-use amoeba_engine::{LoadOptions, load_executable, open};
-use amoeba_plan::{Plan, WeightId};
+use amoeba_backend::{Buffers, Executable, Flow, Probe, Row as Token};
+use amoeba_engine::{Device, LoadOptions, load_executable, open};
+use amoeba_plan::{BufferId, Op};
 
-use super::row::{Row, Test};
+use super::cost::Model;
+use super::row::{Build, Host, Kind, Load, Row, Test};
+use super::watch::{Others, Watch};
 use crate::Error;
 
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct BenchOptions {
+    /// What the rows call the model.
+    pub name: String,
     /// The tests.
     pub tests: Vec<Test>,
     /// Repetitions of each after one warm-up.
     pub repeats: usize,
-    /// Device, threads, path.
+    /// Device and path; context and sequences follow from the tests.
     pub load: LoadOptions,
-    /// Bandwidth to compare with, bytes per second.
-    pub bandwidth: Option<f64>,
+    /// Threads; the reference has one, whatever this says.
+    pub threads: usize,
+    /// Goes into every row.
+    pub build: Build,
+    /// Goes into every row.
+    pub host: Host,
+    /// Most memory the process has held.
+    pub peak_memory: fn() -> Option<u64>,
+    /// Processor time of everything but this process.
+    pub others: Others,
 }
 
-/// Measures a model; one row per test, in order.
+/// Measures a model; one row per test, in order. Nothing but this should run meanwhile.
 ///
 /// # Errors
-/// The model cannot be loaded, or a step fails.
+/// The model cannot be loaded, a context is longer than the model takes, or a step fails.
 pub fn bench(dir: &Path, options: &BenchOptions) -> Result<Vec<Row>, Error> {
+    let longest = options.tests.iter().map(|test| test.cached() + test.tokens).max();
+    let load = LoadOptions {
+        context: Some(longest.unwrap_or(1)),
+        slots: options.tests.iter().map(|test| test.batch).max().unwrap_or(1),
+        threads: Some(options.threads),
+        ..options.load.clone()
+    };
     let started = Instant::now();
     let checkpoint = open(dir)?;
-    let longest = options.tests.iter().map(|test| match *test {
-        Test::Prefill(tokens) => tokens,
-        Test::Decode { tokens, depth } => depth.max(1) + tokens,
-    });
-    let load = LoadOptions { context: Some(longest.max().unwrap_or(1)), ..options.load.clone() };
     let mut executable = load_executable(&checkpoint, &load, &mut |_, _| {})?;
-    let load_ns = started.elapsed().as_nanos() as u64;
-    let bytes_per_token = bytes_per_token(executable.plan(), &checkpoint)?;
-    let model = dir.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let mut rows: Vec<Row> = Vec::new();
+    let ready_ns = started.elapsed().as_nanos() as u64;
+    executable.step(&[Token { token: 0, slot: 0, position: 0, logits: true }], None)?;
+    let first_token_ns = started.elapsed().as_nanos() as u64;
+    let load = Load { ready_ns, first_token_ns, memory: executable.memory(), peak: None };
+    let model = Model::new(&options.name, &checkpoint, executable.plan())?;
+    drop(checkpoint);
+    let mut rows = Vec::new();
     for &test in &options.tests {
-        let step_rows = match test {
-            Test::Prefill(tokens) => tokens.min(executable.limits().rows),
-            Test::Decode { .. } => 1,
-        };
-        rows.push(Row {
-            model: model.clone(),
-            test,
-            device: executable.describe(),
-            path: executable.path(step_rows).to_string(),
-            samples_ns: Vec::new(),
-            bytes_per_token,
-            bandwidth: options.bandwidth,
-            load_ns,
-            memory: executable.memory(),
-        });
+        rows.push(row(&mut *executable, test, &model, load, options)?);
     }
+    let watch = Watch::new(options.others);
     for repeat in 0..=options.repeats {
         for row in &mut rows {
-            let ns = time(&mut *executable, row.test)?;
+            let timed = time(&mut *executable, row.test, None)?;
+            row.phases = timed.phases;
             if repeat > 0 {
-                row.samples_ns.push(ns);
+                row.samples_ns.push(timed.ns);
             }
         }
     }
+    let (others, peak) = (watch.cores(), (options.peak_memory)());
+    rows.iter_mut().for_each(|row| (row.others, row.load.peak) = (others, peak));
     Ok(rows)
 }
 
-/// One repetition, in nanoseconds.
-fn time(executable: &mut dyn Executable, test: Test) -> Result<u64, Error> {
-    let vocab = executable.plan().spec.vocab as u32;
-    // Spread over the vocabulary and, through the router, over the experts.
-    let token = |position: usize| (position as u32).wrapping_mul(2_654_435_761) % vocab;
-    let prefill = |executable: &mut dyn Executable, tokens: usize| -> Result<(), Error> {
-        let chunk = executable.limits().rows;
-        for start in (0..tokens).step_by(chunk) {
-            let end = tokens.min(start + chunk);
-            let row = |i: usize| Token { token: token(i), slot: 0, position: i, logits: i + 1 == tokens };
-            executable.step(&(start..end).map(row).collect::<Vec<_>>(), None)?;
-        }
-        Ok(())
+/// The row of a test, still without repetitions.
+fn row(
+    executable: &mut dyn Executable,
+    test: Test,
+    model: &Model,
+    load: Load,
+    options: &BenchOptions,
+) -> Result<Row, Error> {
+    let [body, head] = model.products();
+    let step_rows = match test.kind {
+        Kind::Prefill => test.tokens.min(executable.limits().rows),
+        Kind::Decode => test.batch,
     };
-    match test {
-        Test::Prefill(tokens) => {
-            let started = Instant::now();
-            prefill(executable, tokens)?;
-            Ok(started.elapsed().as_nanos() as u64)
+    let logits = if test.kind == Kind::Prefill { 1 } else { test.all_tokens() };
+    let mut row = Row {
+        build: options.build.clone(),
+        host: options.host.clone(),
+        model: model.clone(),
+        device: options.load.device.to_string(),
+        device_detail: executable.describe(),
+        threads: if options.load.device == Device::Reference { 1 } else { options.threads },
+        test,
+        path: executable.path(step_rows),
+        warmups: 1,
+        samples_ns: Vec::new(),
+        reads: None,
+        distinct_experts: None,
+        products: test.all_tokens() as f64 * body + logits as f64 * head,
+        phases: None,
+        load,
+        others: None,
+        best: None,
+    };
+    if test.kind == Kind::Decode {
+        let mut distinct: Vec<f64> = model.routers().map(|(_, _, top_k)| top_k as f64).collect();
+        if test.batch > 1 && !distinct.is_empty() {
+            distinct = count_experts(executable, test, model)?;
         }
-        Test::Decode { tokens, depth } => {
-            let depth = depth.max(1);
-            prefill(executable, depth)?;
-            let started = Instant::now();
-            for position in depth..depth + tokens {
-                let row = Token { token: token(position), slot: 0, position, logits: true };
-                executable.step(&[row], None)?;
-            }
-            Ok(started.elapsed().as_nanos() as u64)
-        }
+        // Each step sees its own position too.
+        let positions = test.cached() as f64 + (test.tokens + 1) as f64 / 2.0;
+        row.reads = Some(model.reads(test.batch, positions, &distinct));
+        let mean = distinct.iter().sum::<f64>() / distinct.len().max(1) as f64;
+        row.distinct_experts = (!distinct.is_empty()).then_some(mean);
     }
+    Ok(row)
 }
 
-/// Weights one decoded token reads.
-fn bytes_per_token(plan: &Plan, checkpoint: &amoeba_checkpoint::Checkpoint) -> Result<f64, Error> {
-    let stored = plan.resolve(checkpoint)?;
-    let read = |(i, stored): (usize, &amoeba_plan::Stored)| {
-        stored.bytes as f64 * plan.share_read_per_token(WeightId(i))
+/// One repetition.
+struct Timed {
+    ns: u64,
+    /// Parallel phases per step.
+    phases: Option<f64>,
+}
+
+/// Runs a test once: first, off the clock, what is cached before; then the timed steps.
+fn time(
+    executable: &mut dyn Executable,
+    test: Test,
+    mut probe: Option<&mut dyn Probe>,
+) -> Result<Timed, Error> {
+    let vocab = executable.plan().spec.vocab as u32;
+    // Spread over the vocabulary and, through the router, over the experts; sequences differ.
+    let token =
+        |slot: usize, position: usize| ((position + slot * 977) as u32).wrapping_mul(2_654_435_761) % vocab;
+    let row = |slot, position, logits| Token { token: token(slot, position), slot, position, logits };
+    let chunk = executable.limits().rows;
+    let chunks = |slot: usize, from: usize, to: usize| -> Vec<Vec<Token>> {
+        let starts = (from..to).step_by(chunk);
+        let rows = |start: usize| (start..to.min(start + chunk)).map(|i| row(slot, i, i + 1 == to)).collect();
+        starts.map(rows).collect()
     };
-    Ok(stored.iter().enumerate().map(read).sum())
+    let end = test.cached() + test.tokens;
+    for slot in 0..test.batch {
+        for rows in chunks(slot, 0, test.cached()) {
+            executable.step(&rows, None)?;
+        }
+    }
+    let steps: Vec<Vec<Token>> = match test.kind {
+        Kind::Prefill => chunks(0, test.cached(), end),
+        Kind::Decode => {
+            let rows = |position| (0..test.batch).map(|slot| row(slot, position, true)).collect();
+            (test.cached()..end).map(rows).collect()
+        }
+    };
+    let before = executable.phases();
+    let started = Instant::now();
+    for rows in &steps {
+        match &mut probe {
+            None => executable.step(rows, None)?,
+            Some(probe) => executable.step(rows, Some(&mut **probe))?,
+        }
+    }
+    let ns = started.elapsed().as_nanos() as u64;
+    let phases = executable.phases().zip(before).map(|(after, before)| after.wrapping_sub(before));
+    Ok(Timed { ns, phases: phases.map(|phases| f64::from(phases) / steps.len() as f64) })
+}
+
+/// Different experts an average step needs, one number per router: seen in a repetition of its own, off the record.
+fn count_experts(executable: &mut dyn Executable, test: Test, model: &Model) -> Result<Vec<f64>, Error> {
+    let routers = model.routers().filter_map(|(op, experts, top_k)| match executable.plan().program[op].op {
+        Op::Router { out, .. } => Some(Router { op, out, top_k, seen: vec![false; experts], needed: 0 }),
+        _ => None,
+    });
+    let mut counter = Counter { rows: test.batch, routers: routers.collect() };
+    time(executable, test, Some(&mut counter))?;
+    Ok(counter.routers.iter().map(|router| router.needed as f64 / test.tokens as f64).collect())
+}
+
+/// Counts the experts that routers choose.
+struct Counter {
+    rows: usize,
+    routers: Vec<Router>,
+}
+
+struct Router {
+    op: usize,
+    /// `[k indices as f32, k weights]` per row.
+    out: BufferId,
+    top_k: usize,
+    seen: Vec<bool>,
+    needed: usize,
+}
+
+impl Probe for Counter {
+    fn wants(&self, op: usize) -> bool {
+        self.routers.iter().any(|router| router.op == op)
+    }
+
+    fn see(&mut self, op: usize, buffers: &dyn Buffers) -> Flow {
+        for router in self.routers.iter_mut().filter(|router| router.op == op) {
+            router.seen.fill(false);
+            for row in 0..self.rows {
+                let chosen = &buffers.row(router.out, row)[..router.top_k];
+                chosen.iter().for_each(|&expert| router.seen[expert as usize] = true);
+            }
+            router.needed += router.seen.iter().filter(|seen| **seen).count();
+        }
+        Flow::Continue
+    }
 }

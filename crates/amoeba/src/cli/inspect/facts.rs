@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use amoeba::{LoadOptions, Plan, Tokenizer};
 use amoeba_checkpoint::{Checkpoint, Choice, Config, Float, Format, Mode, Packing, Quantisation};
 use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
-use amoeba_plan::{Op, Weight, WeightId, WeightShape, select_path};
+use amoeba_plan::{Op, Part, Weight, WeightId, WeightShape, parts, select_path};
 use amoeba_text::{ChatTemplate, reasoning_markers};
 
-use super::parts::{Part, parts};
 use crate::cli::failure::Failure;
 use crate::cli::memory::Need;
 use crate::cli::system::{self, Memory};

@@ -1,7 +1,6 @@
 //! `amoeba inspect`: what a model is, what a token costs, and whether it fits.
 mod facts;
 mod json;
-mod parts;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -70,7 +69,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         return print_json(&value);
     }
-    print(&text::render(&facts, args.device.path != PathChoice::Auto))
+    print(&text::render(&facts, args.device.place.path != PathChoice::Auto))
 }
 
 /// Whether any weight file lies there.

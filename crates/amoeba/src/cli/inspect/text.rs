@@ -1,8 +1,7 @@
 //! The facts for people.
-use amoeba_plan::{AttentionSpec, Body, MoeSpec};
+use amoeba_plan::{AttentionSpec, Body, MoeSpec, Part};
 
 use super::facts::{Facts, TextFacts};
-use super::parts::Part;
 use crate::cli::console::{bytes, count, row, table};
 
 /// Everything on one screen.

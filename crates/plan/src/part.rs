@@ -1,8 +1,7 @@
 //! Which part of the model each weight belongs to, read off the decode program.
 use std::fmt;
 
-use amoeba::Plan;
-use amoeba_plan::{Op, Step, WeightId};
+use crate::{Op, Plan, Step, WeightId};
 
 /// A part of a model, in the order in which tables show them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

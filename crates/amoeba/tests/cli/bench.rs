@@ -1,0 +1,92 @@
+//! `bench` on the bundled model with tiny sizes, its files, its floor and `compare`. No time is asserted.
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::{Ran, amoeba, repository};
+
+/// Runs `bench` with a cache folder of its own.
+fn bench(cache: &Path, args: &[&str]) -> Ran {
+    Ran::new(amoeba(&[&["bench"], args].concat()).env("XDG_CACHE_HOME", cache).output().unwrap())
+}
+
+#[test]
+fn rows_carry_facts_and_the_floor_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = bench(folder.path(), &["-p", "8", "-n", "4", "-r", "2", "-b", "1,2", "-t", "1,2", "--json"])
+        .expect(0, &[])
+        .out;
+    let rows: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let tests: Vec<_> =
+        rows.iter().map(|row| (row["test"].as_str().unwrap(), row["threads"].as_u64().unwrap()));
+    assert_eq!(
+        tests.collect::<Vec<_>>(),
+        [("pp8", 1), ("tg4", 1), ("tg4x2", 1), ("pp8", 2), ("tg4", 2), ("tg4x2", 2)]
+    );
+    for row in &rows {
+        assert_eq!(row["model"], "tiny-chat-moe-4bit");
+        assert_eq!(row["samples_ns"].as_array().unwrap().len(), 2);
+        assert!(row["untrusted"].is_string() && row["rustc"].as_str().unwrap().starts_with("rustc "));
+        assert!(row["bandwidth_gb_s"].as_f64().unwrap() > 0.0 && row["int8_g_s"].as_f64().unwrap() > 0.0);
+        assert!(row["formats"].as_array().unwrap().iter().any(|format| format == "q4g64"));
+    }
+    let kept: Vec<_> =
+        fs::read_dir(folder.path().join("amoeba")).unwrap().map(|f| f.unwrap().path()).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let floor: Value = serde_json::from_str(&fs::read_to_string(&kept[0]).unwrap()).unwrap();
+    assert_eq!(floor["compute"].as_array().unwrap().len(), 2);
+
+    // Damaged, it is measured anew with a word; then it is whole again.
+    fs::write(&kept[0], "{").unwrap();
+    let again = ["-p", "0", "-n", "4", "-r", "2", "-t", "1"];
+    bench(folder.path(), &again).expect(0, &["is not JSON", "measuring anew"]);
+    let out = bench(folder.path(), &again).expect(0, &[]);
+    assert!(out.err.is_empty() && out.out.contains("**untrusted: 2 repetitions**"), "{}{}", out.err, out.out);
+}
+
+#[test]
+fn files_of_rows_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let model = repository("fixtures/qwen3_moe-q4g64");
+    let run = |name: &str, args: &[&str]| {
+        let args = [&[&model[..], "-r", "2", "-t", "1", "--output-file", name], args].concat();
+        assert!(bench(folder.path(), &args).expect(0, &[]).out.contains("| path |"));
+    };
+    let (a, b, c, d) = (file("a.json"), file("b.jsonl"), file("c.json"), file("d.csv"));
+    run(&a, &["-p", "8", "-n", "4", "-o", "json"]);
+    run(&b, &["-p", "8", "-n", "4,2", "-o", "jsonl"]);
+    run(&c, &["-p", "9", "-n", "0", "-o", "json"]);
+    run(&d, &["-p", "9", "-n", "0", "-o", "csv"]);
+    let out = bench(folder.path(), &["compare", &a, &b]).expect(0, &[]).out;
+    assert!(out.contains("| pp8, threads 1 |") && out.contains("| tg4, threads 1 |"), "{out}");
+    assert!(out.contains("second file, tg2, threads 1: tokens 2 here, 4 there"), "{out}");
+    let none = bench(folder.path(), &["compare", &a, &c]).expect(1, &["no two rows can be compared"]);
+    assert!(none.out.contains("first file, pp8, threads 1: tokens 8 here, 9 there"), "{}", none.out);
+    bench(folder.path(), &["compare", &a, &d]).expect(2, &["d.csv", "line 1 is not JSON"]);
+    bench(folder.path(), &["compare", &a, "/no/such/file"]).expect(2, &["/no/such/file: cannot be read"]);
+    bench(folder.path(), &["compare", &a]).expect(2, &["B.json"]);
+}
+
+#[test]
+fn wrong_usage_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| bench(folder.path(), args);
+    run(&["-p", "0", "-n", "0"]).expect(2, &["nothing to measure"]);
+    run(&["-b", "0"]).expect(2, &["1.."]);
+    run(&["-t", "1,0"]).expect(2, &["1..=1024"]);
+    run(&["-o", "xml"]).expect(2, &["jsonl"]);
+    run(&["--refresh"]).expect(2, &["--floor"]);
+    run(&["model", "--floor"]).expect(2, &["cannot be used with"]);
+    run(&["--floor", "-o", "csv"]).expect(2, &["-o json"]);
+    run(&["no-such-model-here"]).expect(3, &["no-such-model-here"]);
+    let big = run(&["-p", "0", "-n", "4", "-d", "99999999", "-t", "1"]);
+    big.expect(2, &["context of"]);
+    let none = run(&["-p", "8", "-n", "0", "-r", "1", "-t", "1", "--output-file", "/no/such/folder/file"]);
+    none.expect(1, &["/no/such/folder/file: cannot be written"]);
+    let help = run(&["--help"]).expect(0, &[]).out;
+    for key in ["distinct_experts", "share_of_floor", "phases_per_step", "peak_memory_ratio", "compare"] {
+        assert!(help.contains(key), "{key}");
+    }
+}

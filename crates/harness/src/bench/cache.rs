@@ -1,0 +1,73 @@
+//! The floor of a machine, kept between runs in one small file.
+
+use std::path::{Path, PathBuf};
+
+use super::floor::Floor;
+use super::row::{Build, Host};
+
+/// Where the floor of this machine is kept.
+#[derive(Clone, Debug)]
+pub struct FloorCache {
+    file: PathBuf,
+    key: String,
+}
+
+impl FloorCache {
+    /// The file for that machine and version in `folder`, which need not exist: `floor-amd-epyc-2c-0.1.0.json`.
+    pub fn new(folder: &Path, host: &Host, build: &Build) -> FloorCache {
+        let key = format!("{} {}c {}", host.cpu, host.cores, build.version);
+        let plain =
+            |c: char| if c.is_ascii_alphanumeric() || c == '.' { c.to_ascii_lowercase() } else { ' ' };
+        let words: String = key.chars().map(plain).collect();
+        let name = words.split_whitespace().collect::<Vec<_>>().join("-");
+        FloorCache { file: folder.join(format!("floor-{name}.json")), key }
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The stored floor; `None` if there is none.
+    ///
+    /// # Errors
+    /// One line that says why a file that is there cannot be used.
+    pub fn load(&self) -> Result<Option<Floor>, String> {
+        let fault = |what: &str| format!("{}: {what}", self.file.display());
+        let text = match std::fs::read_to_string(&self.file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fault(&format!("cannot be read: {error}"))),
+        };
+        let value: serde_json::Value =
+            serde_json::from_str(&text).map_err(|error| fault(&format!("is not JSON: {error}")))?;
+        if value.get("key").and_then(|key| key.as_str()) != Some(&self.key) {
+            return Err(fault("is of another machine or version"));
+        }
+        match Floor::from_json(&value) {
+            Some(floor) => Ok(Some(floor)),
+            None => Err(fault("has missing or impossible figures")),
+        }
+    }
+
+    /// Stores a floor, so that a reader sees the old file or the new one, never half of one.
+    ///
+    /// # Errors
+    /// One line that says what could not be written.
+    pub fn store(&self, floor: &Floor) -> Result<(), String> {
+        let mut value = floor.json();
+        value["key"] = self.key.clone().into();
+        let fault = |error: std::io::Error| format!("{}: cannot be written: {error}", self.file.display());
+        if let Some(folder) = self.file.parent() {
+            std::fs::create_dir_all(folder).map_err(fault)?;
+        }
+        let half = self.file.with_extension(format!("{}.tmp", std::process::id()));
+        let written = std::fs::write(&half, format!("{value:#}\n"));
+        let written = written.and_then(|()| std::fs::rename(&half, &self.file));
+        written.map_err(|error| {
+            // What is left of it, if anything; the first error is the one to tell.
+            let _ = std::fs::remove_file(&half);
+            fault(error)
+        })
+    }
+}

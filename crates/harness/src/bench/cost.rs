@@ -1,0 +1,207 @@
+//! What a step costs on paper: bytes it reads by part, products it does. Held against what was measured.
+
+use std::fmt::Write;
+
+use amoeba_checkpoint::Checkpoint;
+use amoeba_plan::{CacheKind, Op, Part, Plan, Stored, WeightId, WeightShape, parts};
+use serde_json::{Map, Value};
+
+use crate::Error;
+
+/// Bytes of a cached key or value element, on every device.
+const CACHE_ELEMENT: usize = size_of::<f32>();
+
+/// What identifies a model, and what its steps cost.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// As a person would call it.
+    pub name: String,
+    /// Hash of `config.json` and of all shard headers (names, types, shapes, places); of no weight.
+    pub hash: String,
+    /// Bytes of all tensors in the files.
+    pub bytes: u64,
+    /// Stored formats of matrices, most bytes first.
+    pub formats: Vec<String>,
+    plan: Plan,
+    stored: Vec<Stored>,
+    parts: Vec<Part>,
+}
+
+/// Bytes that one step reads, by part of the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reads {
+    /// Routed experts, each that is needed once.
+    pub experts: f64,
+    /// Experts that every token passes.
+    pub shared_experts: f64,
+    /// Dense MLPs.
+    pub mlp: f64,
+    /// Projections of attention.
+    pub attention: f64,
+    /// Routers.
+    pub router: f64,
+    /// The output projection.
+    pub head: f64,
+    /// Keys and values, f32.
+    pub kv: f64,
+    /// Norms, rows of the embedding table.
+    pub other: f64,
+}
+
+impl Reads {
+    /// All of it.
+    pub fn total(&self) -> f64 {
+        self.by_part().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Each part with its name.
+    pub fn by_part(&self) -> [(&'static str, f64); 8] {
+        [
+            ("experts", self.experts),
+            ("shared_experts", self.shared_experts),
+            ("mlp", self.mlp),
+            ("attention", self.attention),
+            ("router", self.router),
+            ("head", self.head),
+            ("kv", self.kv),
+            ("other", self.other),
+        ]
+    }
+}
+
+impl Model {
+    /// Looks at an opened folder.
+    ///
+    /// # Errors
+    /// A tensor is missing or misshapen.
+    pub fn new(name: &str, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model, Error> {
+        let stored = plan.resolve(checkpoint)?;
+        let mut sizes: Vec<(String, usize)> = Vec::new();
+        for (weight, stored) in plan.weights.iter().zip(&stored) {
+            let format = stored.format.to_string();
+            match sizes.iter_mut().find(|(known, _)| *known == format) {
+                _ if matches!(weight.shape, WeightShape::Vector(_)) => {}
+                Some((_, bytes)) => *bytes += stored.bytes,
+                None => sizes.push((format, stored.bytes)),
+            }
+        }
+        sizes.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        Ok(Model {
+            name: name.to_owned(),
+            hash: hash(checkpoint),
+            bytes: checkpoint.total_bytes(),
+            formats: sizes.into_iter().map(|(format, _)| format).collect(),
+            parts: parts(plan),
+            plan: plan.clone(),
+            stored,
+        })
+    }
+
+    /// Routers of the program, each with its number of experts and of experts per token.
+    pub fn routers(&self) -> impl Iterator<Item = (usize, usize, usize)> {
+        self.plan.program.iter().enumerate().filter_map(|(i, step)| match &step.op {
+            Op::Router { experts, rule, .. } => Some((i, *experts, rule.top_k)),
+            _ => None,
+        })
+    }
+
+    /// Bytes that a decode step of `rows` sequences reads when each attends to `positions` positions.
+    /// `distinct` is the number of different experts needed, one per router in the order of the program.
+    pub fn reads(&self, rows: usize, positions: f64, distinct: &[f64]) -> Reads {
+        let mut reads = Reads::default();
+        let shares = self.expert_shares(distinct);
+        for (index, (stored, part)) in self.stored.iter().zip(&self.parts).enumerate() {
+            let share = self.plan.share_read_per_token(WeightId(index));
+            let bytes = stored.bytes as f64;
+            match part {
+                Part::Experts => {
+                    let known = shares.iter().find(|(id, _)| id.0 == index);
+                    reads.experts += bytes * known.map_or(share, |(_, share)| *share);
+                }
+                Part::Embedding => reads.other += bytes * (share * rows as f64).min(1.0),
+                Part::Shared => reads.shared_experts += bytes * share,
+                Part::Mlp => reads.mlp += bytes * share,
+                Part::Attention => reads.attention += bytes * share,
+                Part::Router => reads.router += bytes * share,
+                Part::Head => reads.head += bytes * share,
+                Part::Other => reads.other += bytes * share,
+            }
+        }
+        for step in &self.plan.program {
+            if let Op::Attention(op) = &step.op {
+                let CacheKind::Kv { kv_heads, k_dim, v_dim } = self.plan.caches[op.cache.0].kind;
+                let seen = op.window.map_or(positions, |window| positions.min(window as f64));
+                reads.kv += seen * (kv_heads * (k_dim + v_dim) * CACHE_ELEMENT * rows) as f64;
+            }
+        }
+        reads
+    }
+
+    /// Share of each stack of experts that is read: the router before it says how many of its experts are needed.
+    fn expert_shares(&self, distinct: &[f64]) -> Vec<(WeightId, f64)> {
+        let mut shares = Vec::new();
+        let mut routers = 0_usize;
+        for step in &self.plan.program {
+            match &step.op {
+                Op::Router { .. } => routers += 1,
+                Op::Experts(op) => {
+                    let counted = routers.checked_sub(1).and_then(|router| distinct.get(router));
+                    let needed = counted.copied().unwrap_or(op.top_k as f64);
+                    let stacks = [op.gate, Some(op.up), Some(op.down)].into_iter().flatten();
+                    shares.extend(stacks.map(|weights| (weights.stack, needed / op.experts as f64)));
+                }
+                _ => {}
+            }
+        }
+        shares
+    }
+
+    /// Products of a weight and a number of x that one row passes: up to the head, and in the head.
+    pub fn products(&self) -> [f64; 2] {
+        let elements = |id: WeightId| self.plan.weight(id).shape.elements() as f64;
+        let mut products = [0.0; 2];
+        for (index, step) in self.plan.program.iter().enumerate() {
+            let in_head = usize::from(index >= self.plan.head);
+            products[in_head] += match &step.op {
+                Op::Linear { weight, .. } => elements(*weight),
+                Op::Experts(op) => {
+                    let stacks = [op.gate, Some(op.up), Some(op.down)].into_iter().flatten();
+                    let all: f64 = stacks.map(|weights| elements(weights.stack)).sum();
+                    all * op.top_k as f64 / op.experts as f64
+                }
+                _ => 0.0,
+            };
+        }
+        products
+    }
+}
+
+/// FNV-1a, 64 bits: the same in every build, and enough to tell models apart.
+fn hash(checkpoint: &Checkpoint) -> String {
+    let mut text = String::new();
+    sorted(checkpoint.config().raw(), &mut text);
+    for tensor in checkpoint.index().iter() {
+        let (shape, range) = (tensor.shape, &tensor.range);
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n{} {} {shape:?} {} {range:?}", tensor.name, tensor.dtype, tensor.shard);
+    }
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step))
+}
+
+/// Writes an object with its keys in alphabetical order, nested ones too: neither the file nor the build decides.
+fn sorted(object: &Map<String, Value>, out: &mut String) {
+    let mut entries: Vec<_> = object.iter().collect();
+    entries.sort_by_key(|(key, _)| *key);
+    for (key, value) in entries {
+        *out += &format!("{key:?}:");
+        match value {
+            Value::Object(inner) => {
+                out.push('{');
+                sorted(inner, out);
+                out.push('}');
+            }
+            value => *out += &format!("{value},"),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Measures the floor: threads bound to cores, started together, timed from the first start to the last end.
+
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use amoeba_kernels::memory::Bytes;
+use amoeba_kernels::simd::{Isa, peak};
+
+use super::floor::{Bandwidth, Compute, Floor, SIZES};
+use super::watch::{Others, Watch};
+
+/// Bytes that one timed round reads at least, so that starting the threads does not count.
+const ROUND_BYTES: usize = 256 << 20;
+/// How long one timed round of arithmetic takes about.
+const ROUND_TIME: Duration = Duration::from_millis(20);
+
+/// Rounds of a configuration.
+fn rounds(quick: bool) -> usize {
+    if quick { 3 } else { 9 }
+}
+
+/// Everything a floor should have: reads of all [`SIZES`] and rates for every one of `threads`. `others` tells the
+/// seconds of processor time that everything but this process has used.
+pub fn measure_floor(threads: &[usize], others: Others) -> Floor {
+    let watch = Watch::new(others);
+    let mut floor = machine();
+    for bytes in SIZES {
+        floor.read.extend(reads(bytes, threads, false));
+    }
+    floor.compute = threads.iter().map(|&threads| compute(threads, false)).collect();
+    watched(floor, &watch)
+}
+
+fn watched(mut floor: Floor, watch: &Watch) -> Floor {
+    let cores = watch.cores();
+    floor.read.iter_mut().for_each(|row| row.others = cores);
+    floor.compute.iter_mut().for_each(|row| row.others = cores);
+    floor
+}
+
+/// What `floor` lacks to judge weights of `bytes` (one of [`SIZES`]) at `threads`, measured in a hurry; `None`
+/// if nothing is missing.
+pub fn measure_missing(floor: &Floor, threads: usize, bytes: usize, others: Others) -> Option<Floor> {
+    let watch = Watch::new(others);
+    let mut found = machine();
+    if floor.bandwidth(threads, bytes).is_none() {
+        found.read = reads(bytes, &[threads], true);
+    }
+    if floor.rates(threads).is_none() {
+        found.compute = vec![compute(threads, true)];
+    }
+    (found.read.len() + found.compute.len() > 0).then(|| watched(found, &watch))
+}
+
+/// Numbers of threads worth measuring on a machine of so many cores: all to eight, then every doubling, and all cores.
+pub fn thread_counts(cores: usize) -> Vec<usize> {
+    let mut counts: Vec<usize> = (1..=cores.min(8)).collect();
+    counts.extend((4..32).map(|power| 1 << power).take_while(|&n| n < cores));
+    if cores > 8 {
+        counts.push(cores);
+    }
+    counts
+}
+
+fn machine() -> Floor {
+    let amx = if peak::has_amx() { "not probed" } else { "none" };
+    Floor { isa: Isa::best().lanes().to_string(), amx: amx.to_owned(), ..Floor::default() }
+}
+
+/// Reads one buffer with each number of threads; of the orders of reading the fastest counts.
+fn reads(bytes: usize, threads: &[usize], quick: bool) -> Vec<Bandwidth> {
+    // Written, so that every page exists; the same kind of memory as the weights have.
+    let mut buffer = Bytes::zeroed(bytes);
+    buffer.as_mut_slice().chunks_mut(64).for_each(|line| line[0] = 1);
+    let buffer = buffer.as_slice();
+    let isa = Isa::best();
+    let passes = ROUND_BYTES.div_ceil(bytes);
+    let measure = |&threads: &usize| {
+        let part = (bytes / threads).next_multiple_of(64);
+        let of_order = peak::Order::ALL.map(|order| {
+            let seconds = together(threads, rounds(quick), |worker| {
+                let part = &buffer[(worker * part).min(bytes)..((worker + 1) * part).min(bytes)];
+                for _ in 0..passes {
+                    black_box(peak::read(isa, black_box(part), order));
+                }
+            });
+            let rate = |seconds: f64| (passes * bytes) as f64 / seconds;
+            (rate(seconds[seconds.len() / 2]), rate(seconds[0]))
+        });
+        let (median, best) = of_order.into_iter().fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a });
+        Bandwidth { threads, bytes, median, best, quick, others: None }
+    };
+    threads.iter().map(measure).collect()
+}
+
+fn compute(threads: usize, quick: bool) -> Compute {
+    let isa = Isa::best();
+    let rate = |work: fn(Isa, usize) -> u64| {
+        let mut repeats = 1 << 10;
+        while duration(|| work(isa, repeats)) < ROUND_TIME / 8 && repeats < 1 << 21 {
+            repeats *= 2;
+        }
+        let done = (0..8).map(|_| work(isa, 1)).sum::<u64>() as f64 * repeats as f64 * threads as f64;
+        let seconds = together(threads, rounds(quick), |_| {
+            for _ in 0..8 {
+                black_box(work(isa, repeats));
+            }
+        });
+        done / seconds[seconds.len() / 2]
+    };
+    Compute { threads, f32: rate(peak::multiply_add), int8: rate(peak::dot), quick, others: None }
+}
+
+fn duration(work: impl FnOnce() -> u64) -> Duration {
+    let started = Instant::now();
+    black_box(work());
+    started.elapsed()
+}
+
+/// Runs `work` on that many threads at once, `rounds` times after a round to warm up; seconds of each round, sorted.
+fn together(threads: usize, rounds: usize, work: impl Fn(usize) + Sync) -> Vec<f64> {
+    let gate = Barrier::new(threads);
+    let timed = |worker: usize| -> Vec<(Instant, Instant)> {
+        peak::pin(worker); // without it the figures only scatter more
+        let round = |_| {
+            gate.wait();
+            let started = Instant::now();
+            work(worker);
+            (started, Instant::now())
+        };
+        (0..=rounds).map(round).collect()
+    };
+    let times: Vec<_> = std::thread::scope(|scope| {
+        let timed = &timed;
+        let workers: Vec<_> = (0..threads).map(|worker| scope.spawn(move || timed(worker))).collect();
+        // Nothing in a round panics; a lost worker would hang the others at the gate.
+        workers.into_iter().filter_map(|worker| worker.join().ok()).collect()
+    });
+    let seconds = |round: usize| {
+        let starts = times.iter().map(|times| times[round].0);
+        let ends = times.iter().map(|times| times[round].1);
+        let whole = starts.min().zip(ends.max()).map(|(start, end)| end - start);
+        whole.map_or(f64::INFINITY, |time| time.as_secs_f64().max(1e-9))
+    };
+    let mut seconds: Vec<f64> = (1..=rounds).map(seconds).collect();
+    seconds.sort_by(f64::total_cmp);
+    seconds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thread_counts_go_to_the_last_core() {
+        assert_eq!(thread_counts(2), [1, 2]);
+        assert_eq!(thread_counts(8), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(thread_counts(24), [1, 2, 3, 4, 5, 6, 7, 8, 16, 24]);
+        assert_eq!(thread_counts(32).last_chunk(), Some(&[8, 16, 32]));
+    }
+
+    #[test]
+    fn only_what_is_missing_is_measured() {
+        let none: Others = || None;
+        let mut floor = Floor::default();
+        let found = measure_missing(&floor, 2, SIZES[0], none).unwrap();
+        assert!(
+            found.read[0].quick && found.read[0].median > 0.0 && found.compute[0].int8 > 0.0,
+            "{found:?}"
+        );
+        floor.merge(found);
+        assert_eq!(measure_missing(&floor, 2, SIZES[0], none), None);
+        let found = measure_missing(&floor, 1, SIZES[0], none).unwrap();
+        assert_eq!((found.read.len(), found.compute.len()), (1, 1));
+    }
+}

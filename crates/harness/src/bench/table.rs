@@ -1,0 +1,138 @@
+//! Rows for people (markdown) and for spreadsheets (CSV).
+
+use serde_json::Value;
+
+use super::floor::{DISTURBED, DISTURBED_MEANS, star};
+use super::row::Row;
+
+/// Facts that rows share, then a table with a line per row.
+pub fn markdown(rows: &[Row]) -> String {
+    let Some(first) = rows.first() else { return String::new() };
+    let (model, build, host) = (&first.model, &first.build, &first.host);
+    let dirty = if build.dirty { "-dirty" } else { "" };
+    let commit = if build.commit.is_empty() { "no commit" } else { &build.commit };
+    let mut out = format!(
+        "{} ({}, {}), {:.1} MB, hash {}\nversion {} ({commit}{dirty}), {}; {}, {} cores, {}, {}\n",
+        model.name,
+        first.device,
+        model.formats.join(" "),
+        model.bytes as f64 / 1e6,
+        model.hash,
+        build.version,
+        build.rustc,
+        host.cpu,
+        host.cores,
+        host.isa,
+        host.os,
+    );
+    let mut loads: Vec<&Row> = rows.iter().collect();
+    loads.dedup_by_key(|row| row.threads);
+    loads.iter().for_each(|row| out += &load(row));
+    out += "\n| test | threads | tok/s | p10–p90 | spread | MB/token | GB/s | of bandwidth | G products/s | of int8 \
+            | of f32 | phases | path |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n";
+    rows.iter().for_each(|row| out += &line(row));
+    if rows.iter().any(|row| !star(row.best.and_then(|best| best.others)).is_empty()) {
+        out += &format!("\n{DISTURBED} what the machine does at best was measured {DISTURBED_MEANS}\n");
+    }
+    out
+}
+
+fn load(row: &Row) -> String {
+    let load = &row.load;
+    let peak = load.peak.map_or_else(String::new, |peak| {
+        let ratio = peak as f64 / row.model.bytes.max(1) as f64;
+        format!(", peak {:.1} MB ({ratio:.2} × the files)", peak as f64 / 1e6)
+    });
+    format!(
+        "{}: loaded in {:.0} ms, first token after {:.0} ms; {:.1} MB{peak}\n",
+        row.device_detail,
+        load.ready_ns as f64 / 1e6,
+        load.first_token_ns as f64 / 1e6,
+        load.memory as f64 / 1e6,
+    )
+}
+
+fn line(row: &Row) -> String {
+    let spread = row.spread();
+    let number =
+        |value: Option<f64>, digits: usize| value.map_or_else(String::new, |x| format!("{x:.digits$}"));
+    let star = star(row.best.and_then(|best| best.others));
+    let percent =
+        |share: Option<f64>| share.map_or_else(String::new, |x| format!("{:.0} %{star}", x * 100.0));
+    let shares = row.shares_of_peak();
+    let trust = row
+        .untrusted()
+        .map_or_else(|| format!("{:.1} %", spread.relative() * 100.0), |why| format!("**untrusted: {why}**"));
+    let rate = |ns: f64| {
+        let rate = row.rate(ns);
+        if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
+    };
+    let cells = [
+        row.test.to_string(),
+        row.threads.to_string(),
+        rate(spread.median),
+        format!("{}–{}", rate(spread.p90), rate(spread.p10)),
+        trust,
+        number(row.reads.map(|reads| reads.total() / row.test.batch as f64 / 1e6), 1),
+        number(row.achieved().map(|bytes| bytes / 1e9), 1),
+        percent(row.share_of_floor()),
+        number(row.products_per_second().map(|products| products / 1e9), 1),
+        percent(shares.map(|shares| shares[1])),
+        percent(shares.map(|shares| shares[0])),
+        number(row.phases, 0),
+        row.path.to_string(),
+    ];
+    format!("| {} |\n", cells.join(" | "))
+}
+
+/// A header and a line per row: the keys of [`Row::json`], nested ones joined by a dot, lists joined by blanks.
+pub fn csv(rows: &[Row]) -> String {
+    let tables: Vec<Vec<(String, String)>> = rows.iter().map(|row| flat("", &row.json())).collect();
+    let mut keys: Vec<&String> = Vec::new();
+    for (key, _) in tables.iter().flatten() {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    // A test that reads nothing has `bytes_per_token_parts` empty instead of its parts.
+    let nested = |key: &str| keys.iter().any(|other| other.starts_with(&format!("{key}.")));
+    let keys: Vec<&str> = keys.iter().map(|key| key.as_str()).filter(|key| !nested(key)).collect();
+    let mut out = keys.join(",") + "\n";
+    for table in &tables {
+        let cell = |key: &&str| table.iter().find(|(known, _)| known == key).map_or("", |(_, cell)| cell);
+        out += &(keys.iter().map(cell).map(quoted).collect::<Vec<_>>().join(",") + "\n");
+    }
+    out
+}
+
+fn flat(prefix: &str, value: &Value) -> Vec<(String, String)> {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .flat_map(|(key, value)| {
+                let dot = if prefix.is_empty() { "" } else { "." };
+                flat(&format!("{prefix}{dot}{key}"), value)
+            })
+            .collect(),
+        Value::Array(list) => {
+            vec![(prefix.to_owned(), list.iter().map(plain).collect::<Vec<_>>().join(" "))]
+        }
+        value => vec![(prefix.to_owned(), plain(value))],
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    }
+}
+
+fn quoted(cell: &str) -> String {
+    if cell.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.to_owned()
+    }
+}

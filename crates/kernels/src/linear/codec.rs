@@ -110,6 +110,8 @@ pub(super) trait Codec {
 
 /// How a unit's codes become unsigned bytes.
 pub(super) trait Codes {
+    /// Bits of a code.
+    const BITS: usize;
     /// Width of the low plane.
     const PLANE: usize;
     /// What the bytes exceed their value by.
@@ -127,6 +129,7 @@ pub(super) trait Codes {
 pub(super) struct Int<const LO: usize, const HI: usize>;
 
 impl<const LO: usize, const HI: usize> Codes for Int<LO, HI> {
+    const BITS: usize = LO + HI;
     const PLANE: usize = LO;
 
     #[inline(always)]
@@ -147,6 +150,7 @@ impl<const LO: usize, const HI: usize> Codes for Int<LO, HI> {
 pub(super) struct E2m1;
 
 impl Codes for E2m1 {
+    const BITS: usize = 4;
     const PLANE: usize = 4;
     const OFFSET: i32 = 12;
     const UNIT: f32 = 0.5;

@@ -23,8 +23,8 @@ pub(super) fn run<S: Simd, C: Codes>(simd: S, args: Args<'_>, sink: &mut Sink<'_
     if rows <= TILE {
         for block in args.blocks.clone() {
             match rows {
-                1 => tile::<S, C, 1, 4>(simd, &args, block, 0, sink),
-                2 => tile::<S, C, 2, 2>(simd, &args, block, 0, sink),
+                1 => tile::<S, C, 1, 2>(simd, &args, block, 0, sink),
+                2 => tile::<S, C, 2, 1>(simd, &args, block, 0, sink),
                 _ => tile::<S, C, TILE, 1>(simd, &args, block, 0, sink),
             }
         }
@@ -70,34 +70,15 @@ fn tile<S: Simd, C: Codes, const R: usize, const SETS: usize>(
         for unit in bytes.chunks_exact(unit_bytes) {
             simd.prefetch(unit, AHEAD);
             let x = args.x.groups(&rows, group);
-            let mut acc = [[[simd.splat_i(0); DIGITS]; R]; SETS];
-            for r in 0..R {
-                acc[0][r] = start::<S, C>(simd, x[r]);
-            }
-            // Sixteen columns at a time: every unit is a multiple of them.
-            for i in 0..unit_cols / 16 {
-                for j in 0..4 {
-                    let steps = 8 / C::PLANE;
-                    let codes = C::bytes(simd, unit, unit_cols, (4 * i) / steps + j / steps, j % steps);
-                    for r in 0..R {
-                        let x = &x[r][HEADER + (4 * i + j) * DIGITS..][..DIGITS];
-                        for digit in 0..DIGITS {
-                            let x = x[digit].to_bits() as i32;
-                            acc[j % SETS][r][digit] = simd.dot4(acc[j % SETS][r][digit], codes, x);
-                        }
-                    }
-                }
-            }
-            for set in 1..SETS {
-                for r in 0..R {
-                    for digit in 0..DIGITS {
-                        acc[0][r][digit] = simd.add_i(acc[0][r][digit], acc[set][r][digit]);
-                    }
-                }
-            }
+            let acc = match unit_cols {
+                16 if !C::BIASED => unit_sums::<S, C, R, SETS, 4>(simd, unit, &x),
+                64 if C::BIASED => unit_sums::<S, C, R, SETS, 16>(simd, unit, &x),
+                128 if C::BIASED => unit_sums::<S, C, R, SETS, 32>(simd, unit, &x),
+                _ => unit_sums::<S, C, R, SETS, 8>(simd, unit, &x),
+            };
             let scales = UnitScales::read::<C>(simd, layout, unit);
             for r in 0..R {
-                part[r] = finish::<S, C>(simd, &scales, acc[0][r], x[r], part[r]);
+                part[r] = finish::<S, C>(simd, &scales, acc[r], x[r], part[r]);
             }
             group += 1;
         }
@@ -110,6 +91,42 @@ fn tile<S: Simd, C: Codes, const R: usize, const SETS: usize>(
             emit(simd, first + r, block, total[r], sink);
         }
     }
+}
+
+/// The sums of some rows over one unit of `Q` quads of columns; the lengths are constants, so that no access is checked.
+#[inline(always)]
+fn unit_sums<S: Simd, C: Codes, const R: usize, const SETS: usize, const Q: usize>(
+    simd: S,
+    unit: &[u8],
+    x: &[&[f32]; R],
+) -> [[S::I; DIGITS]; R] {
+    let codes = &unit[..LANES * 4 * Q * C::BITS / 8];
+    let mut rows = [&[][..]; R];
+    let mut acc = [[[simd.splat_i(0); DIGITS]; R]; SETS];
+    for r in 0..R {
+        rows[r] = &x[r][HEADER..][..Q * DIGITS];
+        acc[0][r] = start::<S, C>(simd, x[r]);
+    }
+    for i in 0..Q / 4 {
+        for j in 0..4 {
+            let (q, steps) = (4 * i + j, 8 / C::PLANE);
+            let codes = C::bytes(simd, codes, 4 * Q, q / steps, q % steps);
+            for r in 0..R {
+                for digit in 0..DIGITS {
+                    let x = rows[r][q * DIGITS + digit].to_bits() as i32;
+                    acc[j % SETS][r][digit] = simd.dot4(acc[j % SETS][r][digit], codes, x);
+                }
+            }
+        }
+    }
+    for set in 1..SETS {
+        for r in 0..R {
+            for digit in 0..DIGITS {
+                acc[0][r][digit] = simd.add_i(acc[0][r][digit], acc[set][r][digit]);
+            }
+        }
+    }
+    acc[0]
 }
 
 /// Up to [`PASS`] rows.

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use amoeba_backend::KvType;
 use amoeba_engine::{Device, LoadOptions};
 use amoeba_harness::bench::*;
 use serde_json::{Value, json};
@@ -52,11 +53,13 @@ fn keys(value: &Value) -> Vec<&str> {
 }
 
 /// Programs read these: a key that goes or is renamed is a new schema.
-const KEYS: &str = "achieved_gb_s bandwidth_gb_s bandwidth_mib batch bytes_per_token bytes_per_token_parts commit \
-    cores cpu depth device device_detail dirty distinct_experts f32_g_s first_token_ms floor_other_cores formats int8_g_s isa kind \
-    load_ms median_ns memory_bytes model model_bytes model_hash os other_cores p10_ns p90_ns path path_reason peak_memory_bytes \
-    peak_memory_ratio phases_per_step products_g_s repeats rustc samples_ns schema share_of_f32 share_of_floor \
-    share_of_int8 spread test threads tok_s_median tokens untrusted version warmups";
+const KEYS: &str = "\
+    achieved_gb_s bandwidth_gb_s bandwidth_mib batch bytes_per_token bytes_per_token_parts commit cores \
+    cpu depth device device_detail dirty distinct_experts f32_g_s first_token_ms floor_other_cores \
+    formats int8_g_s isa kind kv_type load_ms median_ns memory_bytes model model_bytes model_hash os \
+    other_cores p10_ns p90_ns path path_reason peak_memory_bytes peak_memory_ratio phases_per_step \
+    products_g_s repeats rustc samples_ns schema share_of_f32 share_of_floor share_of_int8 spread test \
+    threads tok_s_median tokens untrusted version warmups";
 
 #[test]
 fn rows_have_one_shape_and_add_up() {
@@ -97,6 +100,10 @@ fn several_rows_share_experts_and_weights() {
     let more = distinct(&cpu[1]) / top_k as f64;
     assert!((four.experts / one.experts - more).abs() < 1e-9);
     assert_eq!((reference[0].threads, reference[0].phases), (1, None));
+    let mut options = options(Device::Cpu, &tests);
+    options.load.kv = KvType::F16;
+    let halves = bench(&fixture("qwen3_moe-q4g64"), &options).unwrap()[0].clone();
+    assert_eq!((2.0 * halves.reads.unwrap().kv, halves.json()["kv_type"].as_str()), (one.kv, Some("f16")));
 }
 
 #[test]

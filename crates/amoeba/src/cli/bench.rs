@@ -23,7 +23,7 @@ What a row holds (-o json, jsonl, csv; the table shows a part of it):
   cpu, cores, isa, os                of this machine; isa is the widest instruction set
   device, device_detail, threads     where it ran; device_detail names the instruction set used
   model, model_hash, model_bytes, formats   the hash covers config.json and the headers of the weight files, no weight
-  path, path_reason   way through the experts, and why it was taken
+  path, path_reason, kv_type         way through the experts, and why it was taken; what keys and values are kept as
   warmups, repeats, samples_ns       one warm-up, then the tests take turns; every repetition in ns
   median_ns, p10_ns, p90_ns, spread  spread = (p90 - p10) / median
   untrusted           null, or why not to believe the row: a spread over 4 %, fewer than 3 repetitions, other work
@@ -31,13 +31,14 @@ What a row holds (-o json, jsonl, csv; the table shows a part of it):
                       null where the time was too short to tell); over 0.15 the row is untrusted, the floor too low
   tok_s_median        tokens per second at the median, all sequences together
   bytes_per_token, bytes_per_token_parts   decode: bytes of a step divided by its sequences: stored weights (an expert
-                      that several rows need counts once) and f32 keys and values at the mean position
+                      that several rows need counts once), and keys and values at the mean position
   distinct_experts    decode: different experts a step needs per layer, counted while running
   achieved_gb_s, bandwidth_gb_s, bandwidth_mib, share_of_floor   decode: bytes per second; the same threads reading a
                       buffer of so many MiB (the first of 16, 64, 256, 1024 that holds the model); their ratio
   products_g_s, f32_g_s, int8_g_s, share_of_f32, share_of_int8   prefill: 10^9 products of a weight and a number of x
                       per second; 10^9 multiply-adds per second that these threads do in f32 and in int8; ratios.
-                      A product may take several int8 multiply-adds, so share_of_int8 cannot reach 1
+                      int8 is that of the vector units (VNNI), where a product takes several multiply-adds:
+                      share_of_int8 stays below 1, but where products run on AMX tiles, which are not probed
   phases_per_step     parallel phases of a step, each of which ends with a wait for its last item
   load_ms, first_token_ms            from opening the folder until ready, and until the logits of a first token; the
                       file cache is left as it is

@@ -18,14 +18,12 @@ fn rows_carry_facts_and_the_floor_is_kept() {
         .expect(0, &[])
         .out;
     let rows: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let tests: Vec<_> =
-        rows.iter().map(|row| (row["test"].as_str().unwrap(), row["threads"].as_u64().unwrap()));
-    assert_eq!(
-        tests.collect::<Vec<_>>(),
-        [("pp8", 1), ("tg4", 1), ("tg4x2", 1), ("pp8", 2), ("tg4", 2), ("tg4x2", 2)]
-    );
+    let test = |row: &Value| format!("{} t{}", row["test"].as_str().unwrap(), row["threads"]);
+    let tests: Vec<String> = rows.iter().map(test).collect();
+    assert_eq!(tests, ["pp8 t1", "tg4 t1", "tg4x2 t1", "pp8 t2", "tg4 t2", "tg4x2 t2"]);
     for row in &rows {
         assert_eq!(row["model"], "tiny-chat-moe-4bit");
+        assert_eq!(row["kv_type"], "f32");
         assert_eq!(row["samples_ns"].as_array().unwrap().len(), 2);
         assert!(row["untrusted"].is_string() && row["rustc"].as_str().unwrap().starts_with("rustc "));
         assert!(row["bandwidth_gb_s"].as_f64().unwrap() > 0.0 && row["int8_g_s"].as_f64().unwrap() > 0.0);

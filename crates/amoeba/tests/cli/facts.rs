@@ -23,7 +23,7 @@ fn inspect_shows_what_the_bundled_model_is() {
         "memory at 1024 positions",
         "it fits",
         "fused (1 of at most 8 rows)",
-        "unfused (256 rows, fused takes 8)",
+        "unfused (512 rows, fused takes 8)",
         "\"<|im_end|>\" (2)",
     ] {
         assert!(out.contains(part), "`{part}` is not in:\n{out}");

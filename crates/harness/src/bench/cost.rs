@@ -2,14 +2,12 @@
 
 use std::fmt::Write;
 
+use amoeba_backend::KvType;
 use amoeba_checkpoint::Checkpoint;
 use amoeba_plan::{CacheKind, Op, Part, Plan, Stored, WeightId, WeightShape, parts};
 use serde_json::{Map, Value};
 
 use crate::Error;
-
-/// Bytes of a cached key or value element, on every device.
-const CACHE_ELEMENT: usize = size_of::<f32>();
 
 /// What identifies a model, and what its steps cost.
 #[derive(Clone, Debug)]
@@ -42,7 +40,7 @@ pub struct Reads {
     pub router: f64,
     /// The output projection.
     pub head: f64,
-    /// Keys and values, f32.
+    /// Keys and values.
     pub kv: f64,
     /// Norms, rows of the embedding table.
     pub other: f64,
@@ -107,7 +105,11 @@ impl Model {
 
     /// Bytes that a decode step of `rows` sequences reads when each attends to `positions` positions.
     /// `distinct` is the number of different experts needed, one per router in the order of the program.
-    pub fn reads(&self, rows: usize, positions: f64, distinct: &[f64]) -> Reads {
+    pub fn reads(&self, rows: usize, positions: f64, kv: KvType, distinct: &[f64]) -> Reads {
+        let element = match kv {
+            KvType::F32 => 4,
+            KvType::F16 => 2,
+        };
         let mut reads = Reads::default();
         let shares = self.expert_shares(distinct);
         for (index, (stored, part)) in self.stored.iter().zip(&self.parts).enumerate() {
@@ -131,7 +133,7 @@ impl Model {
             if let Op::Attention(op) = &step.op {
                 let CacheKind::Kv { kv_heads, k_dim, v_dim } = self.plan.caches[op.cache.0].kind;
                 let seen = op.window.map_or(positions, |window| positions.min(window as f64));
-                reads.kv += seen * (kv_heads * (k_dim + v_dim) * CACHE_ELEMENT * rows) as f64;
+                reads.kv += seen * (kv_heads * (k_dim + v_dim) * element * rows) as f64;
             }
         }
         reads

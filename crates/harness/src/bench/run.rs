@@ -98,6 +98,7 @@ fn row(
         threads: if options.load.device == Device::Reference { 1 } else { options.threads },
         test,
         path: executable.path(step_rows),
+        kv: options.load.kv,
         warmups: 1,
         samples_ns: Vec::new(),
         reads: None,
@@ -115,7 +116,7 @@ fn row(
         }
         // Each step sees its own position too.
         let positions = test.cached() as f64 + (test.tokens + 1) as f64 / 2.0;
-        row.reads = Some(model.reads(test.batch, positions, &distinct));
+        row.reads = Some(model.reads(test.batch, positions, row.kv, &distinct));
         let mean = distinct.iter().sum::<f64>() / distinct.len().max(1) as f64;
         row.distinct_experts = (!distinct.is_empty()).then_some(mean);
     }

@@ -45,7 +45,8 @@ pub enum KvType {
     /// As computed.
     #[default]
     F32,
-    /// Rounded to 11 significant bits: half the memory, outside the contract for f32 activations.
+    /// Rounded to 11 significant bits: half the memory, outside the contract for f32 activations
+    /// (figures in the notes of `attention`).
     F16,
 }
 

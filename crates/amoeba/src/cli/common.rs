@@ -118,6 +118,14 @@ pub fn find(name: &str) -> Result<(PathBuf, String), Failure> {
     Ok((found.dir, found.how))
 }
 
+/// The folder of a model; the bundled one unless named.
+pub fn find_or_bundled(name: Option<&str>) -> Result<PathBuf, Failure> {
+    match name {
+        Some(name) => Ok(find(name)?.0),
+        None => Ok(amoeba::bundled_model()?),
+    }
+}
+
 /// Loads a model after checking that it fits; a bar appears when it takes long.
 pub fn load(dir: &Path, options: &LoadOptions, force: bool, console: &Console) -> Result<Model, Failure> {
     if !force {

@@ -34,10 +34,7 @@ pub struct Args {
 
 /// Runs and prints: a line per token.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let dir = match &args.model {
-        Some(name) => common::find(name)?.0,
-        None => amoeba::bundled_model()?,
-    };
+    let dir = common::find_or_bundled(args.model.as_deref())?;
     let tokens = Tokenizer::open(&dir)?.encode(&args.prompt, true)?;
     if tokens.is_empty() {
         return Err(Failure::usage("the prompt is empty; give -p some text"));

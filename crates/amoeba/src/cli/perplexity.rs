@@ -30,10 +30,7 @@ pub struct Args {
 
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let dir = match &args.model {
-        Some(name) => common::find(name)?.0,
-        None => amoeba::bundled_model()?,
-    };
+    let dir = common::find_or_bundled(args.model.as_deref())?;
     let text = std::fs::read_to_string(&args.file)
         .map_err(|error| Failure::usage(format!("cannot read {}: {error}", args.file.display())))?;
     let tokens = Tokenizer::open(&dir)?.encode(&text, false)?;

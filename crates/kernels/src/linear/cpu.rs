@@ -245,11 +245,7 @@ fn tile<S: Simd, C: Codec, const R: usize>(
             total[r] = if nth == 0 { part[r] } else { simd.add(total[r], part[r]) };
         }
     }
-    for r in 0..R {
-        if first + r < args.x.rows {
-            emit(simd, first + r, block, total[r], sink);
-        }
-    }
+    emit_tile(simd, args.x.rows, (first, block), &total, sink);
 }
 
 /// Up to [`PASS`] rows against one block, each unit decoded once.
@@ -370,6 +366,22 @@ fn accumulate<S: Simd, const R: usize>(
 #[inline(always)]
 fn fold<S: Simd>(simd: S, acc: [S::F; 4]) -> S::F {
     simd.add(simd.add(acc[0], acc[1]), simd.add(acc[2], acc[3]))
+}
+
+/// The sums of a tile whose first row is `first`; rows from `rows` on are dropped.
+#[inline(always)]
+pub(super) fn emit_tile<S: Simd, const R: usize>(
+    simd: S,
+    rows: usize,
+    (first, block): (usize, usize),
+    total: &[S::F; R],
+    sink: &mut Sink<'_>,
+) {
+    for r in 0..R {
+        if first + r < rows {
+            emit(simd, first + r, block, total[r], sink);
+        }
+    }
 }
 
 #[inline(always)]

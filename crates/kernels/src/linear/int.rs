@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use super::codec::{Codes, UnitScales};
-use super::cpu::{Args, Input, PASS, Sink, TILE, emit};
+use super::cpu::{Args, Input, PASS, Sink, TILE, emit, emit_tile};
 use super::digits::{DIGITS, HEADER};
 use super::pack::Layout;
 use crate::simd::{LANES, Simd, lanes, lanes_mut};
@@ -86,11 +86,7 @@ fn tile<S: Simd, C: Codes, const R: usize, const SETS: usize>(
             total[r] = if nth == 0 { part[r] } else { simd.add(total[r], part[r]) };
         }
     }
-    for r in 0..R {
-        if first + r < args.x.rows {
-            emit(simd, first + r, block, total[r], sink);
-        }
-    }
+    emit_tile(simd, args.x.rows, (first, block), &total, sink);
 }
 
 /// The sums of some rows over one unit of `Q` quads of columns; the lengths are constants, so that no access is checked.

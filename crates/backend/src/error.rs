@@ -64,6 +64,20 @@ pub enum Error {
         /// Its value.
         value: f32,
     },
+    /// The device has no tracer.
+    #[error("{0} cannot record what a step does; trace on another device (--device cpu)")]
+    CannotRecord(String),
+    /// Nothing to tell.
+    #[error("the last step was not recorded: it failed, was probed, or recording was off")]
+    NotRecorded,
+    /// More happened than there was room for.
+    #[error("a worker had {needed} spans in one step and room was reserved for {reserved}")]
+    RecordingFull {
+        /// Spans reserved per worker.
+        reserved: usize,
+        /// Spans of the worker that had too many.
+        needed: usize,
+    },
     /// A worker thread panicked: a bug; the executable cannot be used further.
     #[error(
         "a worker thread panicked; this is a bug in amoeba, please report it with the model's config.json"

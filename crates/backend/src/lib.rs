@@ -6,6 +6,7 @@
 mod cpu;
 mod error;
 mod reference;
+mod trace;
 
 use std::fmt;
 
@@ -14,6 +15,7 @@ use amoeba_plan::{BufferId, Path, Plan};
 pub use cpu::{Cpu, CpuOptions, PackProgress, RepackCache};
 pub use error::Error;
 pub use reference::Reference;
+pub use trace::{Recording, Span, Stage};
 
 /// One token of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +91,23 @@ pub trait Executable: Send {
     /// that does not count them.
     fn phases(&self) -> Option<u32> {
         None
+    }
+
+    /// Reserves room for so many spans of every worker; from now on each step records what it does, but for one that
+    /// is probed. 0 switches recording off again and frees the room.
+    ///
+    /// # Errors
+    /// The device cannot record, or there is no memory.
+    fn record(&mut self, _spans: usize) -> Result<(), Error> {
+        Err(Error::CannotRecord(self.describe()))
+    }
+
+    /// What the last step did.
+    ///
+    /// # Errors
+    /// It was not recorded, or had more spans than were reserved.
+    fn recorded(&mut self) -> Result<Recording, Error> {
+        Err(Error::NotRecorded)
     }
 }
 

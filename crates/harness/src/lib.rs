@@ -9,6 +9,7 @@ mod fixture;
 mod perplexity;
 mod probe;
 mod synth;
+pub mod trace;
 mod verify;
 
 pub use dump::{Dump, DumpOptions, dump};

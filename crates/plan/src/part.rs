@@ -1,7 +1,7 @@
 //! Which part of the model each weight belongs to, read off the decode program.
 use std::fmt;
 
-use crate::{Op, Plan, Step, WeightId};
+use crate::{Op, Plan, Step};
 
 /// A part of a model, in the order in which tables show them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +58,7 @@ pub fn parts(plan: &Plan) -> Vec<Part> {
     let mut parts = vec![Part::Other; plan.weights.len()];
     for (index, step) in plan.program.iter().enumerate() {
         let part = part_of(plan, index, step);
-        for id in weights_of(&step.op) {
+        for id in step.op.weights() {
             // A tied head is read whole for every token, and so counts as head, which comes later.
             parts[id.0] = part;
         }
@@ -86,20 +86,4 @@ fn part_of(plan: &Plan, index: usize, step: &Step) -> Part {
         },
         _ => Part::Other,
     }
-}
-
-fn weights_of(op: &Op) -> Vec<WeightId> {
-    let optional = match op {
-        Op::Embed { table, .. } => vec![Some(*table)],
-        Op::Norm(norm) => vec![norm.weight, norm.bias],
-        Op::Linear { weight, bias, .. } => vec![Some(*weight), *bias],
-        Op::Attention(attention) => vec![attention.sinks],
-        Op::Router { correction, .. } => vec![*correction],
-        Op::Experts(experts) => {
-            let all = [experts.gate, Some(experts.up), Some(experts.down)];
-            all.into_iter().flatten().flat_map(|weights| [Some(weights.stack), weights.bias]).collect()
-        }
-        _ => Vec::new(),
-    };
-    optional.into_iter().flatten().collect()
 }

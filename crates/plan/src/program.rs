@@ -323,6 +323,23 @@ impl Op {
             Op::KvAppend { .. } => None,
         }
     }
+
+    /// Weights the op reads.
+    pub fn weights(&self) -> Vec<WeightId> {
+        let optional = match self {
+            Op::Embed { table, .. } => vec![Some(*table)],
+            Op::Norm(norm) => vec![norm.weight, norm.bias],
+            Op::Linear { weight, bias, .. } => vec![Some(*weight), *bias],
+            Op::Attention(attention) => vec![attention.sinks],
+            Op::Router { correction, .. } => vec![*correction],
+            Op::Experts(experts) => {
+                let all = [experts.gate, Some(experts.up), Some(experts.down)];
+                all.into_iter().flatten().flat_map(|weights| [Some(weights.stack), weights.bias]).collect()
+            }
+            _ => Vec::new(),
+        };
+        optional.into_iter().flatten().collect()
+    }
 }
 
 /// One line of the program.

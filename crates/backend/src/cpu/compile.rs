@@ -34,8 +34,13 @@ pub enum RowWork {
     Op(usize),
     /// cos and sin of the row's position.
     RopeTable(RopeId),
-    /// A buffer prepared for the matrices that multiply it, into the table of that index.
-    Prepare(usize),
+    /// A buffer prepared for the matrices that multiply it.
+    Prepare {
+        /// Index of the table it goes into.
+        table: usize,
+        /// First op that needs it.
+        reader: usize,
+    },
 }
 
 /// x prepared as the matrices that multiply it need it: once per row, not per output.
@@ -93,7 +98,7 @@ impl Compiler<'_> {
         match op {
             Op::Linear { weight, x, out, .. } => {
                 let layout = *weights.matrix(*weight).layout();
-                self.need_prepared(*x, layout.format, layout.cols);
+                self.need_prepared(i, *x, layout.format, layout.cols);
                 match self.phases.last_mut() {
                     Some(Phase::Linears(linears)) if independent(self.plan, linears, *x, *out) => {
                         linears.push(i)
@@ -106,7 +111,7 @@ impl Compiler<'_> {
                 let bank = weights.bank(i);
                 for projection in bank.gate.iter().chain([&bank.up]) {
                     let layout = *projection.weights.layout();
-                    self.need_prepared(experts.x, layout.format, layout.cols);
+                    self.need_prepared(i, experts.x, layout.format, layout.cols);
                 }
                 let of = [Phase::ExpertItems, Phase::PrepareInner, Phase::ExpertDown, Phase::Combine];
                 self.phases.extend(of.map(|phase| phase(i)));
@@ -127,8 +132,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Makes sure x is prepared as a format needs it before the next phase.
-    fn need_prepared(&mut self, x: BufferId, format: Format, cols: usize) {
+    /// Makes sure x is prepared as a format needs it before the next phase, for op `reader`.
+    fn need_prepared(&mut self, reader: usize, x: BufferId, format: Format, cols: usize) {
         let Some(arrangement) = Arrangement::of(format) else { return };
         let key = PreparedKey { x, arrangement, cols };
         let table = self.prepared.iter().position(|known| *known == key).unwrap_or_else(|| {
@@ -146,8 +151,8 @@ impl Compiler<'_> {
             _ => self.phases.len(),
         };
         match before.checked_sub(1).map(|i| &mut self.phases[i]) {
-            Some(Phase::Rows(rows)) => rows.push(RowWork::Prepare(table)),
-            _ => self.phases.insert(before, Phase::Rows(vec![RowWork::Prepare(table)])),
+            Some(Phase::Rows(rows)) => rows.push(RowWork::Prepare { table, reader }),
+            _ => self.phases.insert(before, Phase::Rows(vec![RowWork::Prepare { table, reader }])),
         }
     }
 

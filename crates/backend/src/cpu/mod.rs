@@ -7,6 +7,7 @@ mod experts;
 mod ops;
 mod pool;
 mod shared;
+mod tracer;
 mod weights;
 
 use std::sync::Arc;
@@ -16,11 +17,12 @@ use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
 
-use crate::{Error, Executable, Flow, KvType, Limits, Probe, Row, check_finite, check_rows};
+use crate::{Error, Executable, Flow, KvType, Limits, Probe, Recording, Row, check_finite, check_rows};
 use cache::Caches;
 use compile::{Phase, Phases, RowWork, compile};
 use pool::{Pool, Work};
 use shared::{Grid, PerWorker, Shared};
+use tracer::Tracer;
 use weights::Weights;
 
 pub use weights::{PackProgress, RepackCache};
@@ -113,6 +115,7 @@ impl Cpu {
             rows: Vec::with_capacity(rows),
             wanted: Vec::with_capacity(rows),
             path: select_path(false, 0, 0, options.path),
+            tracer: None,
         });
         let model = Model {
             caches: Caches::new(&plan, limits, options.kv)?,
@@ -148,6 +151,7 @@ struct StepState {
     /// Rows that want logits.
     wanted: Vec<usize>,
     path: Path,
+    tracer: Option<Tracer>,
 }
 
 /// One step as its items see it.
@@ -156,12 +160,14 @@ struct Step<'a> {
     rows: &'a [Row],
     wanted: &'a [usize],
     path: Path,
+    tracer: Option<&'a Tracer>,
 }
 
 impl Model {
     fn step(&self) -> Step<'_> {
         let state = self.state.shared();
-        Step { model: self, rows: &state.rows, wanted: &state.wanted, path: state.path }
+        let tracer = state.tracer.as_ref().filter(|tracer| tracer.active);
+        Step { model: self, rows: &state.rows, wanted: &state.wanted, path: state.path, tracer }
     }
 
     /// Moves the rows that want logits to the front of the buffers the head reads.
@@ -173,11 +179,9 @@ impl Model {
             }
         }
     }
-}
 
-impl Work for Model {
-    fn prepare(&self, phase: usize) -> usize {
-        let step = self.step();
+    /// Serial start of a phase; its number of items.
+    fn items(&self, step: &Step<'_>, phase: usize) -> usize {
         if phase == self.phases.head {
             self.compact();
         }
@@ -185,28 +189,47 @@ impl Work for Model {
         match &self.phases.phases[phase] {
             _ if rows == 0 => 0,
             Phase::Rows(_) => rows,
-            Phase::Linears(linears) => ops::linear_items(&step, linears),
-            Phase::Attention(op) => attention::items(&step, *op),
-            Phase::AttentionJoin(op) => attention::join_items(&step, *op),
-            Phase::ExpertItems(op) => experts::group(&step, *op),
-            Phase::PrepareInner(op) => experts::prepare_items(&step, *op),
-            Phase::ExpertDown(_) => experts::down_items(&step),
-            Phase::Combine(op) => experts::combine_items(&step, *op),
+            Phase::Linears(linears) => ops::linear_items(step, linears),
+            Phase::Attention(op) => attention::items(step, *op),
+            Phase::AttentionJoin(op) => attention::join_items(step, *op),
+            Phase::ExpertItems(op) => experts::group(step, *op),
+            Phase::PrepareInner(op) => experts::prepare_items(step, *op),
+            Phase::ExpertDown(_) => experts::down_items(step),
+            Phase::Combine(op) => experts::combine_items(step, *op),
         }
+    }
+
+    /// Runs one item.
+    fn item(&self, step: &Step<'_>, phase: usize, item: usize, worker: usize) {
+        let rows = if phase >= self.phases.head { step.wanted.len() } else { step.rows.len() };
+        match &self.phases.phases[phase] {
+            Phase::Rows(work) => ops::row(step, work, item, worker),
+            Phase::Linears(linears) => ops::linears(step, linears, item, rows),
+            Phase::Attention(op) => attention::item(step, *op, item, worker),
+            Phase::AttentionJoin(op) => attention::join(step, *op, item, worker),
+            Phase::ExpertItems(op) => experts::item(step, *op, item, worker),
+            Phase::PrepareInner(op) => experts::prepare_inner(step, *op, item),
+            Phase::ExpertDown(op) => experts::down(step, *op, item),
+            Phase::Combine(op) => experts::weighted_sum(step, *op, item),
+        }
+    }
+}
+
+impl Work for Model {
+    fn prepare(&self, phase: usize, worker: usize) -> usize {
+        let step = self.step();
+        let items = self.items(&step, phase);
+        if let (Some(tracer), 1..) = (step.tracer, items) {
+            self.traced_start(&step, tracer, phase, worker);
+        }
+        items
     }
 
     fn run(&self, phase: usize, item: usize, worker: usize) {
         let step = self.step();
-        let rows = if phase >= self.phases.head { step.wanted.len() } else { step.rows.len() };
-        match &self.phases.phases[phase] {
-            Phase::Rows(work) => ops::row(&step, work, item, worker),
-            Phase::Linears(linears) => ops::linears(&step, linears, item, rows),
-            Phase::Attention(op) => attention::item(&step, *op, item, worker),
-            Phase::AttentionJoin(op) => attention::join(&step, *op, item, worker),
-            Phase::ExpertItems(op) => experts::item(&step, *op, item, worker),
-            Phase::PrepareInner(op) => experts::prepare_inner(&step, *op, item),
-            Phase::ExpertDown(op) => experts::down(&step, *op, item),
-            Phase::Combine(op) => experts::weighted_sum(&step, *op, item),
+        match step.tracer {
+            None => self.item(&step, phase, item, worker),
+            Some(tracer) => self.traced(&step, tracer, phase, item, worker),
         }
     }
 }
@@ -216,7 +239,7 @@ fn finished_ops(phase: &Phase, mut f: impl FnMut(usize)) {
     match phase {
         Phase::Rows(work) => work.iter().for_each(|work| match work {
             RowWork::Op(op) => f(*op),
-            RowWork::RopeTable(_) | RowWork::Prepare(_) => {}
+            RowWork::RopeTable(_) | RowWork::Prepare { .. } => {}
         }),
         Phase::Linears(ops) => ops.iter().copied().for_each(f),
         Phase::AttentionJoin(op) | Phase::Combine(op) => f(*op),
@@ -273,6 +296,9 @@ impl Executable for Cpu {
         state.wanted.clear();
         state.wanted.extend(rows.iter().enumerate().filter(|(_, row)| row.logits).map(|(i, _)| i));
         let wanted = state.wanted.len();
+        if let Some(tracer) = &mut state.tracer {
+            tracer.begin(probe.is_none());
+        }
         let last = if wanted > 0 { model.phases.phases.len() } else { model.phases.head };
         let complete = match probe {
             None => self.pool.run(0..last).map(|()| true),
@@ -281,7 +307,11 @@ impl Executable for Cpu {
         if !complete {
             return Ok(());
         }
-        (0..wanted).try_for_each(|n| check_finite(self.logits(n), self.model().state.shared().wanted[n]))
+        (0..wanted).try_for_each(|n| check_finite(self.logits(n), self.model().state.shared().wanted[n]))?;
+        if let Some(tracer) = &mut self.model().state.get(0).tracer {
+            tracer.end(last, self.plan().program.len() - 1);
+        }
+        Ok(())
     }
 
     fn logits(&self, n: usize) -> &[f32] {
@@ -291,6 +321,16 @@ impl Executable for Cpu {
 
     fn phases(&self) -> Option<u32> {
         Some(self.pool.published())
+    }
+
+    fn record(&mut self, spans: usize) -> Result<(), Error> {
+        let tracer = if spans == 0 { None } else { Some(Tracer::new(self.pool.size(), spans)?) };
+        self.model().state.get(0).tracer = tracer;
+        Ok(())
+    }
+
+    fn recorded(&mut self) -> Result<Recording, Error> {
+        self.model().state.get(0).tracer.as_mut().ok_or(Error::NotRecorded)?.recording()
     }
 
     fn memory(&self) -> usize {

@@ -18,7 +18,7 @@ pub fn row(step: &Step<'_>, work: &[RowWork], row: usize, worker: usize) {
                 let position = step.rows[row].position as u32;
                 rope::table(&model.plan.ropes[id.0], position, model.ropes[id.0].row_mut(row));
             }
-            RowWork::Prepare(table) => {
+            RowWork::Prepare { table, .. } => {
                 let key = model.phases.prepared[table];
                 let x = &model.buffers.get(key.x).row(row)[..key.cols];
                 prepare(model.isa, key.arrangement, x, model.prepared[table].row_mut(row));
@@ -100,15 +100,21 @@ pub fn linear_items(step: &Step<'_>, linears: &[usize]) -> usize {
 }
 
 /// Runs one item of some independent products.
-pub fn linears(step: &Step<'_>, linears: &[usize], mut item: usize, rows: usize) {
+pub fn linears(step: &Step<'_>, linears: &[usize], item: usize, rows: usize) {
+    let (op, blocks) = linear_of(step, linears, item);
+    product(step, op).run(step, blocks, rows);
+}
+
+/// Op and blocks of one item of some independent products.
+pub fn linear_of(step: &Step<'_>, linears: &[usize], mut item: usize) -> (usize, std::ops::Range<usize>) {
     for &op in linears {
-        let product = product(step, op);
-        let (size, count) = chunks(product.weights, step.model.workers);
+        let (size, count) = chunks(product(step, op).weights, step.model.workers);
         if item < count {
-            return product.run(step, item * size..(item + 1) * size, rows);
+            return (op, item * size..(item + 1) * size);
         }
         item -= count;
     }
+    unreachable!("item {item} past the last of ops {linears:?}")
 }
 
 /// Blocks per item and number of items of a product: the same number for every worker, so that none waits for the

@@ -19,7 +19,7 @@ const WAIT_SPINS: usize = 1 << 10;
 /// What the workers run.
 pub trait Work: Send + Sync + 'static {
     /// Serial start of a phase; returns its number of items (possibly none). No item runs meanwhile.
-    fn prepare(&self, phase: usize) -> usize;
+    fn prepare(&self, phase: usize, worker: usize) -> usize;
 
     /// Runs one item. Items of a phase run in any order, at the same time.
     fn run(&self, phase: usize, item: usize, worker: usize);
@@ -136,7 +136,7 @@ impl<W: Work> Shared<W> {
     /// Publishes the first phase from `phase` on that has more than one item; runs single items on the way.
     fn start(&self, mut phase: usize, worker: usize, threads: &[Thread]) {
         while phase < self.end.load(Ordering::Relaxed) {
-            match self.work.prepare(phase) {
+            match self.work.prepare(phase, worker) {
                 0 => {}
                 1 => self.work.run(phase, 0, worker),
                 items => {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     impl Work for Counts {
-        fn prepare(&self, phase: usize) -> usize {
+        fn prepare(&self, phase: usize, _worker: usize) -> usize {
             let first = self.items[0][0].load(Ordering::Relaxed);
             let done = |phase: &Vec<AtomicUsize>| phase.iter().all(|n| n.load(Ordering::Relaxed) == first);
             assert!(phase == 0 || self.items[..phase].iter().all(done), "phase {phase} started early");

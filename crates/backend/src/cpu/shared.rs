@@ -141,6 +141,11 @@ impl<T> PerWorker<T> {
         unsafe { &mut *self.0[worker].get() }
     }
 
+    /// All values, while no worker runs.
+    pub fn all(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut().map(UnsafeCell::get_mut)
+    }
+
     /// The first value, for reading by all once its writer is done.
     pub fn shared(&self) -> &T {
         // SAFETY: by the discipline nobody writes it in this phase.

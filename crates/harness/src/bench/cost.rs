@@ -95,6 +95,21 @@ impl Model {
         })
     }
 
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How each weight is stored.
+    pub fn stored(&self) -> &[Stored] {
+        &self.stored
+    }
+
+    /// Part of the model each weight belongs to.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
     /// Routers of the program, each with its number of experts and of experts per token.
     pub fn routers(&self) -> impl Iterator<Item = (usize, usize, usize)> {
         self.plan.program.iter().enumerate().filter_map(|(i, step)| match &step.op {

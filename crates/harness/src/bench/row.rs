@@ -72,7 +72,11 @@ pub struct Spread {
 impl Spread {
     /// Quantiles of some values, interpolated.
     pub fn of(samples: &[u64]) -> Spread {
-        let mut sorted: Vec<f64> = samples.iter().map(|&ns| ns as f64).collect();
+        Spread::of_values(samples.iter().map(|&ns| ns as f64).collect())
+    }
+
+    /// Quantiles of some values of any unit, interpolated.
+    pub fn of_values(mut sorted: Vec<f64>) -> Spread {
         sorted.sort_by(f64::total_cmp);
         let at = |q: f64| {
             let x = q * (sorted.len().max(1) - 1) as f64;

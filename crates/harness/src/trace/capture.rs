@@ -1,0 +1,181 @@
+//! Records decode tokens of a warm model.
+
+use std::path::Path;
+use std::time::Instant;
+
+use amoeba_backend::{Error as BackendError, Executable, Recording, Row};
+use amoeba_engine::{LoadOptions, load_executable, open};
+
+use super::ops::traced_ops;
+use super::{Subject, Token, Trace};
+use crate::Error;
+use crate::bench::{BenchModel, Build, Host};
+
+/// Tokens decoded before the first that counts.
+const WARM_UP: usize = 16;
+/// Spans reserved per worker at first; a step with more says how many it needs.
+const SPANS: usize = 1 << 12;
+/// Fewest tokens that tell a spread worth holding against another.
+pub const TOKENS_CHECK_MIN: usize = 8;
+
+/// What to capture.
+#[derive(Clone, Debug, Default)]
+pub struct CaptureOptions {
+    /// What to call the model.
+    pub name: String,
+    /// Device, threads and path; context and sequences follow from the rest.
+    pub load: LoadOptions,
+    /// Positions cached before the first captured token; 0 counts as 1.
+    pub depth: usize,
+    /// Tokens to capture, one after the other.
+    pub tokens: usize,
+    /// Goes into the trace.
+    pub build: Build,
+    /// Goes into the trace.
+    pub host: Host,
+}
+
+impl CaptureOptions {
+    /// Positions cached before the first captured token.
+    pub fn cached(&self) -> usize {
+        self.depth.max(1)
+    }
+
+    /// What to load the model with.
+    pub fn load(&self) -> LoadOptions {
+        let context = Some(self.cached() + self.tokens.max(WARM_UP));
+        LoadOptions { context, slots: 1, ..self.load.clone() }
+    }
+}
+
+/// Loads a model and captures tokens of it. Nothing but this should run meanwhile.
+///
+/// # Errors
+/// The model cannot be loaded, the device cannot record, or a step fails.
+pub fn capture(dir: &Path, options: &CaptureOptions) -> Result<Trace, Error> {
+    let checkpoint = open(dir)?;
+    let mut executable = load_executable(&checkpoint, &options.load(), &mut |_, _| {})?;
+    let model = BenchModel::new(&options.name, &checkpoint, executable.plan())?;
+    drop(checkpoint);
+    capture_on(&mut *executable, &model, options)
+}
+
+/// Captures tokens of a model that was loaded with [`CaptureOptions::load`]. Recording is off afterwards.
+///
+/// # Errors
+/// The device cannot record, the context is too short, or a step fails.
+pub fn capture_on(
+    executable: &mut dyn Executable,
+    model: &BenchModel,
+    options: &CaptureOptions,
+) -> Result<Trace, Error> {
+    executable.record(SPANS)?;
+    executable.record(0)?;
+    let mut decoder = Decoder { executable, first: options.cached() };
+    decoder.warm_up()?;
+    decoder.reserve()?;
+    let (first, started) = (decoder.first, Instant::now());
+    let mut tokens = Vec::with_capacity(options.tokens);
+    for position in first..first + options.tokens {
+        let at = started.elapsed().as_nanos() as u64;
+        let (recording, phases) = decoder.recorded(position)?;
+        tokens.push(Token { position, at, phases, recording });
+    }
+    executable.record(0)?;
+    let workers = tokens.first().map_or(0, |token: &Token| token.recording.lanes.len());
+    let subject = subject(executable, model, options, workers);
+    Ok(Trace { subject, ops: traced_ops(model, options.load.kv), tokens })
+}
+
+fn subject(
+    executable: &dyn Executable,
+    model: &BenchModel,
+    options: &CaptureOptions,
+    workers: usize,
+) -> Subject {
+    let path = executable.path(1);
+    Subject {
+        model: model.name.clone(),
+        model_hash: model.hash.clone(),
+        device: options.load.device.to_string(),
+        device_detail: executable.describe(),
+        workers,
+        path: path.kind.to_string(),
+        path_reason: path.to_string(),
+        kv: options.load.kv.to_string(),
+        depth: options.cached(),
+        build: options.build.clone(),
+        host: options.host.clone(),
+    }
+}
+
+/// Decodes tokens of one sequence; positions may be decoded again.
+pub(super) struct Decoder<'a> {
+    pub executable: &'a mut dyn Executable,
+    /// Positions cached by [`Decoder::warm_up`].
+    pub first: usize,
+}
+
+impl Decoder<'_> {
+    fn row(&self, position: usize, logits: bool) -> Row {
+        // Spread over the vocabulary and, through the router, over the experts.
+        let vocab = self.executable.plan().spec.vocab as u32;
+        let token = (position as u32).wrapping_mul(2_654_435_761) % vocab;
+        Row { token, slot: 0, position, logits }
+    }
+
+    /// Fills the cache and decodes some tokens.
+    pub fn warm_up(&mut self) -> Result<(), Error> {
+        let chunk = self.executable.limits().rows;
+        for start in (0..self.first).step_by(chunk) {
+            let end = self.first.min(start + chunk);
+            let rows: Vec<Row> =
+                (start..end).map(|position| self.row(position, position + 1 == end)).collect();
+            self.executable.step(&rows, None)?;
+        }
+        (self.first..self.first + WARM_UP).try_for_each(|position| self.decode(position))
+    }
+
+    /// One token.
+    pub fn decode(&mut self, position: usize) -> Result<(), Error> {
+        Ok(self.executable.step(&[self.row(position, true)], None)?)
+    }
+
+    /// Reserves room so that any worker could do all of a token alone, and has the room written once.
+    pub fn reserve(&mut self) -> Result<(), Error> {
+        let mut room = SPANS;
+        loop {
+            self.executable.record(room)?;
+            self.decode(self.first)?;
+            match self.executable.recorded() {
+                Ok(recording) => {
+                    let all: usize = recording.lanes.iter().map(Vec::len).sum();
+                    if 2 * all <= room {
+                        return Ok(());
+                    }
+                    room = 2 * all;
+                }
+                Err(BackendError::RecordingFull { needed, .. }) => room = 2 * needed,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// One token with what was done, and the phases it was shared out in.
+    fn recorded(&mut self, position: usize) -> Result<(Recording, u32), Error> {
+        let before = self.executable.phases();
+        self.decode(position)?;
+        let counted = self.executable.phases().zip(before).map(|(after, before)| after.wrapping_sub(before));
+        let recording = self.executable.recorded()?;
+        let phases = counted.unwrap_or_else(|| launches(&recording));
+        Ok((recording, phases))
+    }
+}
+
+/// Different phases in which anything ran.
+fn launches(recording: &Recording) -> u32 {
+    let mut phases: Vec<u32> = recording.lanes.iter().flatten().map(|span| span.phase).collect();
+    phases.sort_unstable();
+    phases.dedup();
+    phases.len() as u32
+}

@@ -1,0 +1,102 @@
+//! The decode program as a trace shows it: a name for every op, the bytes it reads.
+
+use amoeba_backend::{KvType, Span, Stage};
+use amoeba_plan::{CacheKind, Op, Part, WeightId};
+
+use crate::bench::BenchModel;
+
+/// One op of the program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TracedOp {
+    /// Kind of op.
+    pub name: &'static str,
+    /// As a person would call it: `q_proj`, `norm`, `lm_head`.
+    pub label: String,
+    /// Layer; `None` before the first and after the last.
+    pub layer: Option<usize>,
+    /// Part of the model it serves.
+    pub part: Part,
+    /// Bytes of stored weights that one token reads.
+    pub weight_bytes: f64,
+    /// Those of the down projections of routed experts, included above.
+    pub down_bytes: f64,
+    /// Bytes of keys and values read per visible position.
+    pub kv_bytes: f64,
+    /// Positions that are visible at most.
+    pub window: Option<usize>,
+}
+
+impl TracedOp {
+    /// Bytes that a stage of the op reads for a token which sees `positions` positions.
+    pub fn bytes(&self, stage: Stage, positions: usize) -> f64 {
+        let seen = self.window.map_or(positions, |window| positions.min(window));
+        match stage {
+            Stage::Whole => self.weight_bytes + self.kv_bytes * seen as f64,
+            Stage::Fused => self.weight_bytes,
+            Stage::GateUp => self.weight_bytes - self.down_bytes,
+            Stage::Down => self.down_bytes,
+            _ => 0.0,
+        }
+    }
+
+    /// Bytes of a whole token.
+    pub fn all_bytes(&self, positions: usize) -> f64 {
+        self.bytes(Stage::Whole, positions)
+    }
+}
+
+/// Name of a row of the table that a span belongs to. Work that only exists because workers share is in brackets.
+pub fn row_label(ops: &[TracedOp], span: &Span) -> String {
+    let op = span.op.map(|op| &ops[op as usize]);
+    match (op, span.stage) {
+        (_, Stage::Start | Stage::Input | Stage::Check | Stage::Angles) | (None, _) => {
+            format!("({})", span.stage.name())
+        }
+        (Some(op), Stage::Whole) => op.label.clone(),
+        (Some(op), stage) => format!("{} {}", op.label, stage.name()),
+    }
+}
+
+/// All ops of a model.
+pub fn traced_ops(model: &BenchModel, kv: KvType) -> Vec<TracedOp> {
+    let plan = model.plan();
+    let read = |id: WeightId| model.stored()[id.0].bytes as f64 * plan.share_read_per_token(id);
+    let tied = |id: WeightId| model.parts()[id.0] == Part::Head;
+    let element = if kv == KvType::F16 { 2 } else { 4 };
+    let of = |(index, step): (usize, &amoeba_plan::Step)| {
+        let part = match &step.op {
+            Op::Linear { weight, .. } => model.parts()[weight.0],
+            Op::Attention(_) | Op::Rope { .. } | Op::KvAppend { .. } => Part::Attention,
+            Op::Router { .. } => Part::Router,
+            Op::Experts(_) => Part::Experts,
+            _ => Part::Other,
+        };
+        let label = match &step.op {
+            Op::Linear { .. } if index >= plan.head => "lm_head",
+            Op::Linear { .. } if part == Part::Router => "router_logits",
+            Op::Linear { weight, .. } => plan.weight(*weight).path.rsplit('.').next().unwrap_or("linear"),
+            op => op.name(),
+        };
+        let (kv_bytes, window) = match &step.op {
+            Op::Attention(op) => {
+                let CacheKind::Kv { kv_heads, k_dim, v_dim } = plan.caches[op.cache.0].kind;
+                ((kv_heads * (k_dim + v_dim) * element) as f64, op.window)
+            }
+            _ => (0.0, None),
+        };
+        // A tied table is read whole by the head; the row that is embedded is part of that.
+        let embeds_tied = |id: &WeightId| matches!(step.op, Op::Embed { .. }) && tied(*id);
+        let weights = step.op.weights().into_iter().filter(|id| !embeds_tied(id));
+        TracedOp {
+            name: step.op.name(),
+            label: label.to_owned(),
+            layer: step.layer,
+            part,
+            weight_bytes: weights.map(read).sum(),
+            down_bytes: if let Op::Experts(op) = &step.op { read(op.down.stack) } else { 0.0 },
+            kv_bytes,
+            window,
+        }
+    };
+    plan.program.iter().enumerate().map(of).collect()
+}

@@ -36,6 +36,9 @@ pub enum Error {
         /// Ops of the program.
         all: usize,
     },
+    /// A trace and a baseline that cannot be compared.
+    #[error("the baseline is of something else: {0}")]
+    Baseline(String),
     /// Files at fault.
     #[error(transparent)]
     Checkpoint(#[from] amoeba_checkpoint::Error),

@@ -134,7 +134,11 @@ fn harness_code(error: &amoeba_harness::Error) -> u8 {
         Error::Record(_) => CORRUPT,
         Error::Hidden { .. } => DEVICE,
         Error::Unwritable(_) => FAILED,
-        Error::TooShort(_) | Error::Dump(_) | Error::Unreadable(_) | Error::Foreign(_) => USAGE,
+        Error::TooShort(_)
+        | Error::Dump(_)
+        | Error::Baseline(_)
+        | Error::Unreadable(_)
+        | Error::Foreign(_) => USAGE,
     }
 }
 

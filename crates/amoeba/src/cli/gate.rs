@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use amoeba::Tokenizer;
 use amoeba_harness::gate::{Against, GateOptions, Prompt, Report, gate};
-use amoeba_harness::trace::Summary;
 
 use super::bench::{build, check_writable, unwritable};
 use super::common::{self, DeviceArgs};
 use super::console::{Console, print};
 use super::failure::{self, Failure};
+use super::trace::read_baseline;
 
 /// Flags of `gate`.
 #[derive(clap::Args)]
@@ -91,13 +91,6 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             format!("{} of {} checks failed: {}", failed.len(), report.checks.len(), failed.join(", ")),
         )),
     }
-}
-
-fn read_baseline(file: &Path) -> Result<Summary, Failure> {
-    let fault = |what: String| Failure::usage(format!("{}: {what}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| fault(format!("cannot be read: {error}")))?;
-    let value = serde_json::from_str(&text).map_err(|error| fault(format!("is not JSON: {error}")))?;
-    Summary::from_json(&value).map_err(fault)
 }
 
 /// The prompts as tokens; none where the folder has no tokenizer.

@@ -6,6 +6,7 @@ mod facts;
 mod gate;
 mod pull;
 mod run;
+mod trace;
 mod usage;
 mod verify;
 

@@ -18,22 +18,21 @@ pub fn check(lab: &Lab<'_>) -> Result<Vec<Check>, Error> {
         let why = "the model has no routed experts: nothing to fuse";
         return Ok([GUARD, RAN].map(|name| Check::skipped(name, why)).into());
     }
-    let (mut candidate, mut unfused) = (lab.candidate(|_| {})?, lab.unfused()?);
+    let (candidate, unfused) = (lab.candidate(|_| {})?, lab.unfused()?);
     let said = [candidate.path(1), candidate.path(lab.chunk), unfused.path(1)];
     let expected = [PathKind::Fused, PathKind::Fused, PathKind::Unfused];
     let wrong = said.iter().zip(expected).filter(|(said, expected)| said.kind != *expected).count();
     let detail = format!("1 row: {}; {} rows: {}; the other side: {}", said[0], lab.chunk, said[1], said[2]);
-    let sides = [(&mut *candidate, PathKind::Fused), (&mut *unfused, PathKind::Unfused)];
-    let ran = what_ran(lab, sides)?;
+    let ran = what_ran(lab, [(candidate, PathKind::Fused), (unfused, PathKind::Unfused)])?;
     Ok(vec![Check::none_wrong(GUARD, wrong, detail), ran])
 }
 
 /// Layers whose experts ran another way than they should, as the workers recorded it.
-fn what_ran(lab: &Lab<'_>, sides: [(&mut dyn Executable, PathKind); 2]) -> Result<Check, Error> {
+fn what_ran(lab: &Lab<'_>, sides: [(Box<dyn Executable>, PathKind); 2]) -> Result<Check, Error> {
     let mut wrong = Vec::new();
-    for (executable, expected) in sides {
+    for (mut executable, expected) in sides {
         for n in [1, lab.chunk] {
-            let recording = match recording(lab, executable, n)? {
+            let recording = match recording(lab, &mut *executable, n)? {
                 Ok(recording) => recording,
                 Err(why) => return Ok(Check::skipped(RAN, why)),
             };

@@ -101,7 +101,7 @@ fn against_baseline(lab: &Lab<'_>, baseline: &Summary) -> Result<Check, Error> {
         let found = capture(lab, &mut *candidate, depth, tokens)?;
         let unlike = found.unlike(baseline);
         if !unlike.is_empty() {
-            return Err(Error::Foreign(format!("the baseline cannot be compared: {}", unlike.join("; "))));
+            return Err(Error::Baseline(unlike.join("; ")));
         }
         let mut grew = found.grew(baseline);
         if lab.options.fast || !lab.options.bench {

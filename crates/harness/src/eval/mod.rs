@@ -3,7 +3,9 @@
 //! A [`Record`] holds the logits behind every token of a text, so that a model can be held against another one, another
 //! build or another machine without both at hand. docs/eval.md describes the file.
 
+mod layout;
 mod record;
+mod writer;
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +16,9 @@ use crate::Error;
 use crate::bench::BenchModel;
 use crate::numbers::{argmax, divergence, surprise};
 
-pub use record::{Header, Precision, Record, RecordWriter};
+pub use layout::{Header, Precision};
+pub use record::Record;
+pub use writer::RecordWriter;
 
 /// How to evaluate.
 #[derive(Clone, Debug)]

@@ -18,8 +18,12 @@ pub fn check(lab: &Lab<'_>) -> Result<Vec<Check>, Error> {
     let mut checks = Vec::new();
 
     run(&mut *candidate, &lab.random(17, 4), lab.chunk)?;
+    let after = run(&mut *candidate, &tokens, lab.chunk)?;
+    // What is kept twice and used in turn is in the other turn now: one of the two has seen an odd number of steps.
+    candidate.step(&super::lab::rows(&tokens[..1], 0, 0), None)?;
     let again = run(&mut *candidate, &tokens, lab.chunk)?;
-    checks.push(verdict("bits: rerun", &first, &[("after another sequence".to_owned(), again)]));
+    let reruns = [("after another sequence".to_owned(), after), ("after one more step".to_owned(), again)];
+    checks.push(verdict("bits: rerun", &first, &reruns));
     let beside = company(&mut *candidate, &tokens, &lab.random(tokens.len(), 5))?;
     checks.push(verdict("bits: company", &first, &[("beside another sequence".to_owned(), beside)]));
     let kind = candidate.path(lab.chunk).kind;

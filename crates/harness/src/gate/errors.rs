@@ -6,6 +6,7 @@ use amoeba_engine::KvType;
 use super::check::Check;
 use super::lab::{Lab, rows};
 use super::lockstep::{BLOCK, Lockstep, Tally, Worst};
+use super::report::number;
 use crate::Error;
 use crate::numbers::{Distance, worse};
 use crate::probe::{Recorder, points};
@@ -45,7 +46,7 @@ fn tally(lab: &Lab<'_>, executable: &mut dyn Executable) -> Result<Tally, Error>
     for (name, steps) in inputs(lab) {
         let mut position = 0;
         for tokens in steps {
-            let place = format!("{name}, {} rows at {position}", tokens.len());
+            let place = format!("{name}, step of {} at {position}", tokens.len());
             lockstep.step(executable, &rows(&tokens, 0, position), &place)?;
             position += tokens.len();
         }
@@ -80,8 +81,7 @@ fn op_checks(lab: &Lab<'_>, found: &Tally) -> Vec<Check> {
         let used = |(kind, worst): &(&str, &Worst)| size(worst) / allowed(lab, kind);
         ops.iter().copied().reduce(|a, b| if worse(used(&b), used(&a)) { b } else { a })
     };
-    let all: Vec<String> =
-        ops.iter().map(|(kind, worst)| format!("{kind} {:.0e}", worst.distance.rms)).collect();
+    let all: Vec<String> = ops.iter().map(|(kind, w)| format!("{kind} {}", number(w.distance.rms))).collect();
     let (Some(rms), Some(max)) = (worst(|w| w.distance.rms), worst(|w| w.distance.max)) else {
         return vec![Check::none_wrong("error: op rms", 1, "the step showed no op to the probe")];
     };

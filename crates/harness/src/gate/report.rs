@@ -99,7 +99,7 @@ fn check_json(check: &Check) -> Value {
 }
 
 /// `0`, `12`, `0.953` or `3.1e-7`.
-fn number(x: f64) -> String {
+pub fn number(x: f64) -> String {
     match x.abs() {
         0.0 => "0".to_owned(),
         _ if x.fract() == 0.0 && x.abs() < 1e9 => format!("{x}"),
@@ -109,7 +109,12 @@ fn number(x: f64) -> String {
 }
 
 fn percent(used: f64) -> String {
-    if used.abs() < 0.1 { format!("{:.2}", used * 100.0) } else { format!("{:.1}", used * 100.0) }
+    match used.abs() * 100.0 {
+        0.0 => "0".to_owned(),
+        few if few < 10.0 => format!("{:.2}", used * 100.0),
+        some if some < 1000.0 => format!("{:.1}", used * 100.0),
+        _ => format!("{:.0}", used * 100.0),
+    }
 }
 
 #[cfg(test)]
@@ -119,7 +124,7 @@ mod tests {
     #[test]
     fn numbers_are_short() {
         assert_eq!([0.0, 12.0, 0.9531, 3.14e-7, 1234.5].map(number), ["0", "12", "0.953", "3.1e-7", "1.2e3"]);
-        assert_eq!([0.0004, 0.123, 20.0].map(percent), ["0.04", "12.3", "2000.0"]);
+        assert_eq!([0.0004, 0.123, 20.0].map(percent), ["0.04", "12.3", "2000"]);
     }
 
     #[test]

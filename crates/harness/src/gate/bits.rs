@@ -19,10 +19,12 @@ pub fn check(lab: &Lab<'_>) -> Result<Vec<Check>, Error> {
 
     run(&mut *candidate, &lab.random(17, 4), lab.chunk)?;
     let after = run(&mut *candidate, &tokens, lab.chunk)?;
-    // What is kept twice and used in turn is in the other turn now: one of the two has seen an odd number of steps.
-    candidate.step(&super::lab::rows(&tokens[..1], 0, 0), None)?;
+    // What is kept twice and used in turn is in the other turn now: so many steps more that their number is odd.
+    for _ in 0..1 + tokens.len().div_ceil(lab.chunk) % 2 {
+        candidate.step(&super::lab::rows(&tokens[..1], 0, 0), None)?;
+    }
     let again = run(&mut *candidate, &tokens, lab.chunk)?;
-    let reruns = [("after another sequence".to_owned(), after), ("after one more step".to_owned(), again)];
+    let reruns = [("after another sequence".to_owned(), after), ("in the other turn".to_owned(), again)];
     checks.push(verdict("bits: rerun", &first, &reruns));
     let beside = company(&mut *candidate, &tokens, &lab.random(tokens.len(), 5))?;
     checks.push(verdict("bits: company", &first, &[("beside another sequence".to_owned(), beside)]));
@@ -41,7 +43,7 @@ pub fn check(lab: &Lab<'_>) -> Result<Vec<Check>, Error> {
     checks.push(verdict("bits: allocator churn", &first, &[("loaded anew".to_owned(), anew)]));
     let threads = thread_counts().into_iter().map(|threads| {
         let mut other = lab.candidate(|load| load.threads = Some(threads))?;
-        Ok((format!("{threads} threads"), run(&mut *other, &tokens, lab.chunk)?))
+        Ok((format!("-t {threads}"), run(&mut *other, &tokens, lab.chunk)?))
     });
     checks.push(verdict("bits: threads", &first, &threads.collect::<Result<Vec<_>, Error>>()?));
     Ok(checks)

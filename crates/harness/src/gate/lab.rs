@@ -128,20 +128,19 @@ impl<'a> Lab<'a> {
 
 impl Effort {
     fn new(fast: bool, products: f64) -> Effort {
-        // Products that the reference computes in a matter of seconds, or of minutes.
-        let budget = if fast { 2e9 } else { 1e11 };
-        let rows = (budget / products.max(1.0)) as usize;
-        // Two inputs, fused and unfused, and the blocks of experts twice: five or six times each.
-        let judged = match rows / 6 {
-            12.. => [8, 4],
-            3.. => [2, 1],
+        // The reference does some 10^8 products a second. Op by op it computes 4 × (8 + 4) rows, and the blocks twice.
+        let [all, some, budget] = if fast { [3e7, 3e8, 6e8] } else { [1e8, 1e9, 1e10] };
+        let judged = match products {
+            few if few <= all => [8, 4],
+            more if more <= some => [2, 1],
             _ => [1, 1],
         };
+        let reference_tokens = (budget / products.max(1.0)) as usize;
         let generated = if fast { 16 } else { 48 };
         let bench = if fast { [16, 7] } else { [48, 15] };
         // More than one chunk of attention, but not in a hurry.
         let bits = if fast { 24 } else { 300 };
-        Effort { generated, bench, judged, bits, reference_tokens: rows }
+        Effort { generated, bench, judged, bits, reference_tokens }
     }
 }
 

@@ -27,6 +27,8 @@ pub enum Fault {
     Steps,
     /// Rounding depends on the number of rows of the step.
     Rows,
+    /// Rounding depends on whether other sequences are in the step.
+    Company,
     /// Weights of the experts are read a second time.
     ReadsTwice,
 }
@@ -99,6 +101,7 @@ impl Interpreted {
             Fault::Garbage => scaled(rounding(self.load.is_multiple_of(2))),
             Fault::Steps => scaled(rounding(self.steps.is_multiple_of(2))),
             Fault::Rows => scaled(rounding(rows.len() == 1)),
+            Fault::Company => scaled(rounding(rows.iter().any(|row| row.slot > 0))),
         };
         self.reference.set_buffer(op.route, route);
         self.reference.set_buffer(op.out, spoilt);

@@ -58,7 +58,7 @@ pub struct Subject {
 pub struct Token {
     /// Its position in the sequence.
     pub position: usize,
-    /// When its step began, in ns since the first one's beginning.
+    /// When its step began, in ns since the first one's beginning; rests in between are left out.
     pub at: u64,
     /// Phases (launches) that were shared out among workers, each of which ends with a wait for its last item.
     pub phases: u32,

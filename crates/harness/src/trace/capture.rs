@@ -118,6 +118,7 @@ fn subject(
         path: path.kind.to_string(),
         path_reason: path.to_string(),
         kv: options.load.kv.to_string(),
+        activations: options.load.activations.to_string(),
         depth: options.cached(),
         build: options.build.clone(),
         host: options.host.clone(),

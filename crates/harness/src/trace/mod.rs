@@ -45,6 +45,8 @@ pub struct Subject {
     pub path_reason: String,
     /// What keys and values are kept as.
     pub kv: String,
+    /// What activations are rounded to.
+    pub activations: String,
     /// Positions cached before the first captured token.
     pub depth: usize,
     /// The program.

@@ -23,7 +23,8 @@ What a row holds (-o json, jsonl, csv; the table shows a part of it):
   cpu, cores, isa, os                of this machine; isa is the widest instruction set
   device, device_detail, threads     where it ran; device_detail names the instruction set used
   model, model_hash, model_bytes, formats   the hash covers config.json and the headers of the weight files, no weight
-  path, path_reason, kv_type         way through the experts, and why it was taken; what keys and values are kept as
+  path, path_reason                  way through the experts, and why it was taken
+  kv_type, activations               what keys and values are kept as, and what activations are rounded to
   warmups, repeats, samples_ns       one warm-up, then the tests take turns; every repetition in ns
   median_ns, p10_ns, p90_ns, spread  spread = (p90 - p10) / median
   untrusted           null, or why not to believe the row: a spread over 4 %, fewer than 3 repetitions, other work

@@ -18,7 +18,7 @@ const TOKENS: u16 = 32;
 /// Range of idle shares above which a baseline is of little use.
 const SPREAD_MAX: f64 = 0.1;
 /// Rounds of `--overhead`.
-const ROUNDS: usize = 50;
+const ROUNDS: usize = 100;
 
 const RULES: &str = "\
 What is written:
@@ -33,7 +33,7 @@ What the summary says, per token:
   (start) (input)     what only exists because work is shared out: counting and grouping items; x as the weights need it
 
 What --check compares (--tokens is that of the baseline, or 32; at least 8):
-  refused (exit 2)    another model, device, number of workers, path, type of cache, depth or number of tokens
+  refused (exit 2)    another model, device, number of workers, path, type of cache, rounding, depth or number of tokens
   phases, bytes       may not grow at all
   idle time           of the whole token, and on the way through the experts, as shares of the workers' time, since hosts
                       differ: grown when even the quietest tenth of the tokens is worse than the baseline's ninetieth

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
-use amoeba_kernels::linear::Digits;
+use amoeba_kernels::linear::{Digits, Packed};
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
 
@@ -309,6 +309,10 @@ impl Executable for Cpu {
 
     fn phases(&self) -> Option<u32> {
         Some(self.pool.published())
+    }
+
+    fn weights(&self) -> Vec<&[u8]> {
+        self.model().weights.packed().map(Packed::memory).collect()
     }
 
     fn memory(&self) -> usize {

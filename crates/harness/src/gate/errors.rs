@@ -1,7 +1,7 @@
 //! Errors against the exact reference, op by op and for the block of experts, and of fused against unfused.
 
 use amoeba_backend::Executable;
-use amoeba_engine::KvType;
+use amoeba_engine::{Activations, KvType};
 
 use super::check::Check;
 use super::lab::{Lab, rows};
@@ -17,8 +17,6 @@ const RMS_ALLOWED: f64 = 5e-4;
 const RMS_ALLOWED_16: f64 = 5e-3;
 /// The largest of N normal errors is √(2 ln N) times their RMS: below 6 up to N = 6·10^7. More is an error of few elements.
 const MAX_OF_RMS: f64 = 6.0;
-/// Largest error, in units of the RMS of the output.
-pub const MAX_ALLOWED: f64 = MAX_OF_RMS * RMS_ALLOWED;
 /// Normalised RMS of fused against unfused.
 const BETWEEN_ALLOWED: f64 = 5e-3;
 
@@ -32,10 +30,11 @@ pub fn check(lab: &Lab<'_>) -> Result<Vec<Check>, Error> {
         checks.extend(names.map(|name| Check::skipped(name, "the model has no routed experts")));
         return Ok(checks);
     }
-    checks.extend(block_checks(&found));
+    checks.extend(block_checks(lab, &found));
     let mut unfused = lab.unfused()?;
     let block = tally(lab, &mut *unfused)?.kinds.remove(BLOCK).unwrap_or_default();
-    checks.push(Check::at_most("error: unfused block rms", block.distance.rms, RMS_ALLOWED, block.rms_at));
+    let allowed = rms_allowed(lab, BLOCK);
+    checks.push(Check::at_most("error: unfused block rms", block.distance.rms, allowed, block.rms_at));
     checks.push(between(lab, &mut *unfused)?);
     Ok(checks)
 }
@@ -68,17 +67,26 @@ fn inputs(lab: &Lab<'_>) -> Vec<(String, Vec<Vec<u32>>)> {
     [(format!("prompt `{}`", text.name), tokens), random].map(|(name, t)| (name, steps(t))).into()
 }
 
-/// What the op is allowed.
-fn allowed(lab: &Lab<'_>, kind: &str) -> f64 {
-    let half = lab.options.load.kv == KvType::F16 && kind == "attention";
-    if half { RMS_ALLOWED_16 } else { RMS_ALLOWED }
+/// RMS that a kind of op is allowed.
+pub fn rms_allowed(lab: &Lab<'_>, kind: &str) -> f64 {
+    let coarse = match kind {
+        "attention" => lab.options.load.kv != KvType::F32,
+        "linear" | "experts" | BLOCK => lab.options.load.activations != Activations::F32,
+        _ => false,
+    };
+    if coarse { RMS_ALLOWED_16 } else { RMS_ALLOWED }
+}
+
+/// Largest error that a kind of op is allowed, in units of the RMS of the output.
+pub fn max_allowed(lab: &Lab<'_>, kind: &str) -> f64 {
+    MAX_OF_RMS * rms_allowed(lab, kind)
 }
 
 fn op_checks(lab: &Lab<'_>, found: &Tally) -> Vec<Check> {
     let ops: Vec<(&str, &Worst)> =
         found.kinds.iter().filter(|(kind, _)| **kind != BLOCK).map(|(kind, worst)| (*kind, worst)).collect();
     let worst = |size: fn(&Worst) -> f64| {
-        let used = |(kind, worst): &(&str, &Worst)| size(worst) / allowed(lab, kind);
+        let used = |(kind, worst): &(&str, &Worst)| size(worst) / rms_allowed(lab, kind);
         ops.iter().copied().reduce(|a, b| if worse(used(&b), used(&a)) { b } else { a })
     };
     let all: Vec<String> = ops.iter().map(|(kind, w)| format!("{kind} {}", number(w.distance.rms))).collect();
@@ -87,17 +95,17 @@ fn op_checks(lab: &Lab<'_>, found: &Tally) -> Vec<Check> {
     };
     let detail = format!("{} of {}; rms of all: {}", rms.0, rms.1.rms_at, all.join(", "));
     vec![
-        Check::at_most("error: op rms", rms.1.distance.rms, allowed(lab, rms.0), detail),
+        Check::at_most("error: op rms", rms.1.distance.rms, rms_allowed(lab, rms.0), detail),
         Check::at_most(
             "error: op max",
             max.1.distance.max,
-            MAX_OF_RMS * allowed(lab, max.0),
+            max_allowed(lab, max.0),
             format!("{} of {}", max.0, max.1.max_at),
         ),
     ]
 }
 
-fn block_checks(found: &Tally) -> [Check; 2] {
+fn block_checks(lab: &Lab<'_>, found: &Tally) -> [Check; 2] {
     let block = found.kinds.get(BLOCK).cloned().unwrap_or_default();
     let note = match found.undecided {
         0 => String::new(),
@@ -105,8 +113,8 @@ fn block_checks(found: &Tally) -> [Check; 2] {
     };
     let Distance { rms, max } = block.distance;
     [
-        Check::at_most("error: block rms", rms, RMS_ALLOWED, format!("{}{note}", block.rms_at)),
-        Check::at_most("error: block max", max, MAX_ALLOWED, block.max_at),
+        Check::at_most("error: block rms", rms, rms_allowed(lab, BLOCK), format!("{}{note}", block.rms_at)),
+        Check::at_most("error: block max", max, max_allowed(lab, BLOCK), block.max_at),
     ]
 }
 

@@ -60,6 +60,8 @@ pub struct Lockstep {
     plan: Plan,
     blocks: Vec<Block>,
     logits: BufferId,
+    /// How far a router's logits may be off, in units of their RMS.
+    router_noise: f64,
     /// Buffers as the backend has them, `[buffer][row]`.
     state: Vec<Vec<Vec<f32>>>,
     /// What was found so far.
@@ -87,6 +89,7 @@ impl Lockstep {
             reference: lab.reference()?,
             blocks: blocks(&plan),
             logits: plan.buffer_named("logits").unwrap_or(BufferId(0)),
+            router_noise: super::errors::max_allowed(lab, "linear"),
             state: vec![Vec::new(); plan.buffers.len()],
             tally: Tally::default(),
             plan,
@@ -180,7 +183,11 @@ impl Lockstep {
             let [route, own] = [&self.state[block.route.0][row], &self.reference.buffer(block.route)[row]];
             let found = if route[..block.top_k] == own[..block.top_k] {
                 found
-            } else if undecided(&self.reference.buffer(block.router_logits)[row], block.top_k) {
+            } else if undecided(
+                &self.reference.buffer(block.router_logits)[row],
+                block.top_k,
+                self.router_noise,
+            ) {
                 self.tally.undecided += 1;
                 continue;
             } else {
@@ -208,12 +215,12 @@ fn of_route(found: &[f32], truth: &[f32], top_k: usize) -> Distance {
 }
 
 /// Whether the last expert chosen and the first one not chosen are closer than router logits are computed.
-fn undecided(logits: &[f32], top_k: usize) -> bool {
+fn undecided(logits: &[f32], top_k: usize, noise: f64) -> bool {
     let mut sorted = logits.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
     let size = logits.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / logits.len().max(1) as f64;
     let gap = sorted.get(top_k).map_or(f64::INFINITY, |next| f64::from(sorted[top_k - 1] - next));
-    gap <= 2.0 * super::errors::MAX_ALLOWED * size.sqrt().max(1.0)
+    gap <= 2.0 * noise * size.sqrt().max(1.0)
 }
 
 fn blocks(plan: &Plan) -> Vec<Block> {

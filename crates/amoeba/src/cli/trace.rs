@@ -18,7 +18,7 @@ const TOKENS: u16 = 32;
 /// Range of idle shares above which a baseline is of little use.
 const SPREAD_MAX: f64 = 0.1;
 /// Rounds of `--overhead`.
-const ROUNDS: usize = 100;
+const ROUNDS: usize = 200;
 
 const RULES: &str = "\
 What is written:

@@ -61,7 +61,8 @@ impl fmt::Display for KvType {
     }
 }
 
-/// What activations are rounded to, group by group, where they meet weights of small integers.
+/// What activations are rounded to, group by group, where they meet weights of small integers; but where experts are
+/// scored they keep 24 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activations {
     /// 24 bits: as exact as f32 arithmetic.

@@ -61,7 +61,8 @@ impl fmt::Display for KvType {
     }
 }
 
-/// What activations are rounded to, group by group, where they meet weights of small integers.
+/// What activations are rounded to, group by group, where they meet weights of small integers; but where experts are
+/// scored they keep 24 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activations {
     /// 24 bits: as exact as f32 arithmetic.
@@ -114,6 +115,12 @@ pub trait Executable: Send {
 
     /// Bytes of weights, caches and buffers held.
     fn memory(&self) -> usize;
+
+    /// The memory that quantised weights lie in, for measuring what plain reads of it take; empty where the host cannot
+    /// read it.
+    fn weights(&self) -> Vec<&[u8]> {
+        Vec::new()
+    }
 
     /// Parallel phases run so far (wrapping), each of which ends with a wait for its last item; `None` on a device
     /// that does not count them.

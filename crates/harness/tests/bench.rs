@@ -54,11 +54,11 @@ fn keys(value: &Value) -> Vec<&str> {
 
 /// Programs read these: a key that goes or is renamed is a new schema.
 const KEYS: &str = "\
-    achieved_gb_s bandwidth_gb_s bandwidth_mib batch bytes_per_token bytes_per_token_parts commit cores \
+    achieved_gb_s activations bandwidth_gb_s bandwidth_mib batch beside_gb_s bytes_per_token bytes_per_token_parts commit cores \
     cpu depth device device_detail dirty distinct_experts f32_g_s first_token_ms floor_other_cores \
     formats int8_g_s isa kind kv_type load_ms median_ns memory_bytes model model_bytes model_hash os \
     other_cores p10_ns p90_ns path path_reason peak_memory_bytes peak_memory_ratio phases_per_step \
-    products_g_s repeats rustc samples_ns schema share_of_f32 share_of_floor share_of_int8 spread test \
+    products_g_s repeats rustc samples_ns schema share_of_beside share_of_f32 share_of_floor share_of_int8 spread test \
     threads tok_s_median tokens untrusted version warmups";
 
 #[test]
@@ -81,6 +81,8 @@ fn rows_have_one_shape_and_add_up() {
             assert!((sum / value["bytes_per_token"].as_f64().unwrap() - 1.0).abs() < 1e-9);
             assert!(["experts", "attention", "head", "kv", "router"].iter().all(|part| parts[*part] != 0.0));
             assert!(value["share_of_floor"].as_f64().unwrap() > 0.0 && value["products_g_s"].is_null());
+            assert_eq!(value["beside_gb_s"].as_array().unwrap().len(), 2, "one for each repetition");
+            assert!(value["share_of_beside"].as_f64().unwrap() > 0.0);
         }
     }
 }

@@ -36,6 +36,9 @@ What a row holds (-o json, jsonl, csv; the table shows a part of it):
   distinct_experts    decode: different experts a step needs per layer, counted while running
   achieved_gb_s, bandwidth_gb_s, bandwidth_mib, share_of_floor   decode: bytes per second; the same threads reading a
                       buffer of so many MiB (the first of 16, 64, 256, 1024 that holds the model); their ratio
+  beside_gb_s, share_of_beside       decode: plain reads of the weights by as many threads before and after each repetition
+                      (256 MiB of them at most), mean of both; median of the ratios, which the table shows: on a shared
+                      machine bandwidth changes by the minute, and from one region of memory to another
   products_g_s, f32_g_s, int8_g_s, share_of_f32, share_of_int8   prefill: 10^9 products of a weight and a number of x
                       per second; 10^9 multiply-adds per second that these threads do in f32 and in int8; ratios.
                       int8 is that of the vector units (VNNI), where a product takes several multiply-adds:
@@ -161,7 +164,7 @@ fn measure(args: &Args, console: &Console) -> Result<(), Failure> {
 }
 
 /// Opens the file as it is, so that a wrong name is told before everything is measured and not after.
-fn check_writable(file: &Path) -> Result<(), Failure> {
+pub fn check_writable(file: &Path) -> Result<(), Failure> {
     let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
     opened.map(drop).map_err(|error| unwritable(file, &error))
 }

@@ -220,7 +220,8 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
     std::fs::write(file, text).map_err(|error| bench::unwritable(file, &error))
 }
 
-fn read_baseline(file: &Path) -> Result<Summary, Failure> {
+/// A baseline that can be checked against.
+pub fn read_baseline(file: &Path) -> Result<Summary, Failure> {
     let fault = |what: String| Failure::usage(format!("{}: {what}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| fault(format!("cannot be read: {error}")))?;
     let value: Value = serde_json::from_str(&text).map_err(|error| fault(format!("is not JSON: {error}")))?;

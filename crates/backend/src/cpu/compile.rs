@@ -2,7 +2,7 @@
 
 use amoeba_checkpoint::Format;
 use amoeba_kernels::linear::{Arrangement, Digits};
-use amoeba_plan::{BufferId, Op, Plan, RopeId};
+use amoeba_plan::{BufferId, Op, Part, Plan, RopeId, parts};
 
 use super::weights::Weights;
 
@@ -67,9 +67,33 @@ pub struct Phases {
     pub prepared: Vec<PreparedKey>,
 }
 
-/// Compiles the program of `plan` for weights stored as in `weights` and x in so many digits.
-pub fn compile(plan: &Plan, weights: &Weights, digits: Digits) -> Phases {
-    let mut compiler = Compiler { plan, digits, phases: Vec::new(), prepared: Vec::new(), fresh: Vec::new() };
+/// Digits of x by the op that multiplies it.
+#[derive(Debug)]
+pub struct Precision {
+    /// Of all products but those of routers, and of the inner activations of experts.
+    pub digits: Digits,
+    /// Ops that score experts: a wrong choice costs more than the few products would save, so they keep all digits.
+    routers: Vec<bool>,
+}
+
+impl Precision {
+    /// For a plan whose activations are asked for in so many digits.
+    pub fn new(plan: &Plan, digits: Digits) -> Precision {
+        let parts = parts(plan);
+        let scores = |op: &Op| matches!(op, Op::Linear { weight, .. } if parts[weight.0] == Part::Router);
+        Precision { digits, routers: plan.program.iter().map(|step| scores(&step.op)).collect() }
+    }
+
+    /// Of the op at that index of the program.
+    pub fn of(&self, op: usize) -> Digits {
+        if self.routers[op] { Digits::Three } else { self.digits }
+    }
+}
+
+/// Compiles the program of `plan` for weights stored as in `weights`.
+pub fn compile(plan: &Plan, weights: &Weights, precision: &Precision) -> Phases {
+    let mut compiler =
+        Compiler { plan, precision, phases: Vec::new(), prepared: Vec::new(), fresh: Vec::new() };
     for rope in 0..plan.ropes.len() {
         compiler.push_row(RowWork::RopeTable(RopeId(rope)));
     }
@@ -87,7 +111,7 @@ pub fn compile(plan: &Plan, weights: &Weights, digits: Digits) -> Phases {
 
 struct Compiler<'a> {
     plan: &'a Plan,
-    digits: Digits,
+    precision: &'a Precision,
     phases: Vec<Phase>,
     prepared: Vec<PreparedKey>,
     /// Tables computed since their buffer was last written.
@@ -135,7 +159,7 @@ impl Compiler<'_> {
 
     /// Makes sure x is prepared as a format needs it before the next phase, for op `reader`.
     fn need_prepared(&mut self, reader: usize, x: BufferId, format: Format, cols: usize) {
-        let Some(arrangement) = Arrangement::of(format, self.digits) else { return };
+        let Some(arrangement) = Arrangement::of(format, self.precision.of(reader)) else { return };
         let key = PreparedKey { x, arrangement, cols };
         let table = self.prepared.iter().position(|known| *known == key).unwrap_or_else(|| {
             self.prepared.push(key);

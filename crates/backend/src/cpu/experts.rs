@@ -149,7 +149,7 @@ pub fn group(step: &Step<'_>, index: usize) -> usize {
 pub fn prepare_items(step: &Step<'_>, index: usize) -> usize {
     let (op, bank) = op(step, index);
     let needed = step.path.kind == PathKind::Unfused
-        && Arrangement::of(bank.down.weights.layout().format, step.model.digits).is_some();
+        && Arrangement::of(bank.down.weights.layout().format, step.model.precision.digits).is_some();
     if needed { (step.rows.len() * op.top_k).div_ceil(MEMBERS) } else { 0 }
 }
 
@@ -194,10 +194,10 @@ fn fused(step: &Step<'_>, op: &ExpertsOp, bank: &Bank, grouping: &Grouping, item
 fn inputs<'a>(model: &'a Model, op: &ExpertsOp, bank: &Bank, index: &'a [u32]) -> Rows<'a> {
     let of = |projection: &Projection| Input {
         index: Some(index),
-        ..input(model, op.x, projection.weights.layout(), index.len())
+        ..input(model, op.x, projection.weights.layout(), model.precision.digits, index.len())
     };
     let up = of(&bank.up);
-    Rows { gate: bank.gate.as_ref().map_or(up, of), up, digits: model.digits }
+    Rows { gate: bank.gate.as_ref().map_or(up, of), up, digits: model.precision.digits }
 }
 
 /// Part `i` of [`PIECES`] of `n` blocks.
@@ -248,7 +248,8 @@ fn gate_and_up(
 pub fn prepare_inner(step: &Step<'_>, index: usize, item: usize) {
     let (op, bank) = op(step, index);
     let work = &step.model.experts;
-    let Some(arrangement) = Arrangement::of(bank.down.weights.layout().format, step.model.digits) else {
+    let Some(arrangement) = Arrangement::of(bank.down.weights.layout().format, step.model.precision.digits)
+    else {
         return;
     };
     for member in item * MEMBERS..((item + 1) * MEMBERS).min(step.rows.len() * op.top_k) {
@@ -270,7 +271,7 @@ pub fn down(step: &Step<'_>, index: usize, item: usize) {
         rows: members.len(),
         prepared: &work.prepared.all()[members.start * work.prepared.width..],
         prepared_stride: work.prepared.width,
-        arrangement: Arrangement::of(bank.down.weights.layout().format, step.model.digits),
+        arrangement: Arrangement::of(bank.down.weights.layout().format, step.model.precision.digits),
     };
     let choices = &grouping.choices[members];
     let weights = bank.down.weights.expert(expert);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
-use amoeba_kernels::linear::Digits;
+use amoeba_kernels::linear::{Digits, Packed};
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
 
@@ -22,7 +22,7 @@ use crate::{
     Activations, Error, Executable, Flow, KvType, Limits, Probe, Recording, Row, check_finite, check_rows,
 };
 use cache::Caches;
-use compile::{Phase, Phases, RowWork, compile};
+use compile::{Phase, Phases, Precision, RowWork, compile};
 use pool::{Pool, Work};
 use shared::{Grid, PerWorker, Shared};
 use tracer::Tracer;
@@ -64,7 +64,7 @@ struct Model {
     limits: Limits,
     workers: usize,
     kv: KvType,
-    digits: Digits,
+    precision: Precision,
     buffers: Grid,
     prepared: Vec<Shared>,
     ropes: Vec<Shared>,
@@ -109,7 +109,8 @@ impl Cpu {
             return Err(Error::Isa(isa));
         }
         let weights = Weights::load(&plan, checkpoint, threads, options.repack_cache.as_ref(), progress)?;
-        let phases = compile(&plan, &weights, digits(options.activations));
+        let precision = Precision::new(&plan, digits(options.activations));
+        let phases = compile(&plan, &weights, &precision);
         let limits = options.limits;
         let rows = limits.rows;
         let buffers =
@@ -144,7 +145,7 @@ impl Cpu {
             limits,
             workers: threads,
             kv: options.kv,
-            digits: digits(options.activations),
+            precision,
             buffers,
             prepared,
             ropes,
@@ -294,7 +295,7 @@ impl Executable for Cpu {
             KvType::F32 => String::new(),
             kv => format!(", {kv} cache"),
         };
-        let activations = match self.model().digits {
+        let activations = match self.model().precision.digits {
             Digits::Three => "",
             Digits::Two => ", int16 activations",
             Digits::One => ", int8 activations",
@@ -351,6 +352,10 @@ impl Executable for Cpu {
 
     fn recorded(&mut self) -> Result<Recording, Error> {
         self.model().state.get(0).tracer.as_mut().ok_or(Error::NotRecorded)?.recording()
+    }
+
+    fn weights(&self) -> Vec<&[u8]> {
+        self.model().weights.packed().map(Packed::memory).collect()
     }
 
     fn memory(&self) -> usize {

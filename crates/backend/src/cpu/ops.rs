@@ -1,6 +1,6 @@
 //! How the workers share out one op. The maths is in `amoeba_kernels`.
 
-use amoeba_kernels::linear::{Arrangement, Input, Packed, matmul, prepare};
+use amoeba_kernels::linear::{Arrangement, Digits, Input, Packed, matmul, prepare};
 use amoeba_kernels::simd::LANES;
 use amoeba_kernels::{activate, add, embed, norm, rope, router};
 use amoeba_plan::{BufferId, NormOp, Op, Plan};
@@ -131,6 +131,7 @@ struct Product<'a> {
     weights: &'a Packed,
     bias: Option<&'a [f32]>,
     x: BufferId,
+    digits: Digits,
     out: &'a Shared,
 }
 
@@ -143,6 +144,7 @@ fn product<'a>(step: &Step<'a>, op: usize) -> Product<'a> {
         weights: model.weights.matrix(weight),
         bias: model.weights.vector(bias),
         x,
+        digits: model.precision.of(op),
         out: model.buffers.get(out),
     }
 }
@@ -151,7 +153,7 @@ impl Product<'_> {
     fn run(&self, step: &Step<'_>, blocks: std::ops::Range<usize>, rows: usize) {
         let layout = self.weights.layout();
         let blocks = blocks.start..blocks.end.min(layout.blocks());
-        let input = input(step.model, self.x, layout, rows);
+        let input = input(step.model, self.x, layout, self.digits, rows);
         matmul(step.model.isa, self.weights.expert(0), blocks, 0..1, &input, &mut |row, col, values| {
             let width = values.len().min(layout.rows - col);
             let out = self.out.part_mut(row, col, width);
@@ -177,10 +179,11 @@ pub fn input<'a>(
     model: &'a Model,
     x: BufferId,
     layout: &amoeba_kernels::linear::Layout,
+    digits: Digits,
     rows: usize,
 ) -> Input<'a> {
     let buffer = model.buffers.get(x);
-    let arrangement = Arrangement::of(layout.format, model.digits);
+    let arrangement = Arrangement::of(layout.format, digits);
     let key = arrangement.map(|arrangement| PreparedKey { x, arrangement, cols: layout.cols });
     let table = model.phases.prepared.iter().position(|known| Some(*known) == key);
     let (prepared, prepared_stride) =

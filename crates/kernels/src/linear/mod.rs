@@ -12,6 +12,7 @@ mod codec;
 pub mod cpu;
 mod digits;
 mod int;
+mod matmul;
 mod pack;
 pub mod reference;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only tests use it there"))]
@@ -20,8 +21,9 @@ mod tiles;
 #[cfg(test)]
 mod cases;
 
-pub use cpu::{Input, matmul};
+pub use cpu::Input;
 pub use digits::{Arrangement, Digits, prepare};
+pub use matmul::matmul;
 pub use pack::{Layout, PACKING, Packed, Piece, Weights};
 
 /// Bound on `|y_fast - y_exact|`, from the sums of magnitudes that enter it.

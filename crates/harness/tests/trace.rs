@@ -223,6 +223,9 @@ fn the_picture_shows_both_paths_on_one_scale() {
         picture(&[&traced("fixtures/llama-q4g64", PathChoice::Auto, 1)]).contains("mlp"),
         "dense models too"
     );
+    let mut many = fused;
+    many.tokens.iter_mut().for_each(|token| token.recording.lanes.resize(132, Vec::new()));
+    assert!(!picture(&[&many]).contains("=\"-"), "as many workers as a GPU has");
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn wrong_usage_is_told() {
     run(&["--device", "reference"]).expect(5, &["cannot record what a step does"]);
     run(&["-o", "/no/such/folder/t.json"]).expect(1, &["/no/such/folder/t.json: cannot be written"]);
     let help = run(&["--help"]).expect(0, &[]).out;
-    for part in ["perfetto", "--save-baseline", "exit 1", "another model", "ranges"] {
+    for part in ["perfetto", "--save-baseline", "exit 1", "another model", "quietest tenth"] {
         assert!(help.contains(part), "{part}");
     }
 }

@@ -60,10 +60,12 @@ impl<'a> Lab<'a> {
     ) -> Result<Lab<'a>, Error> {
         let plan = Plan::new(checkpoint.config())?;
         let model = BenchModel::new(&options.name, checkpoint, &plan)?;
-        let effort = Effort::new(options.fast, model.products().iter().sum());
+        let mut effort = Effort::new(options.fast, model.products().iter().sum());
         let longest = (PROMPT_MAX + effort.generated.max(effort.bench[0])).max(effort.bits) + 1;
         let context = plan.spec.context_max.min(longest);
-        let longest = context.saturating_sub(effort.generated).clamp(1, PROMPT_MAX);
+        effort.generated = effort.generated.min(context / 2);
+        effort.bench[0] = effort.bench[0].min(context / 2);
+        let longest = (context - effort.generated).min(PROMPT_MAX);
         let mut prompts = options.prompts.clone();
         prompts.retain(|prompt| !prompt.tokens.is_empty());
         if let Some(token) = prompts.iter().flat_map(|p| &p.tokens).find(|t| **t as usize >= plan.spec.vocab)

@@ -150,6 +150,8 @@ impl Canvas {
         let Some(token) = trace.shortest() else { return };
         let lanes = &token.recording.lanes;
         let height = (TIMELINE / lanes.len().max(1) as f64).min(WORKER);
+        // Many workers (the multiprocessors of a GPU) stand without a gap.
+        let bar = if height > 6.0 { height - 2.0 } else { height };
         let top = self.y;
         self.y += 13.0;
         self.text(LEFT - 10.0, 13.0, "600", "end", &trace.subject.path);
@@ -159,7 +161,7 @@ impl Canvas {
         self.text(LEFT - 10.0, 11.0, "400", "end", &facts);
         self.y = top;
         for lane in lanes {
-            self.rect(LEFT, (end - start) as f64 * scale, height - 2.0, IDLE);
+            self.rect(LEFT, (end - start) as f64 * scale, bar, IDLE);
             let inside = lane.iter().filter(|span| span.end > start && span.start < end);
             let slices = inside.map(|span| {
                 let at = |time: u64| (time.clamp(start, end) - start) as f64 * scale;
@@ -168,12 +170,7 @@ impl Canvas {
             let slices = merged(slices);
             for slice in &slices {
                 self.used[slice.kind] = true;
-                self.rect(
-                    LEFT + slice.from,
-                    (slice.to - slice.from).max(0.15),
-                    height - 2.0,
-                    KINDS[slice.kind].1,
-                );
+                self.rect(LEFT + slice.from, (slice.to - slice.from).max(0.15), bar, KINDS[slice.kind].1);
             }
             if named && height > 14.0 {
                 let label = |slice: &Slice| row_label(&trace.ops, &slice.span);

@@ -7,6 +7,7 @@ mod dump;
 mod error;
 mod fixture;
 mod perplexity;
+pub mod plot;
 mod probe;
 mod synth;
 pub mod trace;

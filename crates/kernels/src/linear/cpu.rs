@@ -87,6 +87,19 @@ impl<'a> Input<'a> {
 /// are padding.
 pub type Sink<'a> = dyn FnMut(usize, usize, &[f32; LANES]) + 'a;
 
+/// Whether [`matmul`] multiplies so many rows on the tile unit.
+pub fn on_tiles(isa: Isa, format: Format, rows: usize) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        return isa == Isa::Amx && rows >= tiles::ROWS_MIN && Arrangement::of(format).is_some();
+    }
+    #[allow(unreachable_code, reason = "other architectures have none")]
+    {
+        let _ = (isa, format, rows);
+        false
+    }
+}
+
 /// `y = W·x` over row blocks `blocks` and column slices `slices`; x is indexed from the matrix's first column.
 ///
 /// With `Isa::Amx` products of integer codes with sixteen rows or more run on the tile unit, others on AVX-512.
@@ -99,9 +112,7 @@ pub fn matmul(
     sink: &mut Sink<'_>,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Amx
-        && x.rows >= tiles::ROWS_MIN
-        && Arrangement::of(w.layout.format).is_some()
+    if on_tiles(isa, w.layout.format, x.rows)
         && let Some(amx) = Amx::detect()
     {
         return matmul_tiles(amx, w, blocks, slices, x, sink);

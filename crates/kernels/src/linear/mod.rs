@@ -20,7 +20,7 @@ mod tiles;
 #[cfg(test)]
 mod cases;
 
-pub use cpu::{Input, matmul};
+pub use cpu::{Input, matmul, on_tiles};
 pub use digits::{Arrangement, prepare};
 pub use pack::{Layout, PACKING, Packed, Piece, Weights};
 
@@ -32,4 +32,17 @@ pub use pack::{Layout, PACKING, Packed, Piece, Weights};
 pub fn error_bound(format: Format, cols: usize, magnitude: f64, spread: f64) -> f64 {
     let rounding = (cols as f64 / 4.0 + 8.0) * 2f64.powi(-24) * magnitude;
     rounding + Arrangement::of(format).map_or(0.0, |_| digits::STEP * spread)
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::simd::Isa;
+
+    #[test]
+    fn only_many_rows_of_integer_codes_go_to_the_tile_unit() {
+        let q4 = Format::Affine { bits: 4, group: 64 };
+        assert!(on_tiles(Isa::Amx, q4, 16) && !on_tiles(Isa::Amx, q4, 15) && !on_tiles(Isa::Avx512, q4, 512));
+        assert!(!on_tiles(Isa::Amx, Format::Mxfp8, 512));
+    }
 }

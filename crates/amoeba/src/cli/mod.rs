@@ -10,6 +10,7 @@ mod inspect;
 mod interrupt;
 mod memory;
 mod perplexity;
+mod plot;
 mod pull;
 mod repl;
 mod run;

@@ -12,6 +12,7 @@ mod summary;
 pub use capture::{CaptureOptions, TOKENS_CHECK_MIN, capture, capture_on};
 pub use check::{Growth, IDLE_MARGIN};
 pub use ops::TracedOp;
+pub(crate) use ops::traced_ops;
 pub use summary::{LaneTime, OpTime, Summary};
 
 use amoeba_backend::Recording;

@@ -14,6 +14,9 @@ pub enum Error {
     /// Nothing to predict.
     #[error("the text is {0} tokens long; perplexity needs at least 2")]
     TooShort(usize),
+    /// A trace and a baseline that cannot be compared.
+    #[error("the baseline is of something else: {0}")]
+    Baseline(String),
     /// Files at fault.
     #[error(transparent)]
     Checkpoint(#[from] amoeba_checkpoint::Error),

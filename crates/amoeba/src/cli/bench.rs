@@ -156,14 +156,9 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
 
 fn measure(args: &Args, console: &Console) -> Result<(), Failure> {
     let tests = tests(args)?;
-    let (dir, name) = match &args.model {
-        Some(name) => (common::find(name)?.0, name.as_str()),
-        None => (amoeba::bundled_model()?, amoeba::BUNDLED),
-    };
-    let folder = Path::new(name).canonicalize().ok().filter(|_| Path::new(name) == dir);
-    let folder = folder.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let (dir, name) = common::named(args.model.as_deref())?;
     let mut options = BenchOptions {
-        name: folder.unwrap_or_else(|| name.to_owned()),
+        name,
         tests,
         repeats: args.repeats as usize,
         load: args.place.options(None, None),
@@ -206,7 +201,8 @@ fn check_writable(file: &Path) -> Result<(), Failure> {
     opened.map(drop).map_err(|error| unwritable(file, &error))
 }
 
-fn unwritable(file: &Path, error: &std::io::Error) -> Failure {
+/// A file that cannot be written.
+pub fn unwritable(file: &Path, error: &std::io::Error) -> Failure {
     Failure::new(failure::FAILED, format!("{}: cannot be written: {error}", file.display()))
 }
 
@@ -250,7 +246,8 @@ fn threads(args: &Args) -> Vec<usize> {
     }
 }
 
-fn build() -> Build {
+/// What this program was built from.
+pub fn build() -> Build {
     Build {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: env!("AMOEBA_COMMIT").to_owned(),
@@ -259,7 +256,8 @@ fn build() -> Build {
     }
 }
 
-fn host() -> Host {
+/// This machine.
+pub fn host() -> Host {
     Host {
         cpu: system::processor().unwrap_or_else(|| "unknown".to_owned()),
         cores: system::cores(),

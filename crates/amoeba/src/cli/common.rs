@@ -122,6 +122,17 @@ pub fn find(name: &str) -> Result<(PathBuf, String), Failure> {
     Ok((found.dir, found.how))
 }
 
+/// The folder of a model, the bundled one unless named, and what to call it: a folder by its last part.
+pub fn named(name: Option<&str>) -> Result<(PathBuf, String), Failure> {
+    let (dir, name) = match name {
+        Some(name) => (find(name)?.0, name),
+        None => (amoeba::bundled_model()?, amoeba::BUNDLED),
+    };
+    let folder = Path::new(name).canonicalize().ok().filter(|_| Path::new(name) == dir);
+    let folder = folder.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    Ok((dir, folder.unwrap_or_else(|| name.to_owned())))
+}
+
 /// The folder of a model; the bundled one unless named.
 pub fn find_or_bundled(name: Option<&str>) -> Result<PathBuf, Failure> {
     match name {

@@ -131,7 +131,7 @@ fn harness_code(error: &amoeba_harness::Error) -> u8 {
         Error::Backend(error) => backend_code(error),
         Error::Plan(error) => plan_code(error),
         Error::NoFixture(_) => NOT_FOUND,
-        Error::TooShort(_) | Error::Dump(_) => USAGE,
+        Error::TooShort(_) | Error::Dump(_) | Error::Baseline(_) => USAGE,
     }
 }
 

@@ -16,6 +16,7 @@ mod repl;
 mod run;
 mod synth;
 mod system;
+mod trace;
 mod verify;
 
 use std::process::ExitCode;
@@ -34,7 +35,7 @@ Examples:
   amoeba inspect ./my-model                        what it is and whether it fits
 
 Exit codes:
-  0 done   1 failed, or verify found a difference   2 wrong usage   3 model not found   4 does not fit in memory
+  0 done   1 failed, or verify or trace --check found a difference   2 wrong usage   3 model not found   4 does not fit in memory
   5 device failed   6 damaged or unsupported model files   130 interrupted
 
 Environment: AMOEBA_MODELS, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, NO_COLOR";
@@ -72,6 +73,8 @@ enum Verb {
     Perplexity(perplexity::Args),
     /// Measure prefill and decode speed
     Bench(Box<bench::Args>),
+    /// Record what every worker does during a decode token
+    Trace(Box<trace::Args>),
     /// Write a checkpoint with random weights, for measuring
     #[command(hide = true)]
     Synth(synth::Args),
@@ -101,6 +104,7 @@ pub fn main() -> ExitCode {
         Verb::Verify(args) => verify::run(args, &console),
         Verb::Perplexity(args) => perplexity::run(args),
         Verb::Bench(args) => bench::run(args, &console),
+        Verb::Trace(args) => trace::run(args, &console),
         Verb::Synth(args) => synth::run(args, &console),
         Verb::Dump(args) => dump::run(args),
         Verb::Doctor(args) => doctor::run(args),

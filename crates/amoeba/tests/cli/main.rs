@@ -4,6 +4,7 @@ mod bench;
 mod facts;
 mod pull;
 mod run;
+mod trace;
 mod usage;
 mod verify;
 

@@ -15,8 +15,6 @@ use crate::bench::{BenchModel, Build, Host};
 const WARM_UP: usize = 16;
 /// Spans reserved per worker at first; a step with more says how many it needs.
 const SPANS: usize = 1 << 12;
-/// Fewest tokens that tell a spread worth holding against another.
-pub const TOKENS_CHECK_MIN: usize = 8;
 
 /// What to capture.
 #[derive(Clone, Debug, Default)]
@@ -48,19 +46,27 @@ impl CaptureOptions {
     }
 }
 
+/// Loads a model as [`capture_on`] needs it.
+///
+/// # Errors
+/// The model cannot be loaded.
+pub fn load(dir: &Path, options: &CaptureOptions) -> Result<(Box<dyn Executable>, BenchModel), Error> {
+    let checkpoint = open(dir)?;
+    let executable = load_executable(&checkpoint, &options.load(), &mut |_, _| {})?;
+    let model = BenchModel::new(&options.name, &checkpoint, executable.plan())?;
+    Ok((executable, model))
+}
+
 /// Loads a model and captures tokens of it. Nothing but this should run meanwhile.
 ///
 /// # Errors
 /// The model cannot be loaded, the device cannot record, or a step fails.
 pub fn capture(dir: &Path, options: &CaptureOptions) -> Result<Trace, Error> {
-    let checkpoint = open(dir)?;
-    let mut executable = load_executable(&checkpoint, &options.load(), &mut |_, _| {})?;
-    let model = BenchModel::new(&options.name, &checkpoint, executable.plan())?;
-    drop(checkpoint);
+    let (mut executable, model) = load(dir, options)?;
     capture_on(&mut *executable, &model, options)
 }
 
-/// Captures tokens of a model that was loaded with [`CaptureOptions::load`]. Recording is off afterwards.
+/// Captures tokens of a model that [`load`] loaded, or anyone with [`CaptureOptions::load`]. Recording is off afterwards.
 ///
 /// # Errors
 /// The device cannot record, the context is too short, or a step fails.

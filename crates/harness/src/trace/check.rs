@@ -1,14 +1,23 @@
 //! A summary held against a stored one: what grew, or why the two cannot be compared.
 
 use std::fmt;
+use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Subject, Summary, TOKENS_CHECK_MIN};
+use super::{CaptureOptions, Subject, Summary, Trace, capture_on, load};
+use crate::Error;
 use crate::bench::Spread;
 
 /// Idle shares count as grown when their ranges (tenth to ninetieth percentile) lie apart by more than this.
 pub const IDLE_MARGIN: f64 = 0.02;
+/// Fewest tokens that tell a spread worth holding against another.
+pub const TOKENS_CHECK_MIN: usize = 8;
+/// Captures at most before idle time is believed to have grown.
+pub const ATTEMPTS: u32 = 5;
+/// Rest before the second of them; every further one waits twice as long.
+const REST: Duration = Duration::from_millis(100);
 /// Version of the stored form.
 const SCHEMA: u64 = 1;
 
@@ -38,6 +47,43 @@ impl fmt::Display for Growth {
             write!(f, "{what} grew from {before:.0} to {now:.0}")
         }
     }
+}
+
+/// A capture held against a baseline.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// The capture that counts.
+    pub trace: Trace,
+    /// It added up.
+    pub summary: Summary,
+    /// What is worse than in the baseline; nothing if it passed.
+    pub grew: Vec<Growth>,
+    /// Captures taken.
+    pub attempts: u32,
+}
+
+/// Captures a model and holds it against a baseline. Other work on the machine can only add idle time, so while that is
+/// all that grew the capture is repeated a little later, [`ATTEMPTS`] at most; the last one counts.
+///
+/// # Errors
+/// The baseline is of something else ([`Error::Baseline`]), or as [`super::capture()`].
+pub fn check(dir: &Path, options: &CaptureOptions, baseline: &Summary) -> Result<Checked, Error> {
+    let (mut executable, model) = load(dir, options)?;
+    for attempts in 1.. {
+        let trace = capture_on(&mut *executable, &model, options)?;
+        let summary = trace.summary();
+        let unlike = summary.unlike(baseline);
+        if !unlike.is_empty() {
+            return Err(Error::Baseline(unlike.join("; ")));
+        }
+        let grew = summary.grew(baseline);
+        if grew.iter().all(|growth| growth.noisy) && !grew.is_empty() && attempts < ATTEMPTS {
+            std::thread::sleep(REST * (1 << (attempts - 1)));
+            continue;
+        }
+        return Ok(Checked { trace, summary, grew, attempts });
+    }
+    unreachable!("the last attempt returns")
 }
 
 impl Summary {
@@ -77,6 +123,7 @@ impl Summary {
             (now > allowed).then_some(Growth { what, before, allowed, now, noisy: false })
         };
         let share = |what, before: Spread, now: Spread| {
+            // The whole range lies above: even the quietest tokens are worse.
             let allowed = before.p90 + IDLE_MARGIN + (now.median - now.p10);
             let (before, now) = (before.median, now.median);
             (now > allowed).then_some(Growth { what, before, allowed, now, noisy: true })

@@ -1,18 +1,25 @@
 //! `trace`: what every worker does during a decode token, where it waits, and whether that became worse.
 //!
 //! [`capture()`] records tokens of a model as a [`Trace`]; [`Trace::summary`] adds it up; [`Summary::grew`] holds it
-//! against a stored one of the same kind ([`Summary::unlike`] says why it is not). [`Trace::chrome`] writes a file
-//! that Perfetto opens, [`picture()`] draws timelines above each other on one scale.
+//! against a stored one of the same kind ([`Summary::unlike`] says why it is not). [`chrome()`] writes a file that
+//! Perfetto opens, [`picture()`] draws timelines above each other on one scale.
 
 mod capture;
 mod check;
+mod chrome;
 mod ops;
+mod overhead;
+mod picture;
 mod summary;
+mod text;
 
-pub use capture::{CaptureOptions, TOKENS_CHECK_MIN, capture, capture_on};
-pub use check::{Growth, IDLE_MARGIN};
+pub use capture::{CaptureOptions, capture, capture_on, load};
+pub use check::{ATTEMPTS, Checked, Growth, IDLE_MARGIN, TOKENS_CHECK_MIN, check};
+pub use chrome::chrome;
 pub use ops::TracedOp;
 pub(crate) use ops::traced_ops;
+pub use overhead::{Overhead, overhead};
+pub use picture::picture;
 pub use summary::{LaneTime, OpTime, Summary};
 
 use amoeba_backend::Recording;
@@ -77,11 +84,9 @@ impl Trace {
         self.subject.path == path.to_string()
     }
 
-    /// The token of middle duration: what a single picture should show. 0 if there is none.
-    pub fn middle_token(&self) -> usize {
-        let mut order: Vec<usize> = (0..self.tokens.len()).collect();
-        order.sort_by_key(|&token| self.tokens[token].recording.ns);
-        order.get(order.len() / 2).copied().unwrap_or(0)
+    /// The shortest token, the least disturbed by other work: what a picture should show.
+    pub fn shortest(&self) -> Option<&Token> {
+        self.tokens.iter().min_by_key(|token| token.recording.ns)
     }
 
     /// Part of the model an op serves; `None` for work of no single op.

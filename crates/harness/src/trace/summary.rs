@@ -185,14 +185,19 @@ fn entry<'a>(ops: &'a mut Vec<OpTime>, label: &str) -> &'a mut OpTime {
 }
 
 /// From the end of a router to the end of the last span of its experts.
-struct Way {
-    start: u64,
-    end: u64,
-    /// What ends it.
+pub struct Way {
+    /// Index of the experts op.
+    pub op: usize,
+    /// ns since the step's start.
+    pub start: u64,
+    /// ns since the step's start.
+    pub end: u64,
+    /// Row of what ends it.
     last: String,
 }
 
-fn expert_ways(trace: &Trace, token: &Token) -> Vec<Way> {
+/// The way through the experts in every layer that has them.
+pub fn expert_ways(trace: &Trace, token: &Token) -> Vec<Way> {
     let spans = || token.recording.lanes.iter().flatten();
     let is = |op: usize, name: &str| trace.ops[op].name == name;
     let experts = (0..trace.ops.len()).filter(|&op| trace.ops[op].part == Part::Experts);
@@ -200,7 +205,7 @@ fn expert_ways(trace: &Trace, token: &Token) -> Vec<Way> {
         let router = (0..op).rfind(|&before| is(before, "router"))? as u32;
         let start = spans().filter(|span| span.op == Some(router)).map(|span| span.end).max()?;
         let last = spans().filter(|span| span.op == Some(op as u32)).max_by_key(|span| span.end)?;
-        Some(Way { start, end: last.end, last: row_label(&trace.ops, last) })
+        Some(Way { op, start, end: last.end, last: row_label(&trace.ops, last) })
     };
     experts.filter_map(of).collect()
 }

@@ -38,8 +38,8 @@ mod error;
 use std::path::Path;
 
 pub use amoeba_engine::{
-    CONTEXT_DEFAULT, Device, Finish, Generation, KvType, Limits, LoadOptions, Model, Prompt, Reasoning,
-    RepackCache, Request, Sampling, Stats,
+    Activations, CONTEXT_DEFAULT, Device, Finish, Generation, KvType, Limits, LoadOptions, Model, Prompt,
+    Reasoning, RepackCache, Request, Sampling, Stats,
 };
 pub use amoeba_hub as hub;
 pub use amoeba_hub::Hub;

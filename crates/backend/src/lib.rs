@@ -61,6 +61,34 @@ impl fmt::Display for KvType {
     }
 }
 
+/// What activations are rounded to, group by group, where they meet weights of small integers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activations {
+    /// 24 bits: as exact as f32 arithmetic.
+    #[default]
+    F32,
+    /// 16 bits: outside the contract for f32 activations (figures in the notes of `linear`).
+    Int16,
+    /// 8 bits, as llama.cpp does: the fastest, further outside.
+    Int8,
+}
+
+impl Activations {
+    /// All of them by name.
+    pub const NAMES: [(&str, Activations); 3] =
+        [("f32", Activations::F32), ("int16", Activations::Int16), ("int8", Activations::Int8)];
+}
+
+impl fmt::Display for Activations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Activations::F32 => "f32",
+            Activations::Int16 => "int16",
+            Activations::Int8 => "int8",
+        })
+    }
+}
+
 /// A plan with weights loaded on a device.
 pub trait Executable: Send {
     /// The plan being run.

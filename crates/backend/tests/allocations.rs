@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use amoeba_backend::{Cpu, CpuOptions, Executable, KvType, Limits, Row};
+use amoeba_backend::{Activations, Cpu, CpuOptions, Executable, KvType, Limits, Row};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_plan::{PathChoice, Plan};
 
@@ -39,8 +39,15 @@ fn decode_allocates_nothing_after_the_first_steps() {
             let checkpoint = Arc::new(Checkpoint::open(&root.join(model)).unwrap());
             let plan = Plan::new(checkpoint.config()).unwrap();
             let limits = Limits { slots: 1, context: 64, rows: 8 };
-            let options =
-                CpuOptions { threads: Some(2), isa: None, path, limits, kv: KvType::F32, repack_cache: None };
+            let options = CpuOptions {
+                threads: Some(2),
+                isa: None,
+                path,
+                limits,
+                kv: KvType::F32,
+                activations: Activations::F32,
+                repack_cache: None,
+            };
             let mut cpu = Cpu::load(plan, &checkpoint, &options, &mut |_, _| {}).unwrap();
             cpu.record(spans).unwrap();
             let mut step = |position| {

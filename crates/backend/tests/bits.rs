@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use amoeba_backend::{Cpu, CpuOptions, Executable, KvType, Limits, Row};
+use amoeba_backend::{Activations, Cpu, CpuOptions, Executable, KvType, Limits, Row};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{PathChoice, PathKind, Plan};
@@ -19,21 +19,37 @@ struct Run {
     threads: usize,
     chunk: usize,
     kv: KvType,
+    activations: Activations,
 }
+
+/// All tokens with the default precision.
+const EXACT: Run =
+    Run { tokens: TOKENS, threads: 1, chunk: 1, kv: KvType::F32, activations: Activations::F32 };
 
 fn logits(model: &str, threads: usize, chunk: usize, isa: Isa, path: PathChoice) -> Vec<u32> {
-    run(model, Run { tokens: TOKENS, threads, chunk, kv: KvType::F32 }, isa, path)
+    run(model, Run { threads, chunk, ..EXACT }, isa, path)
 }
 
-fn run(model: &str, Run { tokens, threads, chunk, kv }: Run, isa: Isa, path: PathChoice) -> Vec<u32> {
+fn run(model: &str, run: Run, isa: Isa, path: PathChoice) -> Vec<u32> {
+    let Run { tokens, threads, chunk, kv, activations } = run;
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(model);
     let checkpoint = Arc::new(Checkpoint::open(&dir).unwrap());
     let plan = Plan::new(checkpoint.config()).unwrap();
     let limits = Limits { slots: 1, context: tokens, rows: chunk };
-    let options = CpuOptions { threads: Some(threads), isa: Some(isa), path, limits, kv, repack_cache: None };
+    let options = CpuOptions {
+        threads: Some(threads),
+        isa: Some(isa),
+        path,
+        limits,
+        kv,
+        activations,
+        repack_cache: None,
+    };
     let mut cpu = Cpu::load(plan, &checkpoint, &options, &mut |_, _| {}).unwrap();
     let fused = path == PathChoice::Auto && chunk <= 8;
     assert_eq!(cpu.describe().contains("f16 cache"), kv == KvType::F16, "{}", cpu.describe());
+    let rounded = activations != Activations::F32;
+    assert_eq!(cpu.describe().contains(&format!("{activations} activations")), rounded, "{}", cpu.describe());
     assert_eq!(cpu.path(chunk).kind == PathKind::Fused, fused, "the path under test runs");
     let row = |i: usize| Row { token: (i * 37 % 400) as u32, slot: 0, position: i, logits: i + 1 == tokens };
     for start in (0..tokens).step_by(chunk) {
@@ -59,12 +75,38 @@ fn logits_depend_on_nothing_but_model_and_tokens() {
     }
 }
 
+/// Fewer digits are a choice of precision, not of path: the same bits however the work is done.
+#[test]
+fn rounded_activations_have_the_same_bits_however_the_work_is_done() {
+    for model in ["models/tiny-chat-moe-4bit", "fixtures/qwen3_moe-mxfp4"] {
+        let exact = logits(model, 1, TOKENS, Isa::best(), PathChoice::Auto);
+        let mut last = 0.0;
+        for activations in [Activations::Int16, Activations::Int8] {
+            let with = |threads, chunk, isa| {
+                run(model, Run { threads, chunk, activations, ..EXACT }, isa, PathChoice::Auto)
+            };
+            let first = with(1, 1, Isa::best());
+            for isa in Isa::available() {
+                for (threads, chunk) in [(2, 5), (1, TOKENS)] {
+                    let same = with(threads, chunk, isa) == first;
+                    assert!(same, "{model}, {activations}: {threads} threads, {chunk} rows, {isa}");
+                }
+            }
+            let off = exact.iter().zip(&first).map(|(&a, &b)| (f32::from_bits(a) - f32::from_bits(b)).abs());
+            let off = off.fold(0.0, f32::max);
+            println!("{model}, {activations}: logits off by {off:e}");
+            assert!(off > last && off < 2.0, "{model}: {activations} moves logits by {off}");
+            last = off;
+        }
+    }
+}
+
 /// More than two chunks of attention, shared out by position at one row and by blocks of rows at many.
 #[test]
 fn long_contexts_have_the_same_bits_however_they_are_shared_out() {
     let model = "models/tiny-chat-moe-4bit";
     let logits = |threads, chunk, kv| {
-        run(model, Run { tokens: 600, threads, chunk, kv }, Isa::best(), PathChoice::Unfused)
+        run(model, Run { tokens: 600, threads, chunk, kv, ..EXACT }, Isa::best(), PathChoice::Unfused)
     };
     for kv in [KvType::F32, KvType::F16] {
         let first = logits(1, 600, kv);

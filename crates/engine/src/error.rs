@@ -26,8 +26,8 @@ pub enum Error {
         longest: usize,
     },
     /// The reference is exact.
-    #[error("the reference device keeps keys and values exact; use --kv-cache f32, or another device")]
-    ReferenceCache,
+    #[error("the reference device is exact: leave out --kv-cache and --activations, or use another device")]
+    ReferenceIsExact,
     /// The prompt leaves no room for an answer.
     #[error("the prompt is {prompt} tokens long and the context holds {context}: shorten it or raise -c")]
     PromptTooLong {

@@ -8,7 +8,7 @@ mod load;
 mod model;
 mod sampler;
 
-pub use amoeba_backend::{KvType, Limits, RepackCache, Row};
+pub use amoeba_backend::{Activations, KvType, Limits, RepackCache, Row};
 pub use amoeba_text::Piece;
 pub use error::Error;
 pub use generate::{Finish, Generation, Request, Stats};

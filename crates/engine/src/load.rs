@@ -4,7 +4,9 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use amoeba_backend::{Cpu, CpuOptions, Executable, KvType, Limits, PackProgress, Reference, RepackCache};
+use amoeba_backend::{
+    Activations, Cpu, CpuOptions, Executable, KvType, Limits, PackProgress, Reference, RepackCache,
+};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{PathChoice, Plan};
@@ -50,6 +52,8 @@ pub struct LoadOptions {
     pub context: Option<usize>,
     /// What keys and values are stored as; the reference takes f32 only.
     pub kv: KvType,
+    /// What activations are rounded to where they meet quantised weights; the reference takes f32 only.
+    pub activations: Activations,
     /// Rows of a prefill chunk.
     pub rows: usize,
     /// Sequences that are kept at a time.
@@ -70,6 +74,7 @@ impl Default for LoadOptions {
             path: PathChoice::Auto,
             context: None,
             kv: KvType::F32,
+            activations: Activations::F32,
             rows: 512,
             slots: 1,
             repack_cache: None,
@@ -105,7 +110,9 @@ pub fn load_executable(
     let plan = Plan::new(checkpoint.config())?;
     let limits = options.limits(&plan)?;
     Ok(match options.device {
-        Device::Reference if options.kv != KvType::F32 => return Err(Error::ReferenceCache),
+        Device::Reference if (options.kv, options.activations) != (KvType::F32, Activations::F32) => {
+            return Err(Error::ReferenceIsExact);
+        }
         Device::Reference => Box::new(Reference::load(plan, Arc::clone(checkpoint), limits)?),
         Device::Cpu => {
             let cpu = CpuOptions {
@@ -114,6 +121,7 @@ pub fn load_executable(
                 path: options.path,
                 limits,
                 kv: options.kv,
+                activations: options.activations,
                 repack_cache: options.repack_cache.clone(),
             };
             Box::new(Cpu::load(plan, checkpoint, &cpu, progress)?)

@@ -62,7 +62,7 @@ fn keys(value: &Value) -> Vec<&str> {
 
 /// Programs read these: a key that goes or is renamed is a new schema.
 const KEYS: &str = "\
-    achieved_gb_s amx_g_s bandwidth_gb_s bandwidth_mib batch bytes_per_token bytes_per_token_parts clock_mhz commit \
+    achieved_gb_s activations amx_g_s bandwidth_gb_s bandwidth_mib batch bytes_per_token bytes_per_token_parts clock_mhz commit \
     cores cpu depth device device_detail dirty distinct_experts execute_ns_per_step f32_g_s first_token_ms \
     floor_other_cores formats host_ns_per_step int8_g_s isa isa_ran kind kv_type load_ms median_ns memory_bytes \
     model model_bytes model_hash op_times os other_cores p10_ns p90_ns path path_reason peak_memory_bytes \

@@ -1,10 +1,10 @@
 //! Times one packed product on one thread: GB/s of weights, by format, instruction set and number of rows.
-//! `cargo run --release -p amoeba-kernels --example linear [MiB]`
+//! `cargo run --release -p amoeba-kernels --example linear [MiB [FORMAT [DIGITS]]]`
 
 use std::time::Instant;
 
 use amoeba_checkpoint::{Float, Format};
-use amoeba_kernels::linear::{Arrangement, Input, Layout, Packed, matmul, prepare};
+use amoeba_kernels::linear::{Arrangement, Digits, Input, Layout, Packed, matmul, prepare};
 use amoeba_kernels::simd::Isa;
 use amoeba_kernels::testing::{OwnedMatrix, Rng};
 
@@ -17,24 +17,28 @@ fn main() {
         [2, 3, 4, 5, 6, 8].map(|bits| Format::Affine { bits, group: 64, scale: Float::BF16 }).to_vec();
     formats.extend([Format::Mxfp4, Format::Mxfp8, Format::Nvfp4, Format::Dense(Float::BF16)]);
     formats.retain(|format| only.as_ref().is_none_or(|only| format.to_string().starts_with(only)));
-    println!("| format | isa | rows | GB/s of weights | G weights·rows/s |\n|---|---|---|---|---|");
+    let digits: usize = std::env::args().nth(3).and_then(|arg| arg.parse().ok()).unwrap_or(3);
+    let digits = Digits::ALL.into_iter().find(|d| d.count() == digits).unwrap_or_default();
+    println!(
+        "{digits:?} digits\n\n| format | isa | rows | GB/s of weights | G weights·rows/s |\n|---|---|---|---|---|"
+    );
     for format in formats {
         for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Scalar) {
             for rows in [1, 4, 8, 64] {
-                run(format, isa, rows, mib);
+                run(format, digits, isa, rows, mib);
             }
         }
     }
 }
 
-fn run(format: Format, isa: Isa, n: usize, mib: usize) {
+fn run(format: Format, digits: Digits, isa: Isa, n: usize, mib: usize) {
     let mut rng = Rng(1);
     let layout = Layout::whole(64, COLS, format);
     let experts = (mib << 20) / layout.bytes();
     let owned = OwnedMatrix::random(format, 64, COLS, &mut rng);
     let packed = Packed::new(layout, &vec![owned.view(); experts]);
     let x = rng.vector(n * COLS);
-    let arrangement = Arrangement::of(format);
+    let arrangement = Arrangement::of(format, digits);
     let len = arrangement.map_or(0, |arrangement| arrangement.len(COLS));
     let mut prepared = vec![0.0; n * len];
     if let Some(arrangement) = arrangement {

@@ -3,6 +3,7 @@
 use amoeba_checkpoint::{Float, Format, Matrix};
 use half::{bf16, f16};
 
+use crate::linear::Digits;
 use crate::quant::element;
 
 /// SplitMix64 (Steele et al. 2014): tiny, seedable, the same everywhere.
@@ -100,7 +101,7 @@ pub fn formats() -> Vec<Format> {
 }
 
 /// [`error_bound`](crate::linear::error_bound) of the product of one row of a matrix with x.
-pub fn allowed(row: &Matrix<'_>, x: &[f32]) -> f64 {
+pub fn allowed(row: &Matrix<'_>, digits: Digits, x: &[f32]) -> f64 {
     // A biased code may be far larger than the weight it stands for.
     let largest = |w: f64| if row.format.has_biases() { 32.0 } else { w.max(1e-3) };
     let (mut magnitude, mut spread) = (0.0, 0.0);
@@ -113,5 +114,5 @@ pub fn allowed(row: &Matrix<'_>, x: &[f32]) -> f64 {
             spread += f64::from(most) * w;
         }
     }
-    crate::linear::error_bound(row.format, row.cols, magnitude, spread)
+    crate::linear::error_bound(row.format, digits, row.cols, magnitude, spread)
 }

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use amoeba_checkpoint::{Checkpoint, Float, Format, Matrix};
-use amoeba_kernels::linear::{Arrangement, Input, Layout, Packed, matmul, prepare};
+use amoeba_kernels::linear::{Arrangement, Digits, Input, Layout, Packed, matmul, prepare};
 use amoeba_kernels::quant::dequantise_row;
 use amoeba_kernels::simd::Isa;
 use amoeba_kernels::testing::allowed;
@@ -69,7 +69,7 @@ fn products(file: &Checkpoint, key: &str, all: &Matrix<'_>) {
     let layout = Layout::whole(rows, cols, all.format);
     let matrices: Vec<Matrix<'_>> = (0..experts).map(|e| all.rows(e * rows, rows)).collect();
     let packed = Packed::new(layout, &matrices);
-    let arrangement = Arrangement::of(all.format);
+    let arrangement = Arrangement::of(all.format, Digits::Three);
     let len = arrangement.map_or(0, |arrangement| arrangement.len(cols));
     for isa in Isa::available() {
         let mut prepared = vec![0.0; 3 * len];
@@ -91,7 +91,8 @@ fn products(file: &Checkpoint, key: &str, all: &Matrix<'_>) {
             matmul(isa, packed.expert(expert), 0..1, 0..1, &input, &mut |row, _, values| {
                 let expected = &expected[(expert * 3 + row) * rows..][..rows];
                 for (i, (y, truth)) in values.iter().zip(expected).enumerate() {
-                    let allowed = allowed(&matrices[expert].rows(i, 1), &x[row * cols..][..cols]);
+                    let allowed =
+                        allowed(&matrices[expert].rows(i, 1), Digits::Three, &x[row * cols..][..cols]);
                     let off = f64::from((y - truth).abs());
                     assert!(off <= allowed, "{key} on {isa}: {y} vs {truth}, allowed {allowed}");
                 }

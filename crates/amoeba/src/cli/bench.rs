@@ -27,7 +27,8 @@ What a row holds (-o json, jsonl, csv; the table shows a part of it):
   isa_ran             instruction set that the steps ran on; `+amx` in it only if products ran on AMX tiles
   model, model_hash, model_bytes, formats   the hash covers config.json, the headers of the weight files, and of every
                       tensor 64 bytes at its beginning, in its middle and at its end
-  path, path_reason, kv_type         way through the experts, and why it was taken; what keys and values are kept as
+  path, path_reason                  way through the experts, and why it was taken
+  kv_type, activations               what keys and values are kept as, and what activations are rounded to
   warmups, repeats, samples_ns       one warm-up, then the tests take turns; every repetition in ns
   median_ns, p10_ns, p90_ns, spread  spread = (p90 - p10) / median
   untrusted           null, or why not to believe the row: a spread over 4 %, fewer than 3 repetitions, other work
@@ -45,10 +46,11 @@ What a row holds (-o json, jsonl, csv; the table shows a part of it):
   f32_g_s, int8_g_s, amx_g_s         10^9 multiply-adds per second that these threads do in f32, in int8 on the vector
                       units, and in int8 on AMX tiles (null without them)
   phases_per_step     parallel phases of a step, each of which ends with a wait for its last item
-  op_times, rows_per_step, step_ns, host_ns_per_step, execute_ns_per_step   of the first steps of the test, at most 8,
-                      recorded off the clock: by op the ns in which a worker was at it, the mean ns of a worker, and the
-                      bytes and products it needs (of a prompt as many experts as its rows can choose); rows and ns of a
-                      step; the part in which one thread prepares phases and checks logits, and the rest
+  op_times, rows_per_step, step_ns, host_ns_per_step, execute_ns_per_step   the first steps of the test, at most 8,
+                      recorded off the clock, the faster half of them: by op the ns in which a worker was at it, the mean
+                      ns of a worker, and the bytes and products it needs (of a prompt as many experts as its rows can
+                      choose); rows and ns of a step; the part in which one thread prepares phases and checks logits,
+                      and the rest
   load_ms, first_token_ms            from opening the folder until ready, and until the logits of a first token; the
                       file cache is left as it is
   memory_bytes, peak_memory_bytes, peak_memory_ratio   weights, caches, buffers; most memory held since the load began
@@ -191,7 +193,7 @@ fn measure(args: &Args, console: &Console) -> Result<(), Failure> {
     let rows =
         parse_rows(&render(&rows, Form::Jsonl)).map_err(|fault| Failure::new(failure::FAILED, fault))?;
     let written = draw(&rows, dir, console)?;
-    console.note(&format!("pictures: {}", written.join(" ")));
+    console.note(&format!("{} files of pictures are in {}", written.len(), dir.display()));
     Ok(())
 }
 

@@ -30,7 +30,7 @@ impl Need {
         Ok(Need {
             weights: stored.iter().map(|stored| stored.bytes as u64).sum(),
             cache: floats(plan.cache_elements_per_position(), limits.context) / halves,
-            buffers: workspace_bytes(plan, stored, limits),
+            buffers: workspace_bytes(plan, stored, limits, options.activations),
             context: limits.context,
         })
     }

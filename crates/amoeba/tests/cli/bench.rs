@@ -90,8 +90,8 @@ fn a_run_and_its_file_give_the_same_pictures() {
         "--output-file",
         &rows,
     ];
-    let ran = bench(folder.path(), &[&run[..], &["--plot", &a]].concat())
-        .expect(0, &["pictures: ", "roofline-tg4-t2.svg"]);
+    let ran =
+        bench(folder.path(), &[&run[..], &["--plot", &a]].concat()).expect(0, &["16 files of pictures"]);
     assert!(ran.out.contains("| ran on |"), "{}", ran.out);
     let listed = bench(folder.path(), &["plot", &rows, &b]).expect(0, &[]).out;
     let names = [

@@ -1,7 +1,7 @@
 //! From the decode program to phases: stretches of independent items.
 
 use amoeba_checkpoint::Format;
-use amoeba_kernels::linear::Arrangement;
+use amoeba_kernels::linear::{Arrangement, Digits};
 use amoeba_plan::{BufferId, Op, Plan, RopeId};
 
 use super::weights::Weights;
@@ -67,9 +67,9 @@ pub struct Phases {
     pub prepared: Vec<PreparedKey>,
 }
 
-/// Compiles the program of `plan` for weights stored as in `weights`.
-pub fn compile(plan: &Plan, weights: &Weights) -> Phases {
-    let mut compiler = Compiler { plan, phases: Vec::new(), prepared: Vec::new(), fresh: Vec::new() };
+/// Compiles the program of `plan` for weights stored as in `weights` and x in so many digits.
+pub fn compile(plan: &Plan, weights: &Weights, digits: Digits) -> Phases {
+    let mut compiler = Compiler { plan, digits, phases: Vec::new(), prepared: Vec::new(), fresh: Vec::new() };
     for rope in 0..plan.ropes.len() {
         compiler.push_row(RowWork::RopeTable(RopeId(rope)));
     }
@@ -87,6 +87,7 @@ pub fn compile(plan: &Plan, weights: &Weights) -> Phases {
 
 struct Compiler<'a> {
     plan: &'a Plan,
+    digits: Digits,
     phases: Vec<Phase>,
     prepared: Vec<PreparedKey>,
     /// Tables computed since their buffer was last written.
@@ -134,7 +135,7 @@ impl Compiler<'_> {
 
     /// Makes sure x is prepared as a format needs it before the next phase, for op `reader`.
     fn need_prepared(&mut self, reader: usize, x: BufferId, format: Format, cols: usize) {
-        let Some(arrangement) = Arrangement::of(format) else { return };
+        let Some(arrangement) = Arrangement::of(format, self.digits) else { return };
         let key = PreparedKey { x, arrangement, cols };
         let table = self.prepared.iter().position(|known| *known == key).unwrap_or_else(|| {
             self.prepared.push(key);

@@ -4,18 +4,19 @@ use amoeba_kernels::experts::Bank;
 use amoeba_kernels::linear::{Arrangement, Layout};
 use amoeba_plan::{BufferId, Op, Plan, Stored, WeightId, WeightShape};
 
-use super::{attention, experts};
-use crate::Limits;
+use super::{attention, digits, experts};
+use crate::{Activations, Limits};
 
 /// Buffers of a step, angles, prepared rows, partial results of attention and experts, for weights stored like that
 /// (in the order of `plan.weights`). What a worker has for itself is left out.
-pub fn workspace_bytes(plan: &Plan, stored: &[Stored], limits: Limits) -> u64 {
+pub fn workspace_bytes(plan: &Plan, stored: &[Stored], limits: Limits, activations: Activations) -> u64 {
     let room = |[rows, width]: [usize; 2]| (rows as u64).saturating_mul(width as u64).saturating_mul(4);
     let rows = limits.rows;
     let buffers = plan.buffers.iter().map(|buffer| [rows, buffer.width.next_multiple_of(16)]);
     let ropes = plan.ropes.iter().map(|rope| [rows, rope.dims]);
-    let prepared =
-        prepared(plan, stored).into_iter().map(|(_, arrangement, cols)| [rows, arrangement.len(cols)]);
+    let prepared = prepared(plan, stored, activations)
+        .into_iter()
+        .map(|(_, arrangement, cols)| [rows, arrangement.len(cols)]);
     let slices = |index: usize| match &plan.program[index].op {
         Op::Experts(op) => {
             let format = stored[op.down.stack.0].format;
@@ -30,14 +31,15 @@ pub fn workspace_bytes(plan: &Plan, stored: &[Stored], limits: Limits) -> u64 {
 }
 
 /// What `compile` prepares: buffer, arrangement and columns, each once.
-fn prepared(plan: &Plan, stored: &[Stored]) -> Vec<(BufferId, Arrangement, usize)> {
+fn prepared(plan: &Plan, stored: &[Stored], activations: Activations) -> Vec<(BufferId, Arrangement, usize)> {
     let mut found = Vec::new();
     let mut need = |x: BufferId, weight: WeightId| {
         let (WeightShape::Matrix(_, cols) | WeightShape::Stack(_, _, cols)) = plan.weight(weight).shape
         else {
             return;
         };
-        let key = Arrangement::of(stored[weight.0].format).map(|arrangement| (x, arrangement, cols));
+        let key = Arrangement::of(stored[weight.0].format, digits(activations))
+            .map(|arrangement| (x, arrangement, cols));
         found.extend(key.filter(|key| !found.contains(key)));
     };
     for step in &plan.program {
@@ -75,11 +77,17 @@ mod tests {
                 rows,
             }) {
                 let (threads, path, kv) = (Some(2), amoeba_plan::PathChoice::Auto, KvType::F32);
-                let options = CpuOptions { threads, isa: None, path, limits, kv, repack_cache: None };
+                let activations = Activations::Int16;
+                let options =
+                    CpuOptions { threads, isa: None, path, limits, kv, activations, repack_cache: None };
                 let cpu = Cpu::load(plan.clone(), &checkpoint, &options, &mut |_, _| {}).unwrap();
                 let model = cpu.model();
                 let held = cpu.memory() - model.weights.bytes() - model.caches.bytes();
-                assert_eq!(workspace_bytes(&plan, &stored, limits), held as u64, "{fixture} {limits:?}");
+                assert_eq!(
+                    workspace_bytes(&plan, &stored, limits, activations),
+                    held as u64,
+                    "{fixture} {limits:?}"
+                );
             }
         }
     }

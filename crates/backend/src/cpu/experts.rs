@@ -162,8 +162,8 @@ pub fn group(step: &Step<'_>, index: usize) -> usize {
 /// Items that prepare the inner activations; none when fused.
 pub fn prepare_items(step: &Step<'_>, index: usize) -> usize {
     let (op, bank) = op(step, index);
-    let needed =
-        step.path.kind == PathKind::Unfused && Arrangement::of(bank.down.weights.layout().format).is_some();
+    let needed = step.path.kind == PathKind::Unfused
+        && Arrangement::of(bank.down.weights.layout().format, step.model.digits).is_some();
     if needed { (step.rows.len() * op.top_k).div_ceil(MEMBERS) } else { 0 }
 }
 
@@ -211,7 +211,7 @@ fn inputs<'a>(model: &'a Model, op: &ExpertsOp, bank: &Bank, index: &'a [u32]) -
         ..input(model, op.x, projection.weights.layout(), index.len())
     };
     let up = of(&bank.up);
-    Rows { gate: bank.gate.as_ref().map_or(up, of), up }
+    Rows { gate: bank.gate.as_ref().map_or(up, of), up, digits: model.digits }
 }
 
 /// Part `i` of [`PIECES`] of `n` blocks.
@@ -262,7 +262,9 @@ fn gate_and_up(
 pub fn prepare_inner(step: &Step<'_>, index: usize, item: usize) {
     let (op, bank) = op(step, index);
     let work = &step.model.experts;
-    let Some(arrangement) = Arrangement::of(bank.down.weights.layout().format) else { return };
+    let Some(arrangement) = Arrangement::of(bank.down.weights.layout().format, step.model.digits) else {
+        return;
+    };
     for member in item * MEMBERS..((item + 1) * MEMBERS).min(step.rows.len() * op.top_k) {
         let out = work.prepared.part_mut(member, 0, arrangement.len(op.d_ff));
         prepare(step.model.isa, arrangement, &work.inner.row(member)[..op.d_ff], out);
@@ -282,7 +284,7 @@ pub fn down(step: &Step<'_>, index: usize, item: usize) {
         rows: members.len(),
         prepared: &work.prepared.all()[members.start * work.prepared.width..],
         prepared_stride: work.prepared.width,
-        arrangement: Arrangement::of(bank.down.weights.layout().format),
+        arrangement: Arrangement::of(bank.down.weights.layout().format, step.model.digits),
     };
     let choices = &grouping.choices[members];
     let weights = bank.down.weights.expert(expert);

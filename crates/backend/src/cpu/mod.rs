@@ -15,11 +15,13 @@ use std::sync::Arc;
 
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
-use amoeba_kernels::linear::on_tiles;
+use amoeba_kernels::linear::{Digits, runs_on_tiles};
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
 
-use crate::{Error, Executable, Flow, KvType, Limits, Probe, Recording, Row, check_finite, check_rows};
+use crate::{
+    Activations, Error, Executable, Flow, KvType, Limits, Probe, Recording, Row, check_finite, check_rows,
+};
 use cache::Caches;
 use compile::{Phase, Phases, RowWork, compile};
 use pool::{Pool, Work};
@@ -43,6 +45,8 @@ pub struct CpuOptions {
     pub limits: Limits,
     /// What keys and values are stored as.
     pub kv: KvType,
+    /// What activations are rounded to for products of integers.
+    pub activations: Activations,
     /// Where packed weights are kept, if anywhere.
     pub repack_cache: Option<RepackCache>,
 }
@@ -62,6 +66,7 @@ struct Model {
     limits: Limits,
     workers: usize,
     kv: KvType,
+    digits: Digits,
     buffers: Grid,
     prepared: Vec<Shared>,
     ropes: Vec<Shared>,
@@ -81,6 +86,14 @@ struct Scratch {
     experts: amoeba_kernels::experts::cpu::Scratch,
 }
 
+fn digits(activations: Activations) -> Digits {
+    match activations {
+        Activations::F32 => Digits::Three,
+        Activations::Int16 => Digits::Two,
+        Activations::Int8 => Digits::One,
+    }
+}
+
 impl Cpu {
     /// Packs the weights and reserves caches and buffers.
     ///
@@ -98,7 +111,7 @@ impl Cpu {
             return Err(Error::Isa(isa));
         }
         let weights = Weights::load(&plan, checkpoint, threads, options.repack_cache.as_ref(), progress)?;
-        let phases = compile(&plan, &weights);
+        let phases = compile(&plan, &weights, digits(options.activations));
         let limits = options.limits;
         let rows = limits.rows;
         let buffers =
@@ -133,6 +146,7 @@ impl Cpu {
             limits,
             workers: threads,
             kv: options.kv,
+            digits: digits(options.activations),
             buffers,
             prepared,
             ropes,
@@ -282,7 +296,12 @@ impl Executable for Cpu {
             KvType::F32 => String::new(),
             kv => format!(", {kv} cache"),
         };
-        format!("cpu ({}, {} threads{kv})", self.model().isa, self.pool.size())
+        let activations = match self.model().digits {
+            Digits::Three => "",
+            Digits::Two => ", int16 activations",
+            Digits::One => ", int8 activations",
+        };
+        format!("cpu ({}, {} threads{kv}{activations})", self.model().isa, self.pool.size())
     }
 
     fn path(&self, rows: usize) -> Path {
@@ -293,12 +312,12 @@ impl Executable for Cpu {
         let Model { plan, weights, isa, .. } = self.model();
         let tiled = |(index, step): (usize, &amoeba_plan::Step)| match &step.op {
             Op::Linear { weight, .. } if index < plan.head => {
-                on_tiles(*isa, weights.matrix(*weight).layout().format, rows)
+                runs_on_tiles(*isa, weights.matrix(*weight).layout().format, rows)
             }
             // However rows choose, one expert gets at least the average.
             Op::Experts(op) => {
                 let most = (rows * op.top_k).div_ceil(op.experts);
-                on_tiles(*isa, weights.bank(index).up.weights.layout().format, most)
+                runs_on_tiles(*isa, weights.bank(index).up.weights.layout().format, most)
             }
             _ => false,
         };

@@ -180,7 +180,7 @@ pub fn input<'a>(
     rows: usize,
 ) -> Input<'a> {
     let buffer = model.buffers.get(x);
-    let arrangement = Arrangement::of(layout.format);
+    let arrangement = Arrangement::of(layout.format, model.digits);
     let key = arrangement.map(|arrangement| PreparedKey { x, arrangement, cols: layout.cols });
     let table = model.phases.prepared.iter().position(|known| Some(*known) == key);
     let (prepared, prepared_stride) =

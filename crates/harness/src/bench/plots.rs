@@ -73,9 +73,14 @@ fn text<'a>(row: &'a Value, key: &str) -> &'a str {
 
 /// Where and of what the row is.
 fn facts(row: &Value) -> String {
-    let commit = text(row, "commit").get(..9).unwrap_or("no commit");
-    let dirty = if row["dirty"] == true { " dirty" } else { "" };
-    format!("{}, {}, {}, {commit}{dirty}", text(row, "model"), text(row, "cpu"), text(row, "device_detail"))
+    let commit: String = text(row, "commit").chars().take(9).collect();
+    let dirty = if row["dirty"] == true { "-dirty" } else { "" };
+    format!("{} on {}, {}, commit {commit}{dirty}", text(row, "model"), text(row, "cpu"), text(row, "isa"))
+}
+
+fn threads(row: &Value) -> String {
+    let n = &row["threads"];
+    if *n == 1 { "1 thread".to_owned() } else { format!("{n} threads") }
 }
 
 /// Ops with their entries, most time first.
@@ -110,7 +115,13 @@ fn roofline(row: &Value) -> Option<Picture> {
         let share = y / (bandwidth * x).min(top);
         let share =
             if share > 1.0 { "above the roof: cached".to_owned() } else { format!("{:.0} %", share * 100.0) };
-        let label = format!("{op}: {} GB/s, {share}", short(bytes / ns));
+        // What the roof at this place is made of.
+        let rate = if bandwidth * x < top {
+            format!("{} GB/s", short(bytes / ns))
+        } else {
+            format!("{} G/s", short(y))
+        };
+        let label = format!("{op}: {rate}, {share}");
         (x.is_finite() && x > 0.0 && y.is_finite()).then_some(Spot { label, x, y })
     };
     let spots: Vec<Spot> = op_times(row).iter().filter_map(spot).take(SERIES).collect();
@@ -137,7 +148,7 @@ fn roofline(row: &Value) -> Option<Picture> {
         picture.line(&line, Paint::Ink, 2.0, rate < top);
         // Above the line, but not on the label of the roof above it.
         lowest = (line[1][1] - 6.0).max(lowest + 15.0);
-        let label = format!("{} {name} multiply-adds", short(rate));
+        let label = format!("{} G/s multiply-adds of {name}", short(rate));
         picture.text([line[1][0] - 4.0, lowest], &label, TEXT[0], Paint::Ink, Anchor::End);
     }
     spots.iter().enumerate().for_each(|(n, spot)| picture.mark(frame.at(spot.x, spot.y), n));
@@ -157,7 +168,7 @@ fn roof_label(picture: &mut Picture, frame: &Frame, [from, to]: [f64; 2], slope:
 /// A picture with a heading and a legend, and the area left for the plane.
 fn plane(title: &str, row: &Value, entries: &[(usize, String)]) -> (Picture, [f32; 4]) {
     let title = match row["test"].as_str().filter(|_| title.starts_with("Roofline")) {
-        Some(test) => format!("{title}, {test}, {} threads", row["threads"]),
+        Some(test) => format!("{title}, {test}, {}", threads(row)),
         None => title.to_owned(),
     };
     let mut picture = Picture::new(&format!("{title}: {}", facts(row)), SIZE);
@@ -172,8 +183,7 @@ fn depth(rows: &[&Value]) -> Option<Picture> {
     let key = |row: &Value| {
         let batch = row["batch"].as_u64().filter(|n| *n > 1).map_or_else(String::new, |n| format!(" × {n}"));
         let kv = if row["kv_type"] == "f16" { ", f16 cache" } else { "" };
-        let (tokens, threads) = (&row["tokens"], &row["threads"]);
-        format!("{tokens} tokens{batch}, {threads} threads, {}{kv}", text(row, "path"))
+        format!("{} tokens{batch}, {}, {}{kv}", row["tokens"], threads(row), text(row, "path"))
     };
     let mut series: Vec<(String, Vec<&Value>)> = Vec::new();
     for row in rows {
@@ -233,8 +243,7 @@ fn ops(rows: &[&Value]) -> Option<Picture> {
     let mut entries: Vec<_> = totals.into_iter().map(|(name, _)| name).take(SERIES).enumerate().collect();
     entries.push((SERIES, "all other ops".to_owned()));
     let first = rows.first()?;
-    let name =
-        |row: &Value| format!("{}, {} threads, {}", text(row, "test"), row["threads"], text(row, "path"));
+    let name = |row: &Value| format!("{}, {}, {}", text(row, "test"), threads(row), text(row, "path"));
     let left = 30.0 + rows.iter().map(|row| text_width(&name(row), TEXT[0])).fold(0.0, f32::max);
     let [width, height] = legend_size(&entries);
     let bottom = 92.0 + (rows.len() as f32 * BAR).max(height + 30.0);

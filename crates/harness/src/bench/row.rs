@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use amoeba_backend::KvType;
+use amoeba_backend::{Activations, KvType};
 use amoeba_plan::Path;
 use serde_json::{Value, json};
 
@@ -178,6 +178,8 @@ pub struct Row {
     pub path: Path,
     /// What keys and values are kept as.
     pub kv: KvType,
+    /// What activations are rounded to.
+    pub activations: Activations,
     /// Repetitions before the first that counts.
     pub warmups: usize,
     /// Every repetition.
@@ -278,7 +280,7 @@ impl Row {
             "kind": if test.kind == Kind::Prefill { "prefill" } else { "decode" },
             "tokens": test.tokens, "depth": test.depth, "batch": test.batch,
             "path": self.path.kind.to_string(), "path_reason": self.path.to_string(),
-            "kv_type": self.kv.to_string(),
+            "kv_type": self.kv.to_string(), "activations": self.activations.to_string(),
         });
         let measured = json!({
             "warmups": self.warmups, "repeats": self.samples_ns.len(), "samples_ns": self.samples_ns,

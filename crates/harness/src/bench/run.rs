@@ -107,6 +107,7 @@ fn row(
         test,
         path: executable.path(step_rows),
         kv: options.load.kv,
+        activations: options.load.activations,
         warmups: 1,
         samples_ns: Vec::new(),
         reads: None,

@@ -29,7 +29,7 @@ impl Axis {
             .fold((f64::MAX, 0.0_f64), |(a, b), x| (a.min(x), b.max(x)));
         let (least, most) = if most > 0.0 { (least, most) } else { (1.0, 1.0) };
         let round = || (-12..18).flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10f64.powi(power)));
-        let from = round().filter(|x| *x < least * 0.9).last().unwrap_or(least / 2.0);
+        let from = round().rfind(|x| *x < least * 0.9).unwrap_or(least / 2.0);
         let to = round().find(|x| *x > most * 1.1).unwrap_or(most * 2.0);
         Axis { name: name.to_owned(), from, to, log: true }
     }

@@ -38,6 +38,9 @@ impl Picture {
 
     /// One line of text; `at` is on its base line.
     pub fn text(&mut self, [x, y]: Point, text: &str, size: f32, paint: Paint, anchor: Anchor) {
+        if text.is_empty() {
+            return;
+        }
         let anchor = match anchor {
             Anchor::Start => "start",
             Anchor::Middle => "middle",

@@ -3,7 +3,7 @@
 use amoeba_plan::Activation;
 
 use crate::activate::activate;
-use crate::linear::{Arrangement, Input, Layout, Packed, matmul, prepare};
+use crate::linear::{Arrangement, Digits, Input, Layout, Packed, matmul, prepare};
 use crate::simd::{Isa, LANES, Simd, dispatch, load_at, update};
 
 /// One projection of all experts.
@@ -86,6 +86,8 @@ pub struct Rows<'a> {
     pub gate: Input<'a>,
     /// For the up projection.
     pub up: Input<'a>,
+    /// Of the inner activations, for the down projection.
+    pub digits: Digits,
 }
 
 /// One expert × one slice for up to [`FUSED_ROWS_MAX`] rows: gate, up, activation and this slice's share of down.
@@ -104,7 +106,7 @@ pub fn fused_item(
     let (first, cols) = down.layout.slice(slice);
     inner(isa, bank, expert, (first, cols), rows, scratch);
     let (n, stride) = (rows.up.rows, scratch.stride);
-    let (arrangement, prepared_stride) = (Arrangement::of(down.layout.format), 2 * stride);
+    let (arrangement, prepared_stride) = (Arrangement::of(down.layout.format, rows.digits), 2 * stride);
     if let Some(arrangement) = arrangement {
         for row in 0..n {
             let out = &mut scratch.prepared[row * prepared_stride..][..arrangement.len(cols)];

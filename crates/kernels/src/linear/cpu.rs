@@ -16,8 +16,10 @@ use std::ops::Range;
 
 use amoeba_checkpoint::{Float, Format};
 
+#[cfg(target_arch = "x86_64")]
+use super::codec::Codes;
 use super::codec::{Codec, DenseBf16, DenseF16, DenseF32, E2m1, E4m3, Int, Scales};
-use super::digits::Arrangement;
+use super::digits::{Arrangement, Digits};
 use super::int;
 use super::pack::Weights;
 #[cfg(target_arch = "x86_64")]
@@ -71,6 +73,12 @@ impl<'a> Input<'a> {
         x
     }
 
+    /// Digits of the prepared rows.
+    #[inline(always)]
+    pub(super) fn digits(&self) -> Digits {
+        self.arrangement.map_or_else(Digits::default, |arrangement| arrangement.digits)
+    }
+
     /// Header and digits of one group of some rows.
     #[inline(always)]
     pub(super) fn groups<const R: usize>(&self, rows: &[usize; R], group: usize) -> [&'a [f32]; R] {
@@ -88,10 +96,12 @@ impl<'a> Input<'a> {
 pub type Sink<'a> = dyn FnMut(usize, usize, &[f32; LANES]) + 'a;
 
 /// Whether [`matmul`] multiplies so many rows on the tile unit.
-pub fn on_tiles(isa: Isa, format: Format, rows: usize) -> bool {
+pub fn runs_on_tiles(isa: Isa, format: Format, rows: usize) -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        return isa == Isa::Amx && rows >= tiles::ROWS_MIN && Arrangement::of(format).is_some();
+        return isa == Isa::Amx
+            && rows >= tiles::ROWS_MIN
+            && Arrangement::of(format, Digits::default()).is_some();
     }
     #[allow(unreachable_code, reason = "other architectures have none")]
     {
@@ -112,7 +122,7 @@ pub fn matmul(
     sink: &mut Sink<'_>,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if on_tiles(isa, w.layout.format, x.rows)
+    if runs_on_tiles(isa, w.layout.format, x.rows)
         && let Some(amx) = Amx::detect()
     {
         return matmul_tiles(amx, w, blocks, slices, x, sink);
@@ -120,19 +130,53 @@ pub fn matmul(
     matmul_lanes(isa, w, blocks, slices, x, sink);
 }
 
-dispatch! {
-    fn matmul_lanes(w: Weights<'_>, blocks: Range<usize>, slices: Range<usize>, x: &Input<'_>, sink: &mut Sink<'_>) = matmul_with
+fn matmul_lanes(
+    isa: Isa,
+    w: Weights<'_>,
+    blocks: Range<usize>,
+    slices: Range<usize>,
+    x: &Input<'_>,
+    sink: &mut Sink<'_>,
+) {
+    let product = match w.layout.format {
+        Format::Dense(Float::F32) => dense_f32,
+        Format::Dense(Float::F16) => dense_f16,
+        Format::Dense(Float::BF16) => dense_bf16,
+        Format::Affine { bits: 2, .. } => int2,
+        Format::Affine { bits: 3, .. } => int3,
+        Format::Affine { bits: 4, .. } => int4,
+        Format::Affine { bits: 5, .. } => int5,
+        Format::Affine { bits: 6, .. } => int6,
+        Format::Affine { .. } => int8,
+        Format::Mxfp4 | Format::Nvfp4 => e2m1,
+        Format::Mxfp8 => e4m3,
+    };
+    product(isa, Args { w, blocks, slices, x }, sink);
+}
+
+/// A function for every way of storing codes: a single one of all of them takes minutes to compile.
+macro_rules! products {
+    ($($name:ident = $kernel:path,)*) => {
+        $(dispatch! { fn $name(args: Args<'_>, sink: &mut Sink<'_>) = $kernel })*
+    };
+}
+
+products! {
+    dense_f32 = run::<_, DenseF32>,
+    dense_f16 = run::<_, DenseF16>,
+    dense_bf16 = run::<_, DenseBf16>,
+    int2 = int::run::<_, Int<2, 0>>,
+    int3 = int::run::<_, Int<2, 1>>,
+    int4 = int::run::<_, Int<4, 0>>,
+    int5 = int::run::<_, Int<4, 1>>,
+    int6 = int::run::<_, Int<4, 2>>,
+    int8 = int::run::<_, Int<8, 0>>,
+    e2m1 = int::run::<_, E2m1>,
+    e4m3 = run::<_, E4m3>,
 }
 
 #[cfg(target_arch = "x86_64")]
-dispatch_tiles! {
-    fn matmul_tiles(w: Weights<'_>, blocks: Range<usize>, slices: Range<usize>, x: &Input<'_>, sink: &mut Sink<'_>) = matmul_tiles_with
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn matmul_tiles_with<S: Simd>(
-    simd: S,
+fn matmul_tiles(
     amx: Amx,
     w: Weights<'_>,
     blocks: Range<usize>,
@@ -140,33 +184,42 @@ fn matmul_tiles_with<S: Simd>(
     x: &Input<'_>,
     sink: &mut Sink<'_>,
 ) {
-    let mut tiles = amx.set_up(tiles::tile_cols(w.layout.unit_cols()));
-    tiles::run(simd, &mut tiles, &Args { w, blocks, slices, x }, sink);
+    let product = match w.layout.format {
+        Format::Affine { bits: 2, .. } => tiles2,
+        Format::Affine { bits: 3, .. } => tiles3,
+        Format::Affine { bits: 4, .. } => tiles4,
+        Format::Affine { bits: 5, .. } => tiles5,
+        Format::Affine { bits: 6, .. } => tiles6,
+        Format::Affine { .. } => tiles8,
+        Format::Mxfp4 | Format::Nvfp4 => tiles_e2m1,
+        Format::Dense(_) | Format::Mxfp8 => unreachable!("x is not prepared for products of floats"),
+    };
+    product(amx, Args { w, blocks, slices, x }, sink);
 }
 
+#[cfg(target_arch = "x86_64")]
+macro_rules! tile_products {
+    ($($name:ident = $codes:ty,)*) => {
+        $(dispatch_tiles! { fn $name(args: Args<'_>, sink: &mut Sink<'_>) = on_tiles::<_, $codes> })*
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+tile_products! {
+    tiles2 = Int<2, 0>,
+    tiles3 = Int<2, 1>,
+    tiles4 = Int<4, 0>,
+    tiles5 = Int<4, 1>,
+    tiles6 = Int<4, 2>,
+    tiles8 = Int<8, 0>,
+    tiles_e2m1 = E2m1,
+}
+
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn matmul_with<S: Simd>(
-    simd: S,
-    w: Weights<'_>,
-    blocks: Range<usize>,
-    slices: Range<usize>,
-    x: &Input<'_>,
-    sink: &mut Sink<'_>,
-) {
-    let args = Args { w, blocks, slices, x };
-    match w.layout.format {
-        Format::Dense(Float::F32) => run::<S, DenseF32>(simd, args, sink),
-        Format::Dense(Float::F16) => run::<S, DenseF16>(simd, args, sink),
-        Format::Dense(Float::BF16) => run::<S, DenseBf16>(simd, args, sink),
-        Format::Affine { bits: 2, .. } => int::run::<S, Int<2, 0>>(simd, args, sink),
-        Format::Affine { bits: 3, .. } => int::run::<S, Int<2, 1>>(simd, args, sink),
-        Format::Affine { bits: 4, .. } => int::run::<S, Int<4, 0>>(simd, args, sink),
-        Format::Affine { bits: 5, .. } => int::run::<S, Int<4, 1>>(simd, args, sink),
-        Format::Affine { bits: 6, .. } => int::run::<S, Int<4, 2>>(simd, args, sink),
-        Format::Affine { .. } => int::run::<S, Int<8, 0>>(simd, args, sink),
-        Format::Mxfp4 | Format::Nvfp4 => int::run::<S, E2m1>(simd, args, sink),
-        Format::Mxfp8 => run::<S, E4m3>(simd, args, sink),
-    }
+fn on_tiles<S: Simd, C: Codes>(simd: S, amx: Amx, args: Args<'_>, sink: &mut Sink<'_>) {
+    let mut tiles = amx.set_up(tiles::tile_cols(args.w.layout.unit_cols()));
+    tiles::run::<S, _, C>(simd, &mut tiles, &args, sink);
 }
 
 /// Arguments of [`matmul`].

@@ -1,9 +1,9 @@
-//! x as integers: three balanced base-256 digits per value, for products of small integers.
+//! x as integers: up to three balanced base-256 digits per value, for products of small integers.
 //!
 //! Within a group, x ≈ scale · (65536·a + 256·b + c) with a, b, c in -128..=127 and scale = max|x| / 8,355,000, close
-//! to what f32 arithmetic has ([`STEP`]). Products with codes below 256 are summed exactly in i32
+//! to what f32 arithmetic has ([`Arrangement::step`]). Products with codes below 256 are summed exactly in i32
 //! (128 · 255 · 128 < 2^22), so the order of summation is free and every instruction set gives the same bits.
-//! Two digits would be a third faster with many rows, and miss the contract for f32 activations (NOTES.md).
+//! Two digits or one are faster with many rows, and miss the contract for f32 activations (NOTES.md): on request only.
 
 #![allow(
     clippy::needless_range_loop,
@@ -14,38 +14,70 @@ use amoeba_checkpoint::Format;
 
 use crate::simd::{LANES, Simd, dispatch};
 
-/// How the digits of a group lie side by side: words of four columns that the same shift of a word of codes brings
-/// side by side, the digits of a word one after another. Follows from the format of the matrix that multiplies x.
+/// Digits of every value of x.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Digits {
+    /// 8 bits, as other engines round x to for products with quantised weights.
+    One,
+    /// 16 bits.
+    Two,
+    /// 24 bits: what f32 holds.
+    #[default]
+    Three,
+}
+
+impl Digits {
+    /// All of them.
+    pub const ALL: [Digits; 3] = [Digits::One, Digits::Two, Digits::Three];
+
+    /// How many.
+    pub const fn count(self) -> usize {
+        match self {
+            Digits::One => 1,
+            Digits::Two => 2,
+            Digits::Three => 3,
+        }
+    }
+
+    /// Just below the largest integer of so many balanced digits where f32 could round past it.
+    const fn largest(self) -> f32 {
+        match self {
+            Digits::One => 127.0,
+            Digits::Two => 32_639.0,
+            Digits::Three => 8_355_000.0,
+        }
+    }
+}
+
+/// How the digits of a group lie: a plane of words for each digit, highest first, a word being four columns that
+/// the same shift of a word of codes brings side by side. Follows from the format of the matrix that multiplies x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrangement {
     /// Columns of a group.
     pub group: usize,
     /// Width of the low plane of the codes: 2, 4 or 8.
     pub plane: usize,
+    /// Digits of every value.
+    pub digits: Digits,
 }
 
 /// f32 slots before the digits of a group: scale, sum of the integers, and the sums of each digit (as i32 bits).
-pub(super) const HEADER: usize = 2 + DIGITS;
-/// Digits per value.
-pub(super) const DIGITS: usize = 3;
-/// Just below 127·(65536 + 256 + 1), the largest integer of three balanced digits, so that rounding cannot pass it.
-const LARGEST: f32 = 8_355_000.0;
-/// Bound on the error of a value, as a part of the largest of its group: half a step each for the integer, the
-/// reciprocal, the product and the scale.
-pub(super) const STEP: f64 = 4.0 / 16_777_216.0;
+pub(super) const HEADER: usize = 2 + MOST;
+/// Digits per value, at most.
+pub(super) const MOST: usize = 3;
 /// Least value taken for the largest of a group, so that its reciprocal is finite.
 const SMALLEST: f32 = 1e-30;
 
 impl Arrangement {
     /// What products with this format need; `None` if they take x as it is.
-    pub fn of(format: Format) -> Option<Arrangement> {
+    pub fn of(format: Format, digits: Digits) -> Option<Arrangement> {
         let plane = match format {
             Format::Dense(_) | Format::Mxfp8 => return None,
             Format::Affine { bits: 2 | 3, .. } => 2,
             Format::Affine { bits: 8, .. } => 8,
             _ => 4,
         };
-        Some(Arrangement { group: format.group(), plane })
+        Some(Arrangement { group: format.group(), plane, digits })
     }
 
     /// f32 slots of one prepared row of `cols` columns.
@@ -55,16 +87,21 @@ impl Arrangement {
 
     /// f32 slots of one group.
     pub(super) fn group_len(self) -> usize {
-        HEADER + self.group * DIGITS / 4
+        HEADER + self.group / 4 * self.digits.count()
     }
 
-    /// Byte of digit `digit` of column `col` behind the header: words of four columns that the same shift of a
-    /// word of codes brings side by side, the digits of a word one after another.
+    /// Bound on the error of a value, as a part of the largest of its group: half a step for the integer, and half
+    /// an ulp each for the reciprocal, the product and the scale.
+    pub(super) fn step(self) -> f64 {
+        0.5 / f64::from(self.digits.largest()) + 3.0 / 16_777_216.0
+    }
+
+    /// Byte of digit `digit` of column `col` behind the header.
     #[cfg(test)]
     fn place(self, col: usize, digit: usize) -> usize {
         let (per_word, steps) = (32 / self.plane, 8 / self.plane);
         let (word, i) = (col / per_word, col % per_word);
-        (((word * steps + i % steps) * DIGITS) + digit) * 4 + i / steps
+        (digit * self.group / 4 + word * steps + i % steps) * 4 + i / steps
     }
 }
 
@@ -76,16 +113,31 @@ dispatch! {
 #[inline(always)]
 fn prepare_with<S: Simd>(simd: S, arrangement: Arrangement, x: &[f32], out: &mut [f32]) {
     match arrangement.plane {
-        2 => groups::<S, 2>(simd, arrangement, x, out),
-        4 => groups::<S, 4>(simd, arrangement, x, out),
-        _ => groups::<S, 8>(simd, arrangement, x, out),
+        2 => of_plane::<S, 2>(simd, arrangement, x, out),
+        4 => of_plane::<S, 4>(simd, arrangement, x, out),
+        _ => of_plane::<S, 8>(simd, arrangement, x, out),
+    }
+}
+
+#[inline(always)]
+fn of_plane<S: Simd, const PLANE: usize>(simd: S, arrangement: Arrangement, x: &[f32], out: &mut [f32]) {
+    match arrangement.digits {
+        Digits::One => groups::<S, PLANE, 1>(simd, arrangement, x, out),
+        Digits::Two => groups::<S, PLANE, 2>(simd, arrangement, x, out),
+        Digits::Three => groups::<S, PLANE, 3>(simd, arrangement, x, out),
     }
 }
 
 /// All groups of a row; the width of the plane is a constant, so that no index needs a division.
 #[inline(always)]
-fn groups<S: Simd, const PLANE: usize>(simd: S, arrangement: Arrangement, x: &[f32], out: &mut [f32]) {
+fn groups<S: Simd, const PLANE: usize, const D: usize>(
+    simd: S,
+    arrangement: Arrangement,
+    x: &[f32],
+    out: &mut [f32],
+) {
     let zero = simd.splat(0.0);
+    let (largest_integer, plane_len) = (arrangement.digits.largest(), arrangement.group / 4);
     for (x, out) in x.chunks_exact(arrangement.group).zip(out.chunks_exact_mut(arrangement.group_len())) {
         let x = x.as_chunks::<LANES>().0;
         let (mut largest, mut poison) = (zero, zero);
@@ -101,30 +153,35 @@ fn groups<S: Simd, const PLANE: usize>(simd: S, arrangement: Arrangement, x: &[f
             most = most.max(lanes[i]);
         }
         let (header, words) = out.split_at_mut(HEADER);
-        let words = words.as_chunks_mut::<{ 4 * DIGITS }>().0;
-        let inverse = simd.splat(LARGEST / most);
-        let mut sums = [simd.splat_i(0); DIGITS];
+        let inverse = simd.splat(largest_integer / most);
+        let mut sums = [simd.splat_i(0); D];
         for i in 0..x.len() {
-            let whole = simd.to_int(simd.mul(simd.load(&x[i]), inverse));
-            let low = simd.low_digit(whole);
-            let rest = simd.next_digits(whole, low);
-            let middle = simd.low_digit(rest);
-            let digits = [simd.next_digits(rest, middle), middle, low];
-            for digit in 0..DIGITS {
-                sums[digit] = simd.add_i(sums[digit], digits[digit]);
-                let packed = side_by_side::<PLANE>(simd.narrow(digits[digit]));
+            let mut rest = simd.to_int(simd.mul(simd.load(&x[i]), inverse));
+            // From the lowest digit up; what is left is the highest.
+            for place in 0..D {
+                let digit = D - 1 - place;
+                let value = if digit == 0 { rest } else { simd.low_digit(rest) };
+                if digit > 0 {
+                    rest = simd.next_digits(rest, value);
+                }
+                sums[digit] = simd.add_i(sums[digit], value);
+                let packed = side_by_side::<PLANE>(simd.narrow(value));
+                let words = &mut words[digit * plane_len + 4 * i..][..4];
                 for word in 0..4 {
-                    words[i][word * DIGITS + digit] = f32::from_bits(packed[word]);
+                    words[word] = f32::from_bits(packed[word]);
                 }
             }
         }
-        let [a, b, c] = [simd.sum_i(sums[0]), simd.sum_i(sums[1]), simd.sum_i(sums[2])];
-        // A NaN or infinity has no digits: it makes the scale NaN, and so every product.
-        header[0] = most / LARGEST + crate::simd::sum(simd, poison);
-        header[1] = (65536 * a + 256 * b + c) as f32;
-        for (slot, sum) in header[2..].iter_mut().zip([a, b, c]) {
-            *slot = f32::from_bits(sum as u32);
+        header.fill(0.0);
+        let mut whole = 0;
+        for digit in 0..D {
+            let sum = simd.sum_i(sums[digit]);
+            whole = 256 * whole + sum;
+            header[2 + digit] = f32::from_bits(sum as u32);
         }
+        // A NaN or infinity has no digits: it makes the scale NaN, and so every product.
+        header[0] = most / largest_integer + crate::simd::sum(simd, poison);
+        header[1] = whole as f32;
     }
 }
 
@@ -154,8 +211,9 @@ mod tests {
     #[test]
     fn digits_rebuild_x_within_a_step_on_every_instruction_set() {
         let mut rng = Rng(21);
-        for (group, plane) in [(16, 4), (32, 2), (64, 4), (128, 8)] {
-            let arrangement = Arrangement { group, plane };
+        let shapes = [(16, 4), (32, 2), (64, 4), (128, 8)];
+        for ((group, plane), digits) in shapes.into_iter().flat_map(|shape| Digits::ALL.map(|d| (shape, d))) {
+            let arrangement = Arrangement { group, plane, digits };
             let mut x: Vec<f32> = rng.vector(2 * group).iter().map(|x| x * 3.0).collect();
             x[group..].fill(0.0);
             let mut first = vec![0.0; arrangement.len(x.len())];
@@ -164,8 +222,10 @@ mod tests {
             let bytes: Vec<u8> = first[HEADER..].iter().flat_map(|w| w.to_bits().to_le_bytes()).collect();
             for (col, x) in x[..group].iter().enumerate() {
                 let digit = |d| f64::from(bytes[arrangement.place(col, d)] as i8);
-                let back = f64::from(first[0]) * (65536.0 * digit(0) + 256.0 * digit(1) + digit(2));
-                assert!((back - f64::from(*x)).abs() <= f64::from(largest) * STEP, "{back} vs {x}");
+                let whole = (0..digits.count()).fold(0.0, |whole, d| 256.0 * whole + digit(d));
+                let back = f64::from(first[0]) * whole;
+                let allowed = f64::from(largest) * arrangement.step();
+                assert!((back - f64::from(*x)).abs() <= allowed, "{arrangement:?}: {back} vs {x}");
             }
             for isa in Isa::available() {
                 let mut other = vec![0.0; first.len()];
@@ -181,7 +241,7 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = vec![1.0; 64];
             x[17] = bad;
-            let arrangement = Arrangement { group: 64, plane: 4 };
+            let arrangement = Arrangement { group: 64, plane: 4, digits: Digits::Three };
             let mut out = vec![0.0; arrangement.len(64)];
             prepare(Isa::best(), arrangement, &x, &mut out);
             assert!(out[0].is_nan());

@@ -12,23 +12,31 @@ use std::ops::Range;
 
 use super::codec::{Codes, UnitScales};
 use super::cpu::{Args, Input, PASS, Sink, TILE, emit, emit_tile};
-use super::digits::{DIGITS, HEADER};
-use super::pack::Layout;
+use super::digits::{Digits, HEADER, MOST};
+use super::pack::{Layout, Span};
 use crate::simd::{LANES, Simd, lanes, lanes_mut};
 
 /// Runs all blocks; the counterpart of `cpu::run` for integer codes.
 #[inline(always)]
 pub(super) fn run<S: Simd, C: Codes>(simd: S, args: Args<'_>, sink: &mut Sink<'_>) {
+    if S::COMPACT {
+        return compact::<S, C>(simd, &args, sink);
+    }
+    match args.x.digits() {
+        Digits::One => with_digits::<S, C, 1>(simd, args, sink),
+        Digits::Two => with_digits::<S, C, 2>(simd, args, sink),
+        Digits::Three => with_digits::<S, C, 3>(simd, args, sink),
+    }
+}
+
+#[inline(always)]
+fn with_digits<S: Simd, C: Codes, const D: usize>(simd: S, args: Args<'_>, sink: &mut Sink<'_>) {
     let rows = args.x.rows;
-    if rows <= TILE {
-        for block in args.blocks.clone() {
-            match rows {
-                1 => tile::<S, C, 1, 2>(simd, &args, block, 0, sink),
-                2 => tile::<S, C, 2, 1>(simd, &args, block, 0, sink),
-                _ => tile::<S, C, TILE, 1>(simd, &args, block, 0, sink),
-            }
-        }
-        return;
+    match rows {
+        1 => return tiles::<S, C, D, 1, 2>(simd, &args, sink),
+        2 => return tiles::<S, C, D, 2, 1>(simd, &args, sink),
+        3..=TILE => return tiles::<S, C, D, TILE, 1>(simd, &args, sink),
+        _ => {}
     }
     // Written by the first slice; without one the sums are zero.
     let (mut total, mut part) = ([0.0; PASS * LANES], [0.0; PASS * LANES]);
@@ -37,7 +45,7 @@ pub(super) fn run<S: Simd, C: Codes>(simd: S, args: Args<'_>, sink: &mut Sink<'_
         // The rows of a pass stay in the cache over all blocks.
         let pass = Pass::new(args.x, first..rows.min(first + PASS));
         for block in args.blocks.clone() {
-            pass.block::<S, C>(simd, &args, block, &mut total, &mut part);
+            pass.block::<S, C, D>(simd, &args, block, &mut total, &mut part);
             for row in pass.rows.clone() {
                 emit(simd, row, block, simd.load(lanes(&total, (row - first) * LANES)), sink);
             }
@@ -46,70 +54,124 @@ pub(super) fn run<S: Simd, C: Codes>(simd: S, args: Args<'_>, sink: &mut Sink<'_
     }
 }
 
+/// The same sums in plain loops over one row at a time, for lanes that are no instructions: little code, not fast.
+#[inline(always)]
+fn compact<S: Simd, C: Codes>(simd: S, args: &Args<'_>, sink: &mut Sink<'_>) {
+    let (layout, digits) = (args.w.layout, args.x.digits());
+    let (unit_cols, unit_bytes) = (layout.unit_cols(), layout.unit_bytes());
+    let quads = unit_cols / 4;
+    for block in args.blocks.clone() {
+        for row in 0..args.x.rows {
+            let mut total = simd.splat(0.0);
+            for (nth, slice) in args.slices.clone().enumerate() {
+                let (span, mut part) = (layout.span(slice), simd.splat(0.0));
+                for i in 0..span.units {
+                    let unit =
+                        &args.w.bytes[span.first + (block * span.units + i) * unit_bytes..][..unit_bytes];
+                    let [x] = args.x.groups(&args.x.indices::<1>(row), span.group + i);
+                    let mut acc = start::<S, C, MOST>(simd, x);
+                    for q in 0..quads {
+                        let codes = C::bytes(simd, unit, unit_cols, q / (8 / C::PLANE), q % (8 / C::PLANE));
+                        for digit in 0..digits.count() {
+                            let x = x[HEADER + digit * quads + q].to_bits() as i32;
+                            acc[digit] = simd.dot4(acc[digit], codes, x);
+                        }
+                    }
+                    let scales = UnitScales::read::<C>(simd, layout, unit);
+                    part = match digits {
+                        Digits::One => finish::<S, C, 1>(simd, &scales, [acc[0]], x, part),
+                        Digits::Two => finish::<S, C, 2>(simd, &scales, [acc[0], acc[1]], x, part),
+                        Digits::Three => finish::<S, C, 3>(simd, &scales, acc, x, part),
+                    };
+                }
+                total = if nth == 0 { part } else { simd.add(total, part) };
+            }
+            emit(simd, row, block, total, sink);
+        }
+    }
+}
+
 /// How far ahead of the unit at work memory is asked for: about what a core reads while one access is under way.
 pub(super) const AHEAD: usize = 4096;
 
-/// Up to `R` rows against one block, straight from the codes; rows past the last repeat it and are dropped.
+/// Up to `R` rows against all blocks, straight from the codes; rows past the last repeat it and are dropped.
 /// `SETS` accumulators of each row and digit hide the latency of a product where rows are too few to.
 #[inline(always)]
-fn tile<S: Simd, C: Codes, const R: usize, const SETS: usize>(
+fn tiles<S: Simd, C: Codes, const D: usize, const R: usize, const SETS: usize>(
     simd: S,
     args: &Args<'_>,
-    block: usize,
-    first: usize,
     sink: &mut Sink<'_>,
 ) {
     let layout = args.w.layout;
-    let (unit_cols, unit_bytes) = (layout.unit_cols(), layout.unit_bytes());
-    let rows = args.x.indices::<R>(first);
-    let mut total = [simd.splat(0.0); R];
-    for (nth, slice) in args.slices.clone().enumerate() {
-        let bytes = &args.w.bytes[layout.range(slice, block)];
-        let mut group = layout.slice(slice).0 / unit_cols;
-        let mut part = [simd.splat(0.0); R];
-        for unit in bytes.chunks_exact(unit_bytes) {
-            simd.prefetch(unit, AHEAD);
-            let x = args.x.groups(&rows, group);
-            let acc = match unit_cols {
-                16 if !C::BIASED => unit_sums::<S, C, R, SETS, 4>(simd, unit, &x),
-                64 if C::BIASED => unit_sums::<S, C, R, SETS, 16>(simd, unit, &x),
-                128 if C::BIASED => unit_sums::<S, C, R, SETS, 32>(simd, unit, &x),
-                _ => unit_sums::<S, C, R, SETS, 8>(simd, unit, &x),
-            };
-            let scales = UnitScales::read::<C>(simd, layout, unit);
+    let rows = args.x.indices::<R>(0);
+    // Divisions, which a narrow slice would feel for every block.
+    let first = layout.span(args.slices.start);
+    for block in args.blocks.clone() {
+        let mut total = [simd.splat(0.0); R];
+        for slice in args.slices.clone() {
+            let once = slice == args.slices.start;
+            let span = if once { first } else { layout.span(slice) };
+            let part = units::<S, C, D, R, SETS>(simd, args, &rows, &span, block);
             for r in 0..R {
-                part[r] = finish::<S, C>(simd, &scales, acc[r], x[r], part[r]);
+                total[r] = if once { part[r] } else { simd.add(total[r], part[r]) };
             }
-            group += 1;
         }
+        emit_tile(simd, args.x.rows, (0, block), &total, sink);
+    }
+}
+
+/// The sums of a block of one slice.
+#[inline(always)]
+fn units<S: Simd, C: Codes, const D: usize, const R: usize, const SETS: usize>(
+    simd: S,
+    args: &Args<'_>,
+    rows: &[usize; R],
+    span: &Span,
+    block: usize,
+) -> [S::F; R] {
+    let layout = args.w.layout;
+    let (unit_cols, unit_bytes) = (layout.unit_cols(), layout.unit_bytes());
+    let bytes = &args.w.bytes[span.first + block * span.units * unit_bytes..][..span.units * unit_bytes];
+    let mut part = [simd.splat(0.0); R];
+    for i in 0..span.units {
+        let unit = &bytes[i * unit_bytes..][..unit_bytes];
+        simd.prefetch(unit, AHEAD);
+        let x = args.x.groups(rows, span.group + i);
+        let acc = match unit_cols {
+            16 if !C::BIASED => unit_sums::<S, C, D, R, SETS, 4>(simd, unit, &x),
+            64 if C::BIASED => unit_sums::<S, C, D, R, SETS, 16>(simd, unit, &x),
+            128 if C::BIASED => unit_sums::<S, C, D, R, SETS, 32>(simd, unit, &x),
+            _ => unit_sums::<S, C, D, R, SETS, 8>(simd, unit, &x),
+        };
+        let scales = UnitScales::read::<C>(simd, layout, unit);
         for r in 0..R {
-            total[r] = if nth == 0 { part[r] } else { simd.add(total[r], part[r]) };
+            part[r] = finish::<S, C, D>(simd, &scales, acc[r], x[r], part[r]);
         }
     }
-    emit_tile(simd, args.x.rows, (first, block), &total, sink);
+    part
 }
 
 /// The sums of some rows over one unit of `Q` quads of columns; the lengths are constants, so that no access is checked.
 #[inline(always)]
-fn unit_sums<S: Simd, C: Codes, const R: usize, const SETS: usize, const Q: usize>(
+fn unit_sums<S: Simd, C: Codes, const D: usize, const R: usize, const SETS: usize, const Q: usize>(
     simd: S,
     unit: &[u8],
     x: &[&[f32]; R],
-) -> [[S::I; DIGITS]; R] {
+) -> [[S::I; D]; R] {
     let codes = &unit[..LANES * 4 * Q * C::BITS / 8];
     let mut rows = [&[][..]; R];
-    let mut acc = [[[simd.splat_i(0); DIGITS]; R]; SETS];
+    let mut acc = [[[simd.splat_i(0); D]; R]; SETS];
     for r in 0..R {
-        rows[r] = &x[r][HEADER..][..Q * DIGITS];
-        acc[0][r] = start::<S, C>(simd, x[r]);
+        rows[r] = &x[r][HEADER..][..Q * D];
+        acc[0][r] = start::<S, C, D>(simd, x[r]);
     }
     for i in 0..Q / 4 {
         for j in 0..4 {
             let (q, steps) = (4 * i + j, 8 / C::PLANE);
             let codes = C::bytes(simd, codes, 4 * Q, q / steps, q % steps);
             for r in 0..R {
-                for digit in 0..DIGITS {
-                    let x = rows[r][q * DIGITS + digit].to_bits() as i32;
+                for digit in 0..D {
+                    let x = rows[r][digit * Q + q].to_bits() as i32;
                     acc[j % SETS][r][digit] = simd.dot4(acc[j % SETS][r][digit], codes, x);
                 }
             }
@@ -117,7 +179,7 @@ fn unit_sums<S: Simd, C: Codes, const R: usize, const SETS: usize, const Q: usiz
     }
     for set in 1..SETS {
         for r in 0..R {
-            for digit in 0..DIGITS {
+            for digit in 0..D {
                 acc[0][r][digit] = simd.add_i(acc[0][r][digit], acc[set][r][digit]);
             }
         }
@@ -146,7 +208,7 @@ impl<'a> Pass<'a> {
 
     /// The sums of one block into `total`; `part` is scratch for a slice.
     #[inline(always)]
-    fn block<S: Simd, C: Codes>(
+    fn block<S: Simd, C: Codes, const D: usize>(
         &self,
         simd: S,
         args: &Args<'_>,
@@ -168,10 +230,10 @@ impl<'a> Pass<'a> {
                 simd.prefetch(unit, AHEAD);
                 let x = GroupOfRows { x: self.x, group: first + i, starts };
                 match unit_cols {
-                    16 if !C::BIASED => strip::<S, C, 4>(simd, layout, unit, &x, sums),
-                    64 if C::BIASED => strip::<S, C, 16>(simd, layout, unit, &x, sums),
-                    128 if C::BIASED => strip::<S, C, 32>(simd, layout, unit, &x, sums),
-                    _ => strip::<S, C, 8>(simd, layout, unit, &x, sums),
+                    16 if !C::BIASED => strip::<S, C, D, 4>(simd, layout, unit, &x, sums),
+                    64 if C::BIASED => strip::<S, C, D, 16>(simd, layout, unit, &x, sums),
+                    128 if C::BIASED => strip::<S, C, D, 32>(simd, layout, unit, &x, sums),
+                    _ => strip::<S, C, D, 8>(simd, layout, unit, &x, sums),
                 }
             }
             if nth > 0 {
@@ -208,7 +270,7 @@ macro_rules! each_quad {
 
 /// All rows of a pass against one unit of `Q` quads of columns, whose codes stay in registers.
 #[inline(always)]
-fn strip<S: Simd, C: Codes, const Q: usize>(
+fn strip<S: Simd, C: Codes, const D: usize, const Q: usize>(
     simd: S,
     layout: &Layout,
     unit: &[u8],
@@ -221,7 +283,7 @@ fn strip<S: Simd, C: Codes, const Q: usize>(
         codes[q] = C::bytes(simd, unit, 4 * Q, q / steps, q % steps);
     }
     let scales = UnitScales::read::<C>(simd, layout, unit);
-    let len = HEADER + Q * DIGITS;
+    let len = HEADER + Q * D;
     for (starts, part) in
         x.starts.as_chunks::<TILE>().0.iter().zip(part.as_chunks_mut::<{ TILE * LANES }>().0)
     {
@@ -229,15 +291,15 @@ fn strip<S: Simd, C: Codes, const Q: usize>(
         for r in 0..TILE {
             rows[r] = &x.x.prepared[starts[r] + x.group * len..][..len];
         }
-        let mut acc = [[simd.splat_i(0); DIGITS]; TILE];
+        let mut acc = [[simd.splat_i(0); D]; TILE];
         for r in 0..TILE {
-            acc[r] = start::<S, C>(simd, rows[r]);
+            acc[r] = start::<S, C, D>(simd, rows[r]);
         }
         if S::UNROLL {
             each_quad!(QUAD below Q, {
                 for r in 0..TILE {
-                    for digit in 0..DIGITS {
-                        let x = rows[r][HEADER + QUAD * DIGITS + digit].to_bits() as i32;
+                    for digit in 0..D {
+                        let x = rows[r][HEADER + digit * Q + QUAD].to_bits() as i32;
                         acc[r][digit] = simd.dot4(acc[r][digit], codes[QUAD], x);
                     }
                 }
@@ -245,15 +307,15 @@ fn strip<S: Simd, C: Codes, const Q: usize>(
         } else {
             for q in 0..Q {
                 for r in 0..TILE {
-                    for digit in 0..DIGITS {
-                        let x = rows[r][HEADER + q * DIGITS + digit].to_bits() as i32;
+                    for digit in 0..D {
+                        let x = rows[r][HEADER + digit * Q + q].to_bits() as i32;
                         acc[r][digit] = simd.dot4(acc[r][digit], codes[q], x);
                     }
                 }
             }
         }
         for r in 0..TILE {
-            let y = finish::<S, C>(simd, &scales, acc[r], rows[r], simd.load(lanes(part, r * LANES)));
+            let y = finish::<S, C, D>(simd, &scales, acc[r], rows[r], simd.load(lanes(part, r * LANES)));
             simd.store(y, lanes_mut(part, r * LANES));
         }
     }
@@ -261,10 +323,10 @@ fn strip<S: Simd, C: Codes, const Q: usize>(
 
 /// Accumulators of a unit: what the offset of the codes adds is taken off beforehand.
 #[inline(always)]
-pub(super) fn start<S: Simd, C: Codes>(simd: S, x: &[f32]) -> [S::I; DIGITS] {
-    let mut acc = [simd.splat_i(0); DIGITS];
+pub(super) fn start<S: Simd, C: Codes, const D: usize>(simd: S, x: &[f32]) -> [S::I; D] {
+    let mut acc = [simd.splat_i(0); D];
     if C::OFFSET != 0 {
-        for digit in 0..DIGITS {
+        for digit in 0..D {
             acc[digit] = simd.splat_i(-C::OFFSET * x[2 + digit].to_bits() as i32);
         }
     }
@@ -273,16 +335,22 @@ pub(super) fn start<S: Simd, C: Codes>(simd: S, x: &[f32]) -> [S::I; DIGITS] {
 
 /// `y + x-scale · (scale · (65536·a + 256·b + c) + bias · Σx)`; exact up to the sum of a with the rest.
 #[inline(always)]
-pub(super) fn finish<S: Simd, C: Codes>(
+pub(super) fn finish<S: Simd, C: Codes, const D: usize>(
     simd: S,
     scales: &UnitScales<S>,
-    acc: [S::I; DIGITS],
+    acc: [S::I; D],
     x: &[f32],
     y: S::F,
 ) -> S::F {
-    let [a, b, c] = acc;
-    let low = simd.float(simd.add_i(simd.shift_left::<8>(b), c));
-    let dot = simd.fma(simd.splat(65536.0), simd.float(a), low);
+    // Two digits fit one i32: the sum of each is below 2^22.
+    let low = match D {
+        1 => acc[0],
+        _ => simd.add_i(simd.shift_left::<8>(acc[D - 2]), acc[D - 1]),
+    };
+    let dot = match D {
+        3 => simd.fma(simd.splat(65536.0), simd.float(acc[0]), simd.float(low)),
+        _ => simd.float(low),
+    };
     let factor = simd.splat(C::UNIT * x[0]);
     if C::BIASED {
         let offset = simd.mul(scales.bias, simd.splat(x[1]));

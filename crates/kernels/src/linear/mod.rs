@@ -20,8 +20,8 @@ mod tiles;
 #[cfg(test)]
 mod cases;
 
-pub use cpu::{Input, matmul, on_tiles};
-pub use digits::{Arrangement, prepare};
+pub use cpu::{Input, matmul, runs_on_tiles};
+pub use digits::{Arrangement, Digits, prepare};
 pub use pack::{Layout, PACKING, Packed, Piece, Weights};
 
 /// Bound on `|y_fast - y_exact|`, from the sums of magnitudes that enter it.
@@ -29,9 +29,9 @@ pub use pack::{Layout, PACKING, Packed, Piece, Weights};
 /// `magnitude` is `Σ |x_j| · (|scale·code| + |bias|)`; a chain of `cols/4 + 8` roundings of half an ulp each bounds
 /// the error of f32 accumulation (Higham 2002, §4.2), 2^-24 being half an ulp of one. Formats multiplied as integers
 /// add what x loses to its digits: `spread` is `Σ_groups max|x| · Σ |w_j|`.
-pub fn error_bound(format: Format, cols: usize, magnitude: f64, spread: f64) -> f64 {
+pub fn error_bound(format: Format, digits: Digits, cols: usize, magnitude: f64, spread: f64) -> f64 {
     let rounding = (cols as f64 / 4.0 + 8.0) * 2f64.powi(-24) * magnitude;
-    rounding + Arrangement::of(format).map_or(0.0, |_| digits::STEP * spread)
+    rounding + Arrangement::of(format, digits).map_or(0.0, |arrangement| arrangement.step() * spread)
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
@@ -42,7 +42,11 @@ mod tests {
     #[test]
     fn only_many_rows_of_integer_codes_go_to_the_tile_unit() {
         let q4 = Format::Affine { bits: 4, group: 64 };
-        assert!(on_tiles(Isa::Amx, q4, 16) && !on_tiles(Isa::Amx, q4, 15) && !on_tiles(Isa::Avx512, q4, 512));
-        assert!(!on_tiles(Isa::Amx, Format::Mxfp8, 512));
+        assert!(
+            runs_on_tiles(Isa::Amx, q4, 16)
+                && !runs_on_tiles(Isa::Amx, q4, 15)
+                && !runs_on_tiles(Isa::Avx512, q4, 512)
+        );
+        assert!(!runs_on_tiles(Isa::Amx, Format::Mxfp8, 512));
     }
 }

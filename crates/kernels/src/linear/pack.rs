@@ -18,6 +18,17 @@ pub const PACKING: u32 = 1;
 /// Columns of a unit of unquantised weights.
 const DENSE_UNIT: usize = 64;
 
+/// One slice of quantised weights: block after block of so many units.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    /// First byte.
+    pub(super) first: usize,
+    /// First group of columns.
+    pub(super) group: usize,
+    /// Units of a block.
+    pub(super) units: usize,
+}
+
 /// Where everything lies in packed weights of one matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -85,6 +96,13 @@ impl Layout {
         let bytes = self.block_bytes(cols);
         let at = self.blocks() * self.block_bytes(start) + block * bytes;
         at..at + bytes
+    }
+
+    /// The same for all blocks of a slice of quantised weights.
+    pub(super) fn span(&self, slice: usize) -> Span {
+        let (start, cols) = self.slice(slice);
+        let (group, units) = (start / self.unit_cols(), cols / self.unit_cols());
+        Span { first: self.blocks() * group * self.unit_bytes(), group, units }
     }
 
     /// Bytes of the whole matrix.

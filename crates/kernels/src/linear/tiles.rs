@@ -12,16 +12,12 @@
 
 use std::ops::Range;
 
-use amoeba_checkpoint::Format;
-
-use super::codec::{Codes, E2m1, Int, UnitScales};
+use super::codec::{Codes, UnitScales};
 use super::cpu::{Args, PASS, Sink, emit};
-use super::digits::{DIGITS, HEADER};
+use super::digits::{Digits, HEADER};
 use super::int::{AHEAD, finish, start};
-use crate::simd::tiles::{FACTORS, Sums, TILE_BYTES, TILE_ROWS, Tile, Tiles};
+use crate::simd::tiles::{Sums, TILE_BYTES, TILE_ROWS, Tile, Tiles};
 use crate::simd::{LANES, Simd, lanes, lanes_mut};
-
-const _: () = assert!(FACTORS == DIGITS, "a tile for each digit");
 
 /// From this many rows on the tile unit is used: the rows of one tile.
 pub(super) const ROWS_MIN: usize = TILE_ROWS;
@@ -37,41 +33,41 @@ pub(super) fn tile_cols(group: usize) -> usize {
     group.min(TILE_BYTES)
 }
 
-/// Runs all blocks for all rows; the counterpart of `int::run`. The format is one of integers.
+/// Runs all blocks for all rows; the counterpart of `int::run`.
 #[inline(always)]
-pub(super) fn run<S: Simd, T: Tiles>(simd: S, tiles: &mut T, args: &Args<'_>, sink: &mut Sink<'_>) {
-    match args.w.layout.format {
-        Format::Affine { bits: 2, .. } => sized::<S, T, Int<2, 0>>(simd, tiles, args, sink),
-        Format::Affine { bits: 3, .. } => sized::<S, T, Int<2, 1>>(simd, tiles, args, sink),
-        Format::Affine { bits: 4, .. } => sized::<S, T, Int<4, 0>>(simd, tiles, args, sink),
-        Format::Affine { bits: 5, .. } => sized::<S, T, Int<4, 1>>(simd, tiles, args, sink),
-        Format::Affine { bits: 6, .. } => sized::<S, T, Int<4, 2>>(simd, tiles, args, sink),
-        Format::Affine { .. } => sized::<S, T, Int<8, 0>>(simd, tiles, args, sink),
-        Format::Mxfp4 | Format::Nvfp4 => sized::<S, T, E2m1>(simd, tiles, args, sink),
-        Format::Dense(_) | Format::Mxfp8 => unreachable!("x is not prepared for products of floats"),
+pub(super) fn run<S: Simd, T: Tiles, C: Codes>(simd: S, tiles: &mut T, args: &Args<'_>, sink: &mut Sink<'_>) {
+    match args.x.digits() {
+        Digits::One => with_digits::<S, T, C, 1>(simd, tiles, args, sink),
+        Digits::Two => with_digits::<S, T, C, 2>(simd, tiles, args, sink),
+        Digits::Three => with_digits::<S, T, C, 3>(simd, tiles, args, sink),
     }
 }
 
 #[inline(always)]
-fn sized<S: Simd, T: Tiles, C: Codes>(simd: S, tiles: &mut T, args: &Args<'_>, sink: &mut Sink<'_>) {
+fn with_digits<S: Simd, T: Tiles, C: Codes, const D: usize>(
+    simd: S,
+    tiles: &mut T,
+    args: &Args<'_>,
+    sink: &mut Sink<'_>,
+) {
     match args.w.layout.unit_cols() {
-        16 => passes::<S, T, C, 4, 1>(simd, tiles, args, sink),
-        32 => passes::<S, T, C, 8, 1>(simd, tiles, args, sink),
-        64 => passes::<S, T, C, 16, 1>(simd, tiles, args, sink),
-        _ => passes::<S, T, C, 32, 2>(simd, tiles, args, sink),
+        16 => passes::<S, T, C, D, 4, 1>(simd, tiles, args, sink),
+        32 => passes::<S, T, C, D, 8, 1>(simd, tiles, args, sink),
+        64 => passes::<S, T, C, D, 16, 1>(simd, tiles, args, sink),
+        _ => passes::<S, T, C, D, 32, 2>(simd, tiles, args, sink),
     }
 }
 
 /// What the products of one group need at hand.
-struct Scratch<const H: usize> {
+struct Scratch<const D: usize, const H: usize> {
     /// Digits of the rows of a pass.
-    x: [[[Tile; DIGITS]; H]; ROW_TILES],
+    x: [[[Tile; D]; H]; ROW_TILES],
     /// Headers of the same rows.
     headers: [[f32; HEADER]; PASS],
     /// Codes of a unit.
     codes: [Tile; H],
     /// Sums of two tiles of rows, so that the unit multiplies one while the other is finished.
-    sums: [[Sums; DIGITS]; 2],
+    sums: [[Sums; D]; 2],
 }
 
 /// Some blocks against the rows of a pass.
@@ -91,17 +87,17 @@ impl Batch<'_> {
 
 /// All passes and batches, with groups of `Q` quads of columns in `H` halves. Needs about 100 KiB of stack.
 #[inline(always)]
-fn passes<S: Simd, T: Tiles, C: Codes, const Q: usize, const H: usize>(
+fn passes<S: Simd, T: Tiles, C: Codes, const D: usize, const Q: usize, const H: usize>(
     simd: S,
     tiles: &mut T,
     args: &Args<'_>,
     sink: &mut Sink<'_>,
 ) {
-    let mut scratch = Scratch::<H> {
-        x: [[[Tile::ZERO; DIGITS]; H]; ROW_TILES],
+    let mut scratch = Scratch::<D, H> {
+        x: [[[Tile::ZERO; D]; H]; ROW_TILES],
         headers: [[0.0; HEADER]; PASS],
         codes: [Tile::ZERO; H],
-        sums: [[Sums::ZERO; DIGITS]; 2],
+        sums: [[Sums::ZERO; D]; 2],
     };
     let mut part = [0.0; SLOTS * SLOT];
     let mut first = 0;
@@ -114,13 +110,13 @@ fn passes<S: Simd, T: Tiles, C: Codes, const Q: usize, const H: usize>(
             block = blocks.end;
             let batch = Batch { args, blocks, rows: rows.clone() };
             if args.slices.len() == 1 {
-                slice::<S, T, C, Q, H>(simd, tiles, &batch, args.slices.start, &mut scratch, &mut part);
+                slice::<S, T, C, D, Q, H>(simd, tiles, &batch, args.slices.start, &mut scratch, &mut part);
                 emit_all(simd, &batch, &part, sink);
                 continue;
             }
             let mut total = [0.0; SLOTS * SLOT];
             for index in args.slices.clone() {
-                slice::<S, T, C, Q, H>(simd, tiles, &batch, index, &mut scratch, &mut part);
+                slice::<S, T, C, D, Q, H>(simd, tiles, &batch, index, &mut scratch, &mut part);
                 for at in (0..batch.blocks.len() * batch.stride()).step_by(LANES) {
                     let sum = simd.add(simd.load(lanes(&total, at)), simd.load(lanes(&part, at)));
                     simd.store(sum, lanes_mut(&mut total, at));
@@ -134,12 +130,12 @@ fn passes<S: Simd, T: Tiles, C: Codes, const Q: usize, const H: usize>(
 
 /// Sums of one slice of columns into `part`.
 #[inline(always)]
-fn slice<S: Simd, T: Tiles, C: Codes, const Q: usize, const H: usize>(
+fn slice<S: Simd, T: Tiles, C: Codes, const D: usize, const Q: usize, const H: usize>(
     simd: S,
     tiles: &mut T,
     batch: &Batch<'_>,
     slice: usize,
-    scratch: &mut Scratch<H>,
+    scratch: &mut Scratch<D, H>,
     part: &mut [f32; SLOTS * SLOT],
 ) {
     let layout = batch.args.w.layout;
@@ -151,7 +147,7 @@ fn slice<S: Simd, T: Tiles, C: Codes, const Q: usize, const H: usize>(
     let part = &mut part[..batch.blocks.len() * stride];
     part.fill(0.0);
     for i in 0..cols / (4 * Q) {
-        arrange::<S, Q, H>(simd, batch, start / (4 * Q) + i, scratch);
+        arrange::<D, Q, H>(batch, start / (4 * Q) + i, scratch);
         for block in 0..batch.blocks.len() {
             let unit = &bytes[block * block_bytes + i * unit_bytes..][..unit_bytes];
             let part = &mut part[block * stride..][..stride];
@@ -162,30 +158,30 @@ fn slice<S: Simd, T: Tiles, C: Codes, const Q: usize, const H: usize>(
                 simd.store_u(codes, &mut scratch.codes[q / (Q / H)].0[q % (Q / H)]);
             }
             let scales = UnitScales::read::<C>(simd, layout, unit);
-            multiply::<S, T, C, H>(simd, tiles, &scales, batch.rows.len(), scratch, part);
+            multiply::<S, T, C, D, H>(simd, tiles, &scales, batch.rows.len(), scratch, part);
         }
     }
 }
 
 /// Digits of one group of the rows of a pass, each digit in tiles of its own, and their headers.
 #[inline(always)]
-fn arrange<S: Simd, const Q: usize, const H: usize>(
-    simd: S,
+fn arrange<const D: usize, const Q: usize, const H: usize>(
     batch: &Batch<'_>,
     group: usize,
-    scratch: &mut Scratch<H>,
+    scratch: &mut Scratch<D, H>,
 ) {
-    let (x, len) = (batch.args.x, HEADER + Q * DIGITS);
+    let (x, len) = (batch.args.x, HEADER + Q * D);
     for i in 0..batch.rows.len() {
         let [row] = x.indices::<1>(batch.rows.start + i);
         let x = &x.prepared[row * x.prepared_stride + group * len..][..len];
         scratch.headers[i].copy_from_slice(&x[..HEADER]);
         for half in 0..H {
-            let words = &x[HEADER + half * (Q / H) * DIGITS..][..Q / H * DIGITS];
-            let tiles = &mut scratch.x[i / TILE_ROWS][half];
-            let digits = simd.thirds(words);
-            for digit in 0..DIGITS {
-                simd.store_u(digits[digit], &mut tiles[digit].0[i % TILE_ROWS]);
+            for digit in 0..D {
+                let words = &x[HEADER + digit * Q + half * (Q / H)..][..Q / H];
+                let row = &mut scratch.x[i / TILE_ROWS][half][digit].0[i % TILE_ROWS];
+                for (word, bytes) in words.iter().zip(row.as_chunks_mut::<4>().0) {
+                    *bytes = word.to_bits().to_le_bytes();
+                }
             }
         }
     }
@@ -193,12 +189,12 @@ fn arrange<S: Simd, const Q: usize, const H: usize>(
 
 /// The codes of a unit with the first `rows` rows: products of a tile of rows while the one before is finished.
 #[inline(always)]
-fn multiply<S: Simd, T: Tiles, C: Codes, const H: usize>(
+fn multiply<S: Simd, T: Tiles, C: Codes, const D: usize, const H: usize>(
     simd: S,
     tiles: &mut T,
     scales: &UnitScales<S>,
     rows: usize,
-    scratch: &mut Scratch<H>,
+    scratch: &mut Scratch<D, H>,
     part: &mut [f32],
 ) {
     let row_tiles = rows.div_ceil(TILE_ROWS);
@@ -213,11 +209,11 @@ fn multiply<S: Simd, T: Tiles, C: Codes, const H: usize>(
         let sums = &scratch.sums[(tile - 1) % 2];
         for r in 0..TILE_ROWS.min(rows - first) {
             let (header, at) = (&scratch.headers[first + r], (first + r) * LANES);
-            let mut acc = start::<S, C>(simd, header);
-            for digit in 0..DIGITS {
+            let mut acc = start::<S, C, D>(simd, header);
+            for digit in 0..D {
                 acc[digit] = simd.add_i(acc[digit], simd.load_i(&sums[digit].0[r]));
             }
-            let y = finish::<S, C>(simd, scales, acc, header, simd.load(lanes(part, at)));
+            let y = finish::<S, C, D>(simd, scales, acc, header, simd.load(lanes(part, at)));
             simd.store(y, lanes_mut(part, at));
         }
     }

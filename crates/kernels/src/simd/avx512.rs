@@ -27,19 +27,6 @@ impl Avx512 {
 const E2M1: [f32; 16] =
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
-/// Which words of two vectors make every third of 32 words, and which of those and a third vector that of 48.
-const fn thirds(first: usize) -> [[i32; LANES]; 2] {
-    let mut pick = [[0; LANES]; 2];
-    let mut i = 0;
-    while i < LANES {
-        let word = 3 * i + first;
-        pick[0][i] = (word % 32) as i32;
-        pick[1][i] = if word < 32 { i as i32 } else { (word - 32 + LANES) as i32 };
-        i += 1;
-    }
-    pick
-}
-
 /// One intrinsic expression. SAFETY of all uses: `self` exists only if the machine has the features, and every
 /// pointer comes from a reference to an array of the full width (unaligned loads and stores).
 macro_rules! avx512 {
@@ -210,32 +197,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn float(self, i: __m512i) -> __m512 {
         avx512!(_mm512_cvtepi32_ps(i))
-    }
-    #[inline(always)]
-    #[allow(
-        clippy::needless_range_loop,
-        reason = "constant bounds over several arrays at once: the loops must unroll"
-    )]
-    fn thirds(self, x: &[f32]) -> [__m512i; 3] {
-        const PICK: [[[i32; LANES]; 2]; 3] = [thirds(0), thirds(1), thirds(2)];
-        let mut parts = [self.words(&[0; 64]); 3];
-        for part in 0..3 {
-            let left = x.len().saturating_sub(part * LANES).min(LANES);
-            let mask = ((1u32 << left) - 1) as u16;
-            // Only the words below the mask's end are read, and they lie in `x`.
-            let at = x.as_ptr().wrapping_add(part * LANES).cast();
-            parts[part] = avx512!(_mm512_maskz_loadu_epi32(mask, at));
-        }
-        let mut out = parts;
-        for third in 0..3 {
-            out[third] = avx512!({
-                let [below, above] = &PICK[third];
-                let (below, above) = (below.as_ptr().cast(), above.as_ptr().cast());
-                let low = _mm512_permutex2var_epi32(parts[0], _mm512_loadu_si512(below), parts[1]);
-                _mm512_permutex2var_epi32(low, _mm512_loadu_si512(above), parts[2])
-            });
-        }
-        out
     }
     #[inline(always)]
     fn store_u(self, u: __m512i, out: &mut [u8; 64]) {

@@ -119,15 +119,6 @@ impl<S: Simd> Pair<S> {
         self.floats("bf16", s.bf16(&halves), Scalar.bf16(&halves));
         self.floats("f16", s.f16(&halves), Scalar.f16(&halves));
         s.prefetch(&halves, 4096);
-        let words: [f32; 48] = std::array::from_fn(|_| f32::from_bits(rng.next_u64() as u32));
-        for len in [12, 24, 48] {
-            let (found, expected) = (s.thirds(&words[..len]), Scalar.thirds(&words[..len]));
-            for third in 0..3 {
-                self.words("thirds", found[third], expected[third]);
-                let first = words.get(third).map(|word| word.to_bits());
-                assert_eq!(Some(expected[third][0]), first);
-            }
-        }
     }
 
     fn ints(&self, what: &str, v: S::I, expected: [i32; LANES]) {

@@ -48,6 +48,8 @@ pub trait Simd: Copy {
 
     /// Whether there are registers enough for kernels that keep a whole unit of codes in them.
     const UNROLL: bool = false;
+    /// Whether kernels should rather be small than fast.
+    const COMPACT: bool = false;
 
     /// Asks for the cache lines of `bytes` shifted by `ahead`; may lie past the end, where it does nothing.
     #[inline(always)]
@@ -111,15 +113,6 @@ pub trait Simd: Copy {
     fn shift_left<const N: i32>(self, a: Self::I) -> Self::I;
     /// The nearest f32.
     fn float(self, i: Self::I) -> Self::F;
-    /// Every third word from the first, the second and the third on; zero past the end of `x` (at most 48 words).
-    #[inline(always)]
-    fn thirds(self, x: &[f32]) -> [Self::U; 3] {
-        let mut bytes = [[0; 64]; 3];
-        for (i, word) in x.iter().enumerate() {
-            bytes[i % 3][i / 3 * 4..][..4].copy_from_slice(&word.to_bits().to_le_bytes());
-        }
-        [self.words(&bytes[0]), self.words(&bytes[1]), self.words(&bytes[2])]
-    }
     /// Stores sixteen words.
     fn store_u(self, u: Self::U, out: &mut [u8; 64]);
     /// The 4-bit field at `shift` as E2M1 (sign, 0 .5 1 1.5 2 3 4 6).

@@ -9,7 +9,7 @@ use std::hint::black_box;
 
 #[cfg(target_arch = "x86_64")]
 use super::Amx;
-use super::tiles::{FACTORS, Sums, TILE_BYTES, TILE_ROWS, Tile, Tiles};
+use super::tiles::{Sums, TILE_BYTES, TILE_ROWS, Tile, Tiles};
 use super::{Isa, LANES, Simd, dispatch};
 
 /// Order in which [`read`] goes through memory. Which one is fastest differs from machine to machine.
@@ -162,8 +162,9 @@ pub fn dot_tiles(rounds: usize) -> Option<u64> {
     }
 }
 
-/// Tiles that one operation multiplies for each digit.
+/// Tiles that one operation multiplies for each digit, and digits.
 const HALVES: usize = 2;
+const FACTORS: usize = 3;
 
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only tests use it there"))]
 fn tile_rounds(tiles: &mut impl Tiles, rounds: usize) -> u64 {

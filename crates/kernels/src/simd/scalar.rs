@@ -19,6 +19,7 @@ impl Simd for Scalar {
     type F = [f32; LANES];
     type U = [u32; LANES];
     type I = [i32; LANES];
+    const COMPACT: bool = true;
 
     fn splat(self, x: f32) -> Self::F {
         [x; LANES]

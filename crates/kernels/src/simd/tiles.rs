@@ -18,9 +18,6 @@ use super::LANES;
 pub const TILE_ROWS: usize = 16;
 /// Bytes of a row of a tile.
 pub const TILE_BYTES: usize = 64;
-/// Signed factors that share one unsigned factor: the digits of a value.
-pub const FACTORS: usize = 3;
-
 /// Bytes as one tile has them; rows may be filled in part.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
@@ -44,12 +41,12 @@ impl Sums {
 /// A tile unit, set up for factors of some number of columns: 16, 32 or 64.
 pub trait Tiles {
     /// `sums[f][i][j] = Σ_h Σ_k a[h][f].0[i][k] · b[h].0[k / 4][4·j + k % 4]`, a signed and b unsigned, wrapping;
-    /// k over the columns set up, h over one or two halves.
-    fn products<const H: usize>(
+    /// k over the columns set up, h over one or two halves, f over up to three factors that share b.
+    fn products<const H: usize, const D: usize>(
         &mut self,
-        a: &[[Tile; FACTORS]; H],
+        a: &[[Tile; D]; H],
         b: &[Tile; H],
-        sums: &mut [Sums; FACTORS],
+        sums: &mut [Sums; D],
     );
 }
 

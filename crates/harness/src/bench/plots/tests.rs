@@ -13,7 +13,7 @@ fn row(depth: usize, changes: &[(&str, Value)]) -> Value {
     let op = |bytes: f64, products: f64, ns: f64| json!({ "wall_ns": ns, "worker_ns": ns * 0.9, "bytes": bytes, "products": products });
     let mut row = json!({
         "schema": 3, "test": format!("tg128@{depth}"), "kind": "decode", "tokens": 128, "depth": depth, "batch": 1,
-        "threads": 2, "path": "fused", "kv_type": "f32", "model": "model", "cpu": "cpu", "device_detail": "cpu (avx2)",
+        "threads": 2, "path": "fused", "kv_type": "f32", "model": "model", "cpu": "cpu", "isa": "avx2", "device_detail": "cpu (avx2)",
         "commit": "0123456789abcdef", "dirty": true, "isa_ran": "avx2", "bandwidth_gb_s": 50.0, "f32_g_s": 200.0,
         "int8_g_s": 1000.0, "amx_g_s": null, "tok_s_median": 100.0 - depth as f64 / 100.0, "median_ns": 1e9, "p10_ns": 0.9e9, "p90_ns": 1.2e9,
         "rows_per_step": 1.0, "step_ns": 4.2e6,

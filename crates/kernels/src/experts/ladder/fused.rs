@@ -14,7 +14,7 @@ use super::v4_linear::{self, input};
 use super::{Batch, Shape, Version};
 use crate::experts::cpu::{Rows as ItemRows, Scratch};
 use crate::experts::{Bank, fused_item};
-use crate::linear::Arrangement;
+use crate::linear::{Arrangement, Digits};
 use crate::simd::{Isa, LANES};
 
 /// A fused step.
@@ -49,8 +49,8 @@ impl<'a> Fused<'a> {
         let slices = self.bank.slices();
         let (group, slice) = (&batch.groups[item / slices], item % slices);
         let rows = Rows { values: self.x.all(), stride: self.x.width, index: &group.rows };
-        let input = input(Arrangement::of(self.bank.up.weights.layout().format), &rows);
-        let rows = ItemRows { gate: input, up: input };
+        let input = input(Arrangement::of(self.bank.up.weights.layout().format, Digits::Three), &rows);
+        let rows = ItemRows { gate: input, up: input, digits: Digits::Three };
         let mut scratch = self.scratch[worker].lock().unwrap_or_else(PoisonError::into_inner);
         fused_item(self.isa, self.bank, group.expert, slice, &rows, &mut scratch, &mut |i, col, values| {
             let row = group.choices[i] as usize * slices + slice;

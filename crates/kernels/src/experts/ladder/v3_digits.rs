@@ -18,7 +18,7 @@ use super::v2_packed::scale_and_bias;
 use super::{Product, Rows, Which, plain_bits};
 use crate::experts::Bank;
 use crate::linear::cpu::Sink;
-use crate::linear::{Arrangement, Weights, prepare};
+use crate::linear::{self, Arrangement, Weights, prepare};
 use crate::simd::{Isa, LANES, Simd, dispatch};
 
 /// See the module.
@@ -36,7 +36,7 @@ const HEADER: usize = 2 + DIGITS;
 impl<'a> Digits<'a> {
     /// `None` if codes do not fill words.
     pub(super) fn new(isa: Isa, bank: &'a Bank, format: Format) -> Option<Digits<'a>> {
-        let arrangement = plain_bits(format).and_then(|_| Arrangement::of(format))?;
+        let arrangement = plain_bits(format).and_then(|_| Arrangement::of(format, linear::Digits::Three))?;
         Some(Digits { isa, bank, arrangement })
     }
 }
@@ -105,12 +105,12 @@ fn tile<S: Simd, const R: usize, const BITS: usize>(
             for step in 0..8 / BITS {
                 let codes = simd.bytes_field(words, (BITS * step) as u32, ((1u32 << BITS) - 1) as u8);
                 for r in 0..R {
-                    let x = &rows[r][at..][..DIGITS];
+                    let x = &rows[r][at..][..2 * cols / 4 + 1];
                     for digit in 0..DIGITS {
-                        acc[r][digit] = simd.dot4(acc[r][digit], codes, x[digit].to_bits() as i32);
+                        acc[r][digit] = simd.dot4(acc[r][digit], codes, x[digit * cols / 4].to_bits() as i32);
                     }
                 }
-                at += DIGITS;
+                at += 1;
             }
         }
         let [scale, bias] = scale_and_bias(simd, layout.format, scales);

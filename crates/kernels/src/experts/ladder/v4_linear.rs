@@ -11,7 +11,7 @@ use super::memory::packed;
 use super::{Product, Rows, Which};
 use crate::experts::Bank;
 use crate::linear::cpu::Sink;
-use crate::linear::{Arrangement, Input, matmul, prepare};
+use crate::linear::{Arrangement, Digits, Input, matmul, prepare};
 use crate::simd::Isa;
 
 /// See the module.
@@ -37,19 +37,19 @@ impl Product for Linear<'_> {
 
     fn product(&self, which: Which, expert: usize, blocks: Range<usize>, x: &Rows<'_>, sink: &mut Sink<'_>) {
         let weights = packed(self.bank, which).expert(expert);
-        let input = input(Arrangement::of(self.format()), x);
+        let input = input(Arrangement::of(self.format(), Digits::Three), x);
         matmul(self.isa, weights, blocks, 0..1, &input, sink);
     }
 }
 
 /// Slots of a row of x as products with a format read it.
 pub(super) fn len(format: Format, cols: usize) -> usize {
-    Arrangement::of(format).map_or(cols, |arrangement| arrangement.len(cols))
+    Arrangement::of(format, Digits::Three).map_or(cols, |arrangement| arrangement.len(cols))
 }
 
 /// Writes such a row.
 pub(super) fn prepared(isa: Isa, format: Format, x: &[f32], out: &mut [f32]) {
-    match Arrangement::of(format) {
+    match Arrangement::of(format, Digits::Three) {
         Some(arrangement) => prepare(isa, arrangement, x, out),
         None => out.copy_from_slice(x),
     }

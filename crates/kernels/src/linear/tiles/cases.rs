@@ -4,26 +4,56 @@
 use amoeba_checkpoint::Format;
 
 use super::*;
+use crate::linear::codec::{E2m1, Int};
 use crate::linear::{Arrangement, Input, Layout, Packed, Weights, matmul, prepare};
 use crate::simd::tiles::emulated::Emulated;
 use crate::simd::{Isa, dispatch};
 use crate::testing::{OwnedMatrix, Rng, formats};
 
-dispatch! {
-    fn emulated(w: Weights<'_>, blocks: Range<usize>, slices: Range<usize>, x: &Input<'_>, sink: &mut Sink<'_>) = emulated_with
+/// A function for every way of storing codes: a single one of all of them takes minutes to compile.
+macro_rules! emulated {
+    ($($name:ident = $codes:ty,)*) => {
+        $(dispatch! { fn $name(args: &Args<'_>, sink: &mut Sink<'_>) = emulated_with::<_, $codes> })*
+    };
+}
+
+emulated! {
+    int2 = Int<2, 0>,
+    int3 = Int<2, 1>,
+    int4 = Int<4, 0>,
+    int5 = Int<4, 1>,
+    int6 = Int<4, 2>,
+    int8 = Int<8, 0>,
+    e2m1 = E2m1,
 }
 
 #[inline(always)]
-fn emulated_with<S: Simd>(
-    simd: S,
-    w: Weights<'_>,
-    blocks: Range<usize>,
-    slices: Range<usize>,
-    x: &Input<'_>,
-    sink: &mut Sink<'_>,
-) {
-    let mut tiles = Emulated::set_up(tile_cols(w.layout.unit_cols()));
-    run(simd, &mut tiles, &Args { w, blocks, slices, x }, sink);
+fn emulated_with<S: Simd, C: Codes>(simd: S, args: &Args<'_>, sink: &mut Sink<'_>) {
+    if S::UNROLL || is_plain::<C>() {
+        run::<S, _, C>(simd, &mut Emulated::set_up(tile_cols(args.w.layout.unit_cols())), args, sink);
+    }
+}
+
+/// Compiled for all lanes, and not only for those that a tile unit comes with.
+const fn is_plain<C: Codes>() -> bool {
+    matches!(C::BITS, 3 | 4) && C::BIASED
+}
+
+fn emulates(isa: Isa, format: Format) -> bool {
+    isa.lanes().to_string() == "avx512" || matches!(format, Format::Affine { bits: 3 | 4, .. })
+}
+
+fn emulated(isa: Isa, args: &Args<'_>, sink: &mut Sink<'_>) {
+    let product = match args.w.layout.format {
+        Format::Affine { bits: 2, .. } => int2,
+        Format::Affine { bits: 3, .. } => int3,
+        Format::Affine { bits: 4, .. } => int4,
+        Format::Affine { bits: 5, .. } => int5,
+        Format::Affine { bits: 6, .. } => int6,
+        Format::Affine { .. } => int8,
+        _ => e2m1,
+    };
+    product(isa, args, sink);
 }
 
 /// Packed weights and prepared rows of x.
@@ -45,11 +75,11 @@ struct Share<'a> {
 
 impl Case {
     /// `n` rows of x: one zero, one with a NaN, one of largest digits, the rest random.
-    fn new(format: Format, (rows, cols): (usize, usize), slices: usize, n: usize) -> Case {
+    fn new(format: Format, digits: Digits, (rows, cols): (usize, usize), slices: usize, n: usize) -> Case {
         let mut rng = Rng(31);
         let owned = OwnedMatrix::random(format, rows, cols, &mut rng);
         let packed = Packed::new(Layout::sliced(rows, cols, format, slices), &[owned.view()]);
-        let arrangement = Arrangement::of(format).unwrap();
+        let arrangement = Arrangement::of(format, digits).unwrap();
         let len = arrangement.len(cols);
         let mut prepared = vec![0.0; n * len];
         for (row, out) in prepared.chunks_exact_mut(len).enumerate() {
@@ -92,11 +122,13 @@ impl Case {
         let (blocks, slices) = (share.blocks.0..share.blocks.1, share.slices.0..share.slices.1);
         let known =
             self.run(share, |w, x, sink| matmul(Isa::Scalar, w, blocks.clone(), slices.clone(), x, sink));
-        for isa in Isa::available() {
-            let found =
-                self.run(share, |w, x, sink| emulated(isa, w, blocks.clone(), slices.clone(), x, sink));
+        let format = self.packed.layout().format;
+        for isa in Isa::available().into_iter().filter(|isa| emulates(*isa, format)) {
+            let found = self.run(share, |w, x, sink| {
+                let args = Args { w, blocks: blocks.clone(), slices: slices.clone(), x };
+                emulated(isa, &args, sink);
+            });
             for (i, (a, b)) in found.iter().zip(&known).enumerate() {
-                let format = self.packed.layout().format;
                 assert!(
                     a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(),
                     "{format} on {isa}, {share:?}, output {i}: {a} and {b}"
@@ -107,14 +139,14 @@ impl Case {
 }
 
 fn integer_formats() -> impl Iterator<Item = Format> {
-    formats().into_iter().filter(|format| Arrangement::of(*format).is_some())
+    formats().into_iter().filter(|format| Arrangement::of(*format, Digits::Three).is_some())
 }
 
 #[test]
 fn bits_are_those_of_the_products_without_tiles() {
-    for format in integer_formats() {
+    for (format, digits) in integer_formats().flat_map(|format| Digits::ALL.map(|d| (format, d))) {
         for slices in [1, 3] {
-            let case = Case::new(format, (37, 384), slices, 70);
+            let case = Case::new(format, digits, (37, 384), slices, 70);
             let slices = case.packed.layout().slices();
             for rows in [16, 17, 31, 32, 33, 48, 64, 65, 70] {
                 case.check(Share { rows, index: None, blocks: (0, 3), slices: (0, slices) });
@@ -125,8 +157,8 @@ fn bits_are_those_of_the_products_without_tiles() {
 
 #[test]
 fn shares_of_blocks_slices_and_rows_are_enough() {
-    for format in integer_formats() {
-        let mut case = Case::new(format, (100, 640), 4, 90);
+    for (i, format) in integer_formats().enumerate() {
+        let mut case = Case::new(format, Digits::ALL[i % 3], (100, 640), 4, 90);
         let index: Vec<u32> = (0..37).map(|_| case.rng.below(90) as u32).collect();
         let (rows, index) = (index.len(), Some(&index[..]));
         for (blocks, slices) in [((2, 6), (1, 3)), ((0, 1), (0, 1)), ((6, 7), (2, 3)), ((3, 5), (1, 1))] {
@@ -138,7 +170,7 @@ fn shares_of_blocks_slices_and_rows_are_enough() {
 #[test]
 fn many_blocks_come_in_batches() {
     for format in [Format::Mxfp4, integer_formats().next().unwrap()] {
-        let case = Case::new(format, (37 * LANES - 5, 128), 1, 70);
+        let case = Case::new(format, Digits::Three, (37 * LANES - 5, 128), 1, 70);
         for rows in [16, 40, 70] {
             case.check(Share { rows, index: None, blocks: (0, 37), slices: (0, 1) });
         }

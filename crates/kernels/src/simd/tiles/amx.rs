@@ -7,7 +7,7 @@ use std::arch::asm;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
-use super::{FACTORS, Sums, TILE_BYTES, Tile, Tiles, configuration};
+use super::{Sums, TILE_BYTES, Tile, Tiles, configuration};
 use crate::simd::Avx512;
 
 /// Proof that the machine has AMX tiles with int8 and AVX-512, and that the system lets this process use them.
@@ -81,62 +81,78 @@ fn system_permits() -> bool {
 #[derive(Debug)]
 pub struct Configured(PhantomData<*const ()>);
 
-/// Clears the sums, loads one unsigned and three signed factors, multiplies.
-/// rdi signed factors, rsi unsigned ones, rdx sums, rcx the stride of 64.
-macro_rules! first_half {
-    () => {
-        "tilezero tmm0
-        tilezero tmm1
-        tilezero tmm2
-        tileloadd tmm3, [rsi + rcx*1]
-        tileloadd tmm4, [rdi + rcx*1]
-        tileloadd tmm5, [rdi + rcx*1 + 1024]
-        tileloadd tmm6, [rdi + rcx*1 + 2048]
-        tdpbsud tmm0, tmm4, tmm3
-        tdpbsud tmm1, tmm5, tmm3
-        tdpbsud tmm2, tmm6, tmm3
-        "
+/// One factor: rdi signed factors, rcx the stride of 64; tmm3 holds the unsigned factor.
+macro_rules! add {
+    ($sums:literal, $signed:literal, $at:literal) => {
+        concat!(
+            "tileloadd tmm",
+            $signed,
+            ", [rdi + rcx*1 + ",
+            $at,
+            "]\n",
+            "tdpbsud tmm",
+            $sums,
+            ", tmm",
+            $signed,
+            ", tmm3\n",
+        )
     };
 }
 
-/// Adds the product of the second half.
-macro_rules! second_half {
-    () => {
-        "tileloadd tmm3, [rsi + rcx*1 + 1024]
-        tileloadd tmm4, [rdi + rcx*1 + 3072]
-        tileloadd tmm5, [rdi + rcx*1 + 4096]
-        tileloadd tmm6, [rdi + rcx*1 + 5120]
-        tdpbsud tmm0, tmm4, tmm3
-        tdpbsud tmm1, tmm5, tmm3
-        tdpbsud tmm2, tmm6, tmm3
-        "
+/// Clears the sums, loads the unsigned factor (rsi) and up to three signed ones, multiplies; the same for a second
+/// half; stores the sums (rdx). By number of factors and halves.
+macro_rules! program {
+    (1, 1) => { concat!(program!(@zero 1), program!(@b 0), add!(0, 4, 0), program!(@store 1)) };
+    (1, 2) => {
+        concat!(
+            program!(@zero 1), program!(@b 0), add!(0, 4, 0), program!(@b 1024), add!(0, 4, 1024),
+            program!(@store 1),
+        )
     };
+    (2, 1) => {
+        concat!(program!(@zero 2), program!(@b 0), add!(0, 4, 0), add!(1, 5, 1024), program!(@store 2))
+    };
+    (2, 2) => {
+        concat!(
+            program!(@zero 2), program!(@b 0), add!(0, 4, 0), add!(1, 5, 1024),
+            program!(@b 1024), add!(0, 4, 2048), add!(1, 5, 3072), program!(@store 2),
+        )
+    };
+    (3, 1) => {
+        concat!(
+            program!(@zero 3), program!(@b 0), add!(0, 4, 0), add!(1, 5, 1024), add!(2, 6, 2048),
+            program!(@store 3),
+        )
+    };
+    (3, 2) => {
+        concat!(
+            program!(@zero 3), program!(@b 0), add!(0, 4, 0), add!(1, 5, 1024), add!(2, 6, 2048),
+            program!(@b 1024), add!(0, 4, 3072), add!(1, 5, 4096), add!(2, 6, 5120), program!(@store 3),
+        )
+    };
+    (@zero 1) => { "tilezero tmm0\n" };
+    (@zero 2) => { "tilezero tmm0\n tilezero tmm1\n" };
+    (@zero 3) => { "tilezero tmm0\n tilezero tmm1\n tilezero tmm2\n" };
+    (@b $at:literal) => { concat!("tileloadd tmm3, [rsi + rcx*1 + ", $at, "]\n") };
+    (@store 1) => { "tilestored [rdx + rcx*1], tmm0\n" };
+    (@store 2) => { concat!(program!(@store 1), "tilestored [rdx + rcx*1 + 1024], tmm1\n") };
+    (@store 3) => { concat!(program!(@store 2), "tilestored [rdx + rcx*1 + 2048], tmm2\n") };
 }
 
-/// Stores the sums.
-macro_rules! store {
-    () => {
-        "tilestored [rdx + rcx*1], tmm0
-        tilestored [rdx + rcx*1 + 1024], tmm1
-        tilestored [rdx + rcx*1 + 2048], tmm2
-        "
-    };
-}
-
-/// Runs the program. SAFETY of both uses: `Configured` exists only after LDTILECFG on this thread, so the
+/// Runs a program. SAFETY of all uses: `Configured` exists only after LDTILECFG on this thread, so the
 /// instructions exist and their shapes fit each other. Every load and store stays within 16 rows of 64 bytes of the
-/// tile it names, and the arrays of `a`, `b` and `sums` hold H·3, H and 3 tiles of 1024 bytes back to back; memory is
+/// tile it names, and the arrays of `a`, `b` and `sums` hold H·D, H and D tiles of 1024 bytes back to back; memory is
 /// not excluded in the options, so the compiler assumes that it is read and written. The tile registers are written
 /// before they are read and are named as lost: nothing is expected in them before or after. The compiler itself never
 /// uses them (no function of this program is compiled for AMX), nor does any library that this crate calls between
 /// set-up and release. What lives on between statements is the configuration alone, which Rust code cannot observe;
 /// the system saves and restores it with the thread's registers, for signal handlers too.
 macro_rules! run {
-    ($a:ident, $b:ident, $sums:ident, $($program:expr),*) => {
+    ($a:ident, $b:ident, $sums:ident, $program:expr) => {
         // SAFETY: see above.
         unsafe {
             asm!(
-                $($program,)*
+                $program,
                 in("rdi") $a.as_ptr(),
                 in("rsi") $b.as_ptr(),
                 in("rdx") $sums.as_mut_ptr(),
@@ -151,17 +167,20 @@ macro_rules! run {
 
 impl Tiles for Configured {
     #[inline(always)]
-    fn products<const H: usize>(
+    fn products<const H: usize, const D: usize>(
         &mut self,
-        a: &[[Tile; FACTORS]; H],
+        a: &[[Tile; D]; H],
         b: &[Tile; H],
-        sums: &mut [Sums; FACTORS],
+        sums: &mut [Sums; D],
     ) {
-        const { assert!(H == 1 || H == 2, "one or two halves") };
-        if H == 1 {
-            run!(a, b, sums, first_half!(), store!());
-        } else {
-            run!(a, b, sums, first_half!(), second_half!(), store!());
+        const { assert!(matches!((D, H), (1..=3, 1 | 2)), "up to three factors, one or two halves") };
+        match (D, H) {
+            (1, 1) => run!(a, b, sums, program!(1, 1)),
+            (1, _) => run!(a, b, sums, program!(1, 2)),
+            (2, 1) => run!(a, b, sums, program!(2, 1)),
+            (2, _) => run!(a, b, sums, program!(2, 2)),
+            (_, 1) => run!(a, b, sums, program!(3, 1)),
+            _ => run!(a, b, sums, program!(3, 2)),
         }
     }
 }
@@ -181,9 +200,12 @@ mod tests {
     global_asm!(
         ".globl amoeba_tile_program",
         "amoeba_tile_program:",
-        first_half!(),
-        second_half!(),
-        store!(),
+        program!(1, 1),
+        program!(1, 2),
+        program!(2, 1),
+        program!(2, 2),
+        program!(3, 1),
+        program!(3, 2),
         "ldtilecfg [rdi]",
         "tilerelease",
     );
@@ -217,16 +239,19 @@ mod tests {
     fn the_program_is_assembled_as_intel_documents_it() {
         const LOAD: u8 = 3;
         const STORE: u8 = 2;
-        let mut expected: Vec<u8> =
-            (0..3).flat_map(|tmm| [0xc4, 0xe2, 0x7b, 0x49, 0xc0 | tmm << 3]).collect();
-        for half in 0..2 {
-            expected.extend(memory(LOAD, 3, RSI, 1024 * half));
-            (0..3u8).for_each(|i| {
-                expected.extend(memory(LOAD, 4 + i, RDI, 1024 * (3 * half + u32::from(i))));
-            });
-            (0..3).for_each(|i| expected.extend(tdpbsud(i, 4 + i, 3)));
+        let mut expected = Vec::new();
+        for (factors, halves) in [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)] {
+            (0..factors).for_each(|tmm| expected.extend([0xc4, 0xe2, 0x7b, 0x49, 0xc0 | tmm << 3]));
+            for half in 0..halves {
+                expected.extend(memory(LOAD, 3, RSI, 1024 * half));
+                for i in 0..factors {
+                    let tile = u32::from(factors) * half + u32::from(i);
+                    expected.extend(memory(LOAD, 4 + i, RDI, 1024 * tile));
+                    expected.extend(tdpbsud(i, 4 + i, 3));
+                }
+            }
+            (0..factors).for_each(|i| expected.extend(memory(STORE, i, RDX, 1024 * u32::from(i))));
         }
-        (0..3u8).for_each(|i| expected.extend(memory(STORE, i, RDX, 1024 * u32::from(i))));
         expected.extend([0xc4, 0xe2, 0x78, 0x49, 0x07]);
         expected.extend([0xc4, 0xe2, 0x78, 0x49, 0xc0]);
         // SAFETY: the program lies in the text of this binary; where it is shorter than expected, what follows is

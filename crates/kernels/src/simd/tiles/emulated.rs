@@ -78,21 +78,19 @@ impl Emulated {
 }
 
 impl Tiles for Emulated {
-    fn products<const H: usize>(
+    fn products<const H: usize, const D: usize>(
         &mut self,
-        a: &[[Tile; FACTORS]; H],
+        a: &[[Tile; D]; H],
         b: &[Tile; H],
-        sums: &mut [Sums; FACTORS],
+        sums: &mut [Sums; D],
     ) {
-        for register in 0..FACTORS {
+        for register in 0..D {
             self.tilezero(register);
         }
         for (a, b) in a.iter().zip(b) {
             self.tileloadd(3, b.0.as_flattened(), TILE_BYTES);
             for (factor, a) in a.iter().enumerate() {
                 self.tileloadd(4 + factor, a.0.as_flattened(), TILE_BYTES);
-            }
-            for factor in 0..FACTORS {
                 self.tdpbsud(factor, 4 + factor, 3);
             }
         }
@@ -121,11 +119,11 @@ mod tests {
         tile
     }
 
-    fn check<const H: usize>(tiles: &mut impl Tiles, cols: usize, rng: &mut Rng) {
-        let a: [[Tile; FACTORS]; H] = std::array::from_fn(|_| std::array::from_fn(|_| tile(rng)));
+    fn check<const H: usize, const D: usize>(tiles: &mut impl Tiles, cols: usize, rng: &mut Rng) {
+        let a: [[Tile; D]; H] = std::array::from_fn(|_| std::array::from_fn(|_| tile(rng)));
         let b: [Tile; H] = std::array::from_fn(|_| tile(rng));
         // What was there before must not matter.
-        let mut sums = [Sums([[-1; LANES]; TILE_ROWS]); FACTORS];
+        let mut sums = [Sums([[-1; LANES]; TILE_ROWS]); D];
         tiles.products(&a, &b, &mut sums);
         for (f, sums) in sums.iter().enumerate() {
             for (i, sums) in sums.0.iter().enumerate() {
@@ -145,8 +143,12 @@ mod tests {
         for cols in [16, 32, 64] {
             let mut tiles = set_up(cols);
             for _ in 0..50 {
-                check::<1>(&mut tiles, cols, &mut rng);
-                check::<2>(&mut tiles, cols, &mut rng);
+                check::<1, 1>(&mut tiles, cols, &mut rng);
+                check::<2, 1>(&mut tiles, cols, &mut rng);
+                check::<1, 2>(&mut tiles, cols, &mut rng);
+                check::<2, 2>(&mut tiles, cols, &mut rng);
+                check::<1, 3>(&mut tiles, cols, &mut rng);
+                check::<2, 3>(&mut tiles, cols, &mut rng);
             }
         }
     }

@@ -26,17 +26,13 @@ if [ -z "${AMOEBA:-}" ]; then
     cargo build --quiet --release --manifest-path "$root/Cargo.toml" --package amoeba
     AMOEBA=${CARGO_TARGET_DIR:-$root/target}/release/amoeba
 fi
-mkdir -p "$out"
+case "$mode" in auto | fused | unfused | compare) mkdir -p "$out" ;; *) usage ;; esac
 
-case "$mode" in
-    compare)
-        "$AMOEBA" trace "$model" --compare fused,unfused -o "$out/compare.json" --svg "$out/compare.svg" \
-            ${flags[@]+"${flags[@]}"} | tee "$out/compare.md"
-        exit 0
-        ;;
-    auto | fused | unfused) ;;
-    *) usage ;;
-esac
+if [ "$mode" = compare ]; then
+    "$AMOEBA" trace "$model" --compare fused,unfused -o "$out/compare.json" --svg "$out/compare.svg" \
+        ${flags[@]+"${flags[@]}"} | tee "$out/compare.md"
+    exit 0
+fi
 
 "$AMOEBA" trace "$model" --path "$mode" -o "$out/$mode.json" --svg "$out/$mode.svg" ${flags[@]+"${flags[@]}"} |
     tee "$out/$mode.md"

@@ -51,7 +51,7 @@ def command(engine, args, model, variant, threads, test):
     sizes = ["-p", str(prompt), "-n", str(generate), "-r", str(args.reps), "-t", str(threads)]
     name = model.replace(":", "-")
     if engine == "amoeba":
-        return [args.amoeba, "bench", f"{args.mlx_dir}/{name}", *sizes, "--json"]
+        return [args.amoeba, "bench", f"{args.mlx_dir}/{name}", *sizes, *args.amoeba_args.split(), "--json"]
     types, flags = VARIANTS[variant]
     load = ["-lm", args.load_mode] if args.load_mode else []
     return [args.llama_bench, "-m", f"{args.gguf_dir}/{name}-{types}.gguf", *sizes, "-o", "json", *flags, *load]
@@ -160,6 +160,7 @@ def main():
     parser.add_argument("--gguf-dir", required=True)
     parser.add_argument("--mlx-dir", default="")
     parser.add_argument("--amoeba", default="", help="binary; empty measures the peer alone")
+    parser.add_argument("--amoeba-args", default="", help='flags of its bench, as in "--activations int8"')
     parser.add_argument("--models", default="small,a3b:8")
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--threads", default="1,2")

@@ -27,6 +27,9 @@ const CLIPPY: &[&str] = &[
     "warnings",
 ];
 
+const GATE: &[&str] =
+    &["run", "--quiet", "-p", "amoeba", "--", "gate", "models/tiny-chat-moe-4bit", "--fast", "--no-bench"];
+
 const STEPS: &[Step] = &[
     ("fmt", |root| cargo(root, &["fmt", "--all", "--check"])),
     ("tidy", |root| crate::tidy::run(root).map(|()| done())),
@@ -36,6 +39,8 @@ const STEPS: &[Step] = &[
     ("doc-tests", |root| counted(root, &["test", "--doc", "--workspace"])),
     ("docs", docs),
     ("size", |root| crate::size::run(root).map(|()| done())),
+    // The bundled model's fast path on this machine's processor: errors, bits, answers, path, phases; no times.
+    ("gate", |root| cargo(root, GATE)),
     // Last, so that the runner's own summary closes the run.
     ("tests", tests),
 ];

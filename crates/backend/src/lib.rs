@@ -120,6 +120,12 @@ pub trait Executable: Send {
     /// Bytes of weights, caches and buffers held.
     fn memory(&self) -> usize;
 
+    /// The memory that quantised weights lie in, for measuring what plain reads of it take; empty where the host cannot
+    /// read it.
+    fn weights(&self) -> Vec<&[u8]> {
+        Vec::new()
+    }
+
     /// Parallel phases run so far (wrapping), each of which ends with a wait for its last item; `None` on a device
     /// that does not count them.
     fn phases(&self) -> Option<u32> {

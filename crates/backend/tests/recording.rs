@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use amoeba_backend::{
-    Buffers, Cpu, CpuOptions, Error, Executable, Flow, KvType, Limits, Probe, Recording, Reference, Row,
-    Stage,
+    Activations, Buffers, Cpu, CpuOptions, Error, Executable, Flow, KvType, Limits, Probe, Recording,
+    Reference, Row, Stage,
 };
 use amoeba_checkpoint::Checkpoint;
 use amoeba_plan::{Op, PathChoice, Plan};
@@ -30,6 +30,7 @@ fn cpu(model: &str, threads: usize, path: PathChoice) -> Cpu {
         path,
         limits: LIMITS,
         kv: KvType::F32,
+        activations: Activations::F32,
         repack_cache: None,
     };
     Cpu::load(plan, &checkpoint, &options, &mut |_, _| {}).unwrap()

@@ -14,6 +14,28 @@ pub enum Error {
     /// Nothing to predict.
     #[error("the text is {0} tokens long; perplexity needs at least 2")]
     TooShort(usize),
+    /// A file of recorded logits is damaged, or is something else.
+    #[error("{0}")]
+    Record(String),
+    /// No such file, or not for us to read.
+    #[error("{0}")]
+    Unreadable(String),
+    /// A record of another model.
+    #[error("{0}")]
+    Foreign(String),
+    /// A file cannot be written.
+    #[error("{0}")]
+    Unwritable(String),
+    /// A device that does not show its ops cannot be judged op by op.
+    #[error(
+        "the device showed {shown} of {all} ops to a probe; `gate` cannot judge a device that hides some"
+    )]
+    Hidden {
+        /// Ops shown.
+        shown: usize,
+        /// Ops of the program.
+        all: usize,
+    },
     /// A trace and a baseline that cannot be compared.
     #[error("the baseline is of something else: {0}")]
     Baseline(String),

@@ -5,6 +5,7 @@ use std::path::Path;
 use amoeba_backend::{Executable, Row};
 use amoeba_engine::{LoadOptions, load_executable, open};
 
+use crate::numbers::argmax;
 use crate::probe::{Point, Recorder, points};
 use crate::{Error, Fixture};
 
@@ -265,15 +266,4 @@ impl Check {
             (self.error, self.at) = (error, at());
         }
     }
-}
-
-/// Index of the largest value, the lowest on ties.
-fn argmax(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (i, &x) in logits.iter().enumerate() {
-        if x > logits[best] {
-            best = i;
-        }
-    }
-    best as u32
 }

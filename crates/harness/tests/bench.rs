@@ -62,11 +62,11 @@ fn keys(value: &Value) -> Vec<&str> {
 
 /// Programs read these: a key that goes or is renamed is a new schema.
 const KEYS: &str = "\
-    achieved_gb_s activations amx_g_s bandwidth_gb_s bandwidth_mib batch bytes_per_token bytes_per_token_parts clock_mhz commit \
+    achieved_gb_s activations amx_g_s bandwidth_gb_s bandwidth_mib batch beside_gb_s bytes_per_token bytes_per_token_parts clock_mhz commit \
     cores cpu depth device device_detail dirty distinct_experts execute_ns_per_step f32_g_s first_token_ms \
     floor_other_cores formats host_ns_per_step int8_g_s isa isa_ran kind kv_type load_ms median_ns memory_bytes \
     model model_bytes model_hash op_times os other_cores p10_ns p90_ns path path_reason peak_memory_bytes \
-    peak_memory_ratio phases_per_step products_g_s repeats rows_per_step rustc samples_ns schema share_of_f32 \
+    peak_memory_ratio phases_per_step products_g_s repeats rows_per_step rustc samples_ns schema share_of_beside share_of_f32 \
     share_of_floor share_of_int8 spread step_ns test threads tok_s_median tokens untrusted version warmups";
 
 #[test]
@@ -102,6 +102,8 @@ fn rows_have_one_shape_and_add_up() {
             let ops: f64 = steps.ops.iter().map(|op| op.bytes).sum();
             let all = read(value["bytes_per_token"].as_f64().unwrap());
             assert!((ops / all - 1.0).abs() < 0.02, "{ops} {all}");
+            assert_eq!(value["beside_gb_s"].as_array().unwrap().len(), 2, "one for each repetition");
+            assert!(value["share_of_beside"].as_f64().unwrap() > 0.0);
         }
     }
 }

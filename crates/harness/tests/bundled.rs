@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use amoeba_engine::LoadOptions;
-use amoeba_harness::perplexity;
+use amoeba_harness::eval::{EvalOptions, eval};
 use amoeba_text::Tokenizer;
 
 /// mlx-lm 0.32.2, float32 compute, windows of 512.
@@ -18,8 +18,9 @@ fn perplexity_is_the_recorded_one() {
     let dir = models.join("tiny-chat-moe-4bit");
     let text = std::fs::read_to_string(models.join("tiny-chat-moe-valid.txt")).unwrap();
     let tokens = Tokenizer::open(&dir).unwrap().encode(&text, false).unwrap();
-    let found = perplexity(&dir, &tokens, 512, &LoadOptions::default()).unwrap();
-    println!("perplexity {:.4} over {} tokens, recorded {RECORDED}", found.value, found.tokens);
+    let options = EvalOptions { window: 512, load: LoadOptions::default(), record: None };
+    let found = eval(&dir, &tokens, &options).unwrap();
+    println!("perplexity {:.4} over {} tokens, recorded {RECORDED}", found.perplexity, found.tokens);
     assert_eq!(found.tokens, TOKENS);
-    assert!((found.value / RECORDED - 1.0).abs() <= 0.002, "{found:?}");
+    assert!((found.perplexity / RECORDED - 1.0).abs() <= 0.002, "{found:?}");
 }

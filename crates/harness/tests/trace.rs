@@ -186,6 +186,7 @@ fn a_baseline_of_something_else_is_refused_with_the_reason() {
     assert_eq!(differs("workers", json!(3)), "workers is 2 here and 3 there");
     assert_eq!(differs("path", json!("unfused")), "path is fused here and unfused there");
     assert_eq!(differs("kv_type", json!("f16")), "cache type is f32 here and f16 there");
+    assert_eq!(differs("activations", json!("int8")), "rounding of activations is f32 here and int8 there");
     assert_eq!(differs("depth", json!(9)), "depth is 1 here and 9 there");
     assert_eq!(differs("tokens", json!(9)), "tokens is 8 here and 9 there");
     assert_eq!(differs("cpu", json!("another host")), "", "idle is a share: hosts are free");

@@ -40,6 +40,9 @@ What a row holds (-o json, jsonl, csv; the table shows a part of it):
   distinct_experts    decode: different experts a step needs per layer, counted while running
   achieved_gb_s, bandwidth_gb_s, bandwidth_mib, share_of_floor   decode: bytes per second; the same threads reading a
                       buffer of so many MiB (the first of 16, 64, 256, 1024 that holds the model); their ratio
+  beside_gb_s, share_of_beside       decode: plain reads of the weights by as many threads before and after each repetition
+                      (256 MiB of them at most), mean of both; median of the ratios, which the table shows: on a shared
+                      machine bandwidth changes by the minute, and from one region of memory to another
   products_g_s, share_of_f32, share_of_int8   prefill: 10^9 products of a weight and a number of x per second; its
                       ratio to f32_g_s and to int8_g_s (amx_g_s where isa_ran has `+amx`). A product takes
                       several multiply-adds of int8: share_of_int8 stays below 1
@@ -198,7 +201,7 @@ fn measure(args: &Args, console: &Console) -> Result<(), Failure> {
 }
 
 /// Opens the file as it is, so that a wrong name is told before everything is measured and not after.
-fn check_writable(file: &Path) -> Result<(), Failure> {
+pub fn check_writable(file: &Path) -> Result<(), Failure> {
     let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
     opened.map(drop).map_err(|error| unwritable(file, &error))
 }

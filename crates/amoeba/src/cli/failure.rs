@@ -3,7 +3,7 @@ use std::fmt::Display;
 
 use amoeba_checkpoint::ErrorKind;
 
-/// Anything else, or a difference that `verify` found.
+/// Anything else, or a difference that `verify` or `gate` found.
 pub const FAILED: u8 = 1;
 /// Wrong flags or arguments.
 pub const USAGE: u8 = 2;
@@ -131,7 +131,14 @@ fn harness_code(error: &amoeba_harness::Error) -> u8 {
         Error::Backend(error) => backend_code(error),
         Error::Plan(error) => plan_code(error),
         Error::NoFixture(_) => NOT_FOUND,
-        Error::TooShort(_) | Error::Dump(_) | Error::Baseline(_) => USAGE,
+        Error::Record(_) => CORRUPT,
+        Error::Hidden { .. } => DEVICE,
+        Error::Unwritable(_) => FAILED,
+        Error::TooShort(_)
+        | Error::Dump(_)
+        | Error::Baseline(_)
+        | Error::Unreadable(_)
+        | Error::Foreign(_) => USAGE,
     }
 }
 

@@ -5,11 +5,12 @@ mod completions;
 mod console;
 mod doctor;
 mod dump;
+mod eval;
 mod failure;
+mod gate;
 mod inspect;
 mod interrupt;
 mod memory;
-mod perplexity;
 mod plot;
 mod pull;
 mod repl;
@@ -35,8 +36,8 @@ Examples:
   amoeba inspect ./my-model                        what it is and whether it fits
 
 Exit codes:
-  0 done   1 failed, or verify or trace --check found a difference   2 wrong usage   3 model not found   4 does not fit in memory
-  5 device failed   6 damaged or unsupported model files   130 interrupted
+  0 done   1 failed, or verify, gate or trace --check found a difference   2 wrong usage   3 model not found
+  4 does not fit in memory   5 device failed   6 damaged or unsupported model files   130 interrupted
 
 Environment: AMOEBA_MODELS, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, NO_COLOR";
 
@@ -68,9 +69,11 @@ enum Verb {
     List(pull::ListArgs),
     /// Compare model folders with their recorded results
     Verify(verify::Args),
-    /// Measure the perplexity of a model over a text
-    #[command(hide = true)]
-    Perplexity(perplexity::Args),
+    /// Judge the fast path of a model: errors, bits, answers, speed, proof of path
+    Gate(Box<gate::Args>),
+    /// Measure how well a model predicts a text, or how far it is from recorded logits
+    #[command(alias = "perplexity")]
+    Eval(Box<eval::Args>),
     /// Measure prefill and decode speed
     Bench(Box<bench::Args>),
     /// Record what every worker does during a decode token
@@ -102,7 +105,8 @@ pub fn main() -> ExitCode {
         Verb::Pull(args) => pull::run(args, &console),
         Verb::List(args) => pull::list(args),
         Verb::Verify(args) => verify::run(args, &console),
-        Verb::Perplexity(args) => perplexity::run(args),
+        Verb::Gate(args) => gate::run(args, &console),
+        Verb::Eval(args) => eval::run(args, &console),
         Verb::Bench(args) => bench::run(args, &console),
         Verb::Trace(args) => trace::run(args, &console),
         Verb::Synth(args) => synth::run(args, &console),

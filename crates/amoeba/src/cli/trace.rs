@@ -18,7 +18,7 @@ const TOKENS: u16 = 32;
 /// Range of idle shares above which a baseline is of little use.
 const SPREAD_MAX: f64 = 0.1;
 /// Rounds of `--overhead`.
-const ROUNDS: usize = 50;
+const ROUNDS: usize = 200;
 
 const RULES: &str = "\
 What is written:
@@ -33,7 +33,7 @@ What the summary says, per token:
   (start) (input)     what only exists because work is shared out: counting and grouping items; x as the weights need it
 
 What --check compares (--tokens is that of the baseline, or 32; at least 8):
-  refused (exit 2)    another model, device, number of workers, path, type of cache, depth or number of tokens
+  refused (exit 2)    another model, device, number of workers, path, type of cache, rounding, depth or number of tokens
   phases, bytes       may not grow at all
   idle time           of the whole token, and on the way through the experts, as shares of the workers' time, since hosts
                       differ: grown when even the quietest tenth of the tokens is worse than the baseline's ninetieth
@@ -220,7 +220,8 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
     std::fs::write(file, text).map_err(|error| bench::unwritable(file, &error))
 }
 
-fn read_baseline(file: &Path) -> Result<Summary, Failure> {
+/// A baseline that can be checked against.
+pub fn read_baseline(file: &Path) -> Result<Summary, Failure> {
     let fault = |what: String| Failure::usage(format!("{}: {what}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| fault(format!("cannot be read: {error}")))?;
     let value: Value = serde_json::from_str(&text).map_err(|error| fault(format!("is not JSON: {error}")))?;

@@ -124,15 +124,3 @@ fn help_documents_the_exit_codes_and_the_version_is_told() {
     assert!(out.starts_with(&format!("amoeba {}", env!("CARGO_PKG_VERSION"))), "{out}");
     ran(&[]).expect(2, &["Usage:"]);
 }
-
-#[test]
-fn perplexity_is_the_known_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let text = std::fs::read_to_string(repository("models/tiny-chat-moe-valid.txt")).unwrap();
-    let start: String = text.chars().take(4000).collect();
-    let file = folder.path().join("text");
-    std::fs::write(&file, start).unwrap();
-    let found = json(&["perplexity", "--file", file.to_str().unwrap(), "--window", "256", "--json"]);
-    let value = found["perplexity"].as_f64().unwrap();
-    assert!((2.0..10.0).contains(&value) && found["tokens"].as_u64().unwrap() > 500, "{found}");
-}

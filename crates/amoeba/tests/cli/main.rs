@@ -1,7 +1,9 @@
 //! Runs the program as people do: the bundled model, pipes, wrong flags, damaged folders.
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic as a test may")]
 mod bench;
+mod eval;
 mod facts;
+mod gate;
 mod pull;
 mod run;
 mod trace;

@@ -118,3 +118,26 @@ fn wrong_usage_is_told() {
         assert!(help.contains(part), "{part}");
     }
 }
+
+/// `compare` never starts a profiler of the system, so this runs everywhere.
+#[cfg(unix)]
+#[test]
+fn the_script_writes_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let mut command = std::process::Command::new("bash");
+        command.arg(repository("scripts/capture_moe_decode_trace.sh")).args(args);
+        command
+            .env("AMOEBA", env!("CARGO_BIN_EXE_amoeba"))
+            .env("ARGS", "-t 2 -n 2")
+            .env("OUT", folder.path());
+        Ran::new(command.output().unwrap())
+    };
+    let out = run(&[&repository(MOE), "compare"]).expect(0, &[]).out;
+    assert!(out.contains("of the time of unfused"), "{out}");
+    for file in ["compare.json", "compare.svg", "compare.md"] {
+        assert!(folder.path().join(file).metadata().unwrap().len() > 0, "{file}");
+    }
+    run(&[]).expect(2, &["MODEL [auto|fused|unfused|compare]"]);
+    run(&["model", "sideways"]).expect(2, &["MODEL [auto|fused|unfused|compare]"]);
+}

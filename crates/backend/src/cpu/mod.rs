@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
-use amoeba_kernels::linear::{Digits, runs_on_tiles};
+use amoeba_kernels::linear::{Digits, Packed, runs_on_tiles};
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
 
@@ -370,6 +370,10 @@ impl Executable for Cpu {
 
     fn recorded(&mut self) -> Result<Recording, Error> {
         self.model().state.get(0).tracer.as_mut().ok_or(Error::NotRecorded)?.recording()
+    }
+
+    fn weights(&self) -> Vec<&[u8]> {
+        self.model().weights.packed().map(Packed::memory).collect()
     }
 
     fn memory(&self) -> usize {

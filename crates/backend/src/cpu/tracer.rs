@@ -131,7 +131,11 @@ fn ticks(began: Instant) -> u64 {
 impl Model {
     /// Runs one item and records it: a span for each op of a row, one for everything else.
     pub(super) fn traced(&self, step: &Step<'_>, tracer: &Tracer, phase: usize, item: usize, worker: usize) {
-        tracer.skip(worker);
+        // A phase of one item follows its start at once, on the same worker.
+        let rows = matches!(self.phases.phases[phase], Phase::Rows(_));
+        if !rows || step.rows.len() > 1 {
+            tracer.skip(worker);
+        }
         let add = |op: Option<usize>, stage| {
             let op = op.map(|op| op as u32);
             tracer.add(worker, Span { phase: phase as u32, op, stage, start: 0, end: 0 });

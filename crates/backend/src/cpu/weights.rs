@@ -97,14 +97,16 @@ impl Weights {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        let banks = self
-            .banks
-            .iter()
-            .flatten()
-            .flat_map(|bank| [bank.gate.as_ref(), Some(&bank.up), Some(&bank.down)]);
-        let experts: usize = banks.flatten().map(|projection| projection.weights.bytes()).sum();
-        let matrices: usize = self.matrices.iter().flatten().map(Packed::bytes).sum();
-        experts + matrices + self.vectors.iter().map(|vector| vector.len() * 4).sum::<usize>()
+        let vectors: usize = self.vectors.iter().map(|vector| vector.len() * 4).sum();
+        self.packed().map(Packed::bytes).sum::<usize>() + vectors
+    }
+
+    /// Everything packed.
+    pub fn packed(&self) -> impl Iterator<Item = &Packed> {
+        let experts = self.banks.iter().flatten();
+        let experts =
+            experts.flat_map(|bank| [bank.gate.as_ref(), Some(&bank.up), Some(&bank.down)]).flatten();
+        self.matrices.iter().flatten().chain(experts.map(|projection| &projection.weights))
     }
 }
 

@@ -54,6 +54,35 @@ impl Reference {
         Ok(Reference { plan, checkpoint, limits, vectors, caches, buffers, logits: Vec::new() })
     }
 
+    /// Runs one op of the program on the buffers and caches as they are, for comparing a backend op by op on inputs of
+    /// its own. The head's ops take the rows that want logits.
+    ///
+    /// # Errors
+    /// Rows outside the limits.
+    ///
+    /// # Panics
+    /// The program has no such op, or a buffer it reads has fewer rows.
+    pub fn run_op(&mut self, op: usize, rows: &[Row]) -> Result<(), Error> {
+        check_rows(rows, self.limits, self.plan.spec.vocab)?;
+        let op = self.plan.program[op].op.clone();
+        self.run(&op, rows)
+    }
+
+    /// The rows of a buffer.
+    pub fn buffer(&self, id: BufferId) -> &[Vec<f32>] {
+        &self.buffers.0[id.0]
+    }
+
+    /// Replaces the rows of a buffer.
+    pub fn set_buffer(&mut self, id: BufferId, rows: Vec<Vec<f32>>) {
+        self.buffers.0[id.0] = rows;
+    }
+
+    /// All buffers, for a probe.
+    pub fn buffers(&self) -> &dyn Buffers {
+        &self.buffers
+    }
+
     fn vector(&self, id: Option<WeightId>) -> Option<&[f32]> {
         id.map(|id| &self.vectors[id.0][..])
     }

@@ -67,30 +67,39 @@ fn machine() -> Floor {
     Floor { isa: Isa::best().lanes().to_string(), ..Floor::default() }
 }
 
-/// Reads one buffer with each number of threads; of the orders of reading the fastest counts.
+/// Reads one buffer with each number of threads.
 fn reads(bytes: usize, threads: &[usize], quick: bool) -> Vec<Bandwidth> {
-    // Written, so that every page exists; the same kind of memory as the weights have.
     let mut buffer = Bytes::zeroed(bytes);
+    // Written, so that every page exists; the same kind of memory as the weights have.
     buffer.as_mut_slice().chunks_mut(64).for_each(|line| line[0] = 1);
-    let buffer = buffer.as_slice();
-    let isa = Isa::best();
-    let passes = ROUND_BYTES.div_ceil(bytes);
+    let pieces: Vec<&[u8]> = buffer.as_slice().chunks(PIECE).collect();
     let measure = |&threads: &usize| {
-        let part = (bytes / threads).next_multiple_of(64);
-        let of_order = peak::Order::ALL.map(|order| {
-            let seconds = together(threads, rounds(quick), |worker| {
-                let part = &buffer[(worker * part).min(bytes)..((worker + 1) * part).min(bytes)];
-                for _ in 0..passes {
-                    black_box(peak::read(isa, black_box(part), order));
-                }
-            });
-            let rate = |seconds: f64| (passes * bytes) as f64 / seconds;
-            (rate(seconds[seconds.len() / 2]), rate(seconds[0]))
-        });
-        let (median, best) = of_order.into_iter().fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a });
+        let (median, best) = read_rate(&pieces, threads, rounds(quick));
         Bandwidth { threads, bytes, median, best, quick, others: None }
     };
     threads.iter().map(measure).collect()
+}
+
+/// Bytes that are read in one go.
+pub(super) const PIECE: usize = 1 << 20;
+
+/// Bytes a second that so many threads read of some pieces over and over, each its own part: median and best round
+/// of the fastest order of reading.
+pub(super) fn read_rate(pieces: &[&[u8]], threads: usize, rounds: usize) -> (f64, f64) {
+    let isa = Isa::best();
+    let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
+    let (passes, part) = (ROUND_BYTES.div_ceil(bytes.max(1)), pieces.len().div_ceil(threads));
+    let of_order = peak::Order::ALL.map(|order| {
+        let seconds = together(threads, rounds, |worker| {
+            let first = (worker * part).min(pieces.len());
+            for piece in (0..passes).flat_map(|_| &pieces[first..(first + part).min(pieces.len())]) {
+                black_box(peak::read(isa, black_box(piece), order));
+            }
+        });
+        let rate = |seconds: f64| (passes * bytes) as f64 / seconds;
+        (rate(seconds[seconds.len() / 2]), rate(seconds[0]))
+    });
+    of_order.into_iter().fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a })
 }
 
 fn compute(threads: usize, quick: bool) -> Compute {

@@ -184,6 +184,9 @@ pub struct Row {
     pub warmups: usize,
     /// Every repetition.
     pub samples_ns: Vec<u64>,
+    /// Bytes per second that as many threads read of the weights before and after each repetition, mean of both; decode
+    /// only.
+    pub beside: Vec<f64>,
     /// What an average step of the test reads; decode only.
     pub reads: Option<Reads>,
     /// Different experts an average step needs, mean over layers; decode of a model with experts only.
@@ -242,6 +245,15 @@ impl Row {
         Some(self.achieved()? / self.best?.bandwidth)
     }
 
+    /// Share of the bandwidth found beside each repetition, median: what a shared machine does to both cancels out.
+    pub fn share_of_beside(&self) -> Option<f64> {
+        let bytes = self.reads?.total() * self.test.tokens as f64;
+        let shares = self.samples_ns.iter().zip(&self.beside);
+        let mut shares: Vec<f64> = shares.map(|(&ns, beside)| bytes * 1e9 / ns as f64 / beside).collect();
+        shares.sort_by(f64::total_cmp);
+        shares.get(shares.len() / 2).copied()
+    }
+
     /// Products per second at the median; prefill only, where weights are read once for many rows.
     pub fn products_per_second(&self) -> Option<f64> {
         (self.test.kind == Kind::Prefill).then(|| self.products * 1e9 / self.spread().median)
@@ -294,6 +306,8 @@ impl Row {
             "bandwidth_gb_s": self.best.map(|best| best.bandwidth / 1e9),
             "bandwidth_mib": self.best.map(|best| best.bytes >> 20),
             "share_of_floor": self.share_of_floor(),
+            "beside_gb_s": self.beside.iter().map(|rate| rate / 1e9).collect::<Vec<_>>(),
+            "share_of_beside": self.share_of_beside(),
             "products_g_s": self.products_per_second().map(|products| products / 1e9),
             "f32_g_s": self.best.map(|best| best.f32 / 1e9),
             "int8_g_s": self.best.map(|best| best.int8 / 1e9),

@@ -8,6 +8,7 @@ use amoeba_engine::{Device, LoadOptions, load_executable, open};
 use amoeba_plan::{BufferId, Op, Plan};
 
 use super::cost::Model;
+use super::measure::{PIECE, read_rate};
 use super::ops::record;
 use super::row::{Build, Host, Kind, Load, Row, Test};
 use super::watch::{Others, Watch};
@@ -63,23 +64,62 @@ pub fn bench(dir: &Path, options: &BenchOptions) -> Result<Vec<Row>, Error> {
     for &test in &options.tests {
         rows.push(row(&mut *executable, test, &model, load, options)?);
     }
+    for row in &mut rows {
+        row.phases = time(&mut *executable, row.test, None)?.phases;
+    }
+    let peak = (options.peak_memory)();
+    let mut beside = Beside::new(&*executable, &rows, options.threads);
     let watch = Watch::new(options.others);
-    for repeat in 0..=options.repeats {
+    for _ in 0..options.repeats {
         for row in &mut rows {
-            let timed = time(&mut *executable, row.test, None)?;
-            row.phases = timed.phases;
-            if repeat > 0 {
-                row.samples_ns.push(timed.ns);
-            }
+            row.samples_ns.push(time(&mut *executable, row.test, None)?.ns);
+            let beside = beside.as_mut().filter(|_| row.reads.is_some());
+            row.beside.extend(beside.map(|beside| beside.rate(&*executable)));
         }
     }
-    let (others, peak, clock) = (watch.cores(), (options.peak_memory)(), (options.clock)());
+    let (others, clock) = (watch.cores(), (options.clock)());
     for row in &mut rows {
         (row.others, row.load.peak, row.clock) = (others, peak, clock);
         let steps = steps(executable.plan(), row.test, executable.limits().rows);
         row.steps = record(&mut *executable, row, &steps)?;
     }
     Ok(rows)
+}
+
+/// What memory delivers between the repetitions, read from the weights themselves: on a shared machine it may double or
+/// halve within minutes, and from one region of memory to another.
+struct Beside {
+    threads: usize,
+    last: f64,
+}
+
+/// Bytes of the weights that are read for that, at most: far outside of caches, and soon done.
+const BESIDE_MAX: usize = 256 << 20;
+/// Rounds of each order of reading between two repetitions.
+const BESIDE_ROUNDS: usize = 3;
+
+impl Beside {
+    /// `None` if no test is held against it, or no weights can be read.
+    fn new(executable: &dyn Executable, rows: &[Row], threads: usize) -> Option<Beside> {
+        let wanted = rows.iter().any(|row| row.reads.is_some()) && !executable.weights().is_empty();
+        wanted.then(|| Beside { threads, last: Beside::now(executable, threads) })
+    }
+
+    /// Bytes a second of pieces from all over the weights.
+    fn now(executable: &dyn Executable, threads: usize) -> f64 {
+        let weights = executable.weights();
+        let pieces: Vec<&[u8]> = weights.iter().flat_map(|weights| weights.chunks(PIECE)).collect();
+        let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let step = bytes.div_ceil(BESIDE_MAX).max(1);
+        let pieces: Vec<&[u8]> = pieces.into_iter().step_by(step).collect();
+        read_rate(&pieces, threads, BESIDE_ROUNDS).0
+    }
+
+    /// Mean of before and after the repetition, in bytes a second.
+    fn rate(&mut self, executable: &dyn Executable) -> f64 {
+        let before = std::mem::replace(&mut self.last, Beside::now(executable, self.threads));
+        (before + self.last) / 2.0
+    }
 }
 
 /// The row of a test, still without repetitions.
@@ -110,6 +150,7 @@ fn row(
         activations: options.load.activations,
         warmups: 1,
         samples_ns: Vec::new(),
+        beside: Vec::new(),
         reads: None,
         distinct_experts: None,
         products: test.all_tokens() as f64 * body + logits as f64 * head,

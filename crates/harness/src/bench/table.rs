@@ -75,7 +75,7 @@ fn line(row: &Row) -> String {
         trust,
         number(row.reads.map(|reads| reads.total() / row.test.batch as f64 / 1e6), 1),
         number(row.achieved().map(|bytes| bytes / 1e9), 1),
-        percent(row.share_of_floor()),
+        row.share_of_beside().map_or_else(String::new, |share| format!("{:.0} %", share * 100.0)),
         number(row.products_per_second().map(|products| products / 1e9), 1),
         percent(shares.map(|shares| shares[1])),
         percent(shares.map(|shares| shares[0])),

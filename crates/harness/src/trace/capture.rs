@@ -1,7 +1,7 @@
 //! Records decode tokens of a warm model.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use amoeba_backend::{Error as BackendError, Executable, Recording, Row};
 use amoeba_engine::{LoadOptions, load_executable, open};
@@ -13,6 +13,12 @@ use crate::bench::{BenchModel, Build, Host};
 
 /// Tokens decoded before the first that counts.
 const WARM_UP: usize = 16;
+/// Tokens captured in a row; then the machine rests, so that a capture of many tells more than one moment of it.
+const BURST: usize = 8;
+/// How long it rests.
+const REST: Duration = Duration::from_millis(20);
+/// Tokens decoded off the record after a rest: workers fell asleep.
+const WAKE: usize = 4;
 /// Spans reserved per worker at first; a step with more says how many it needs.
 const SPANS: usize = 1 << 12;
 
@@ -25,7 +31,7 @@ pub struct CaptureOptions {
     pub load: LoadOptions,
     /// Positions cached before the first captured token; 0 counts as 1.
     pub depth: usize,
-    /// Tokens to capture, one after the other.
+    /// Tokens to capture, one after the other; many with short rests, which are left out of the times.
     pub tokens: usize,
     /// Goes into the trace.
     pub build: Build,
@@ -80,10 +86,13 @@ pub fn capture_on(
     let mut decoder = Decoder { executable, first: options.cached() };
     decoder.warm_up()?;
     decoder.reserve()?;
-    let (first, started) = (decoder.first, Instant::now());
+    let (first, started, mut rested) = (decoder.first, Instant::now(), Duration::ZERO);
     let mut tokens = Vec::with_capacity(options.tokens);
     for position in first..first + options.tokens {
-        let at = started.elapsed().as_nanos() as u64;
+        if position > first && (position - first) % BURST == 0 {
+            rested += decoder.rest(position)?;
+        }
+        let at = (started.elapsed() - rested).as_nanos() as u64;
         let (recording, phases) = decoder.recorded(position)?;
         tokens.push(Token { position, at, phases, recording });
     }
@@ -109,6 +118,7 @@ fn subject(
         path: path.kind.to_string(),
         path_reason: path.to_string(),
         kv: options.load.kv.to_string(),
+        activations: options.load.activations.to_string(),
         depth: options.cached(),
         build: options.build.clone(),
         host: options.host.clone(),
@@ -145,6 +155,14 @@ impl Decoder<'_> {
     /// One token.
     pub fn decode(&mut self, position: usize) -> Result<(), Error> {
         Ok(self.executable.step(&[self.row(position, true)], None)?)
+    }
+
+    /// Lets some time pass, and wakes the workers up; the time it took.
+    fn rest(&mut self, position: usize) -> Result<Duration, Error> {
+        let started = Instant::now();
+        std::thread::sleep(REST);
+        (0..WAKE).try_for_each(|_| self.decode(position))?;
+        Ok(started.elapsed())
     }
 
     /// Reserves room so that any worker could do all of a token alone, and has the room written once.

@@ -91,13 +91,14 @@ impl Summary {
     /// depend on them, and idle time is compared as a share.
     pub fn unlike(&self, baseline: &Summary) -> Vec<String> {
         let of = |s: &Summary| {
-            let Subject { model, model_hash, device, workers, path, kv, depth, .. } = &s.subject;
+            let Subject { model, model_hash, device, workers, path, kv, activations, depth, .. } = &s.subject;
             [
                 ("model", format!("{model} (hash {model_hash})"), model_hash.clone()),
                 ("device", device.clone(), device.clone()),
                 ("workers", workers.to_string(), workers.to_string()),
                 ("path", path.clone(), path.clone()),
                 ("cache type", kv.clone(), kv.clone()),
+                ("rounding of activations", activations.clone(), activations.clone()),
                 ("depth", depth.to_string(), depth.to_string()),
                 ("tokens", s.tokens.to_string(), s.tokens.to_string()),
             ]
@@ -154,6 +155,7 @@ impl Summary {
             "schema": SCHEMA, "kind": "amoeba trace",
             "model": model, "model_hash": model_hash, "device": device, "device_detail": device_detail,
             "workers": workers, "path": path, "path_reason": path_reason, "kv_type": kv,
+            "activations": self.subject.activations,
             "depth": self.subject.depth, "tokens": self.tokens,
             "version": build.version, "commit": build.commit, "dirty": build.dirty, "rustc": build.rustc,
             "cpu": host.cpu, "cores": host.cores, "isa": host.isa, "os": host.os,
@@ -196,6 +198,7 @@ impl Summary {
             path: text("path")?,
             path_reason: text("path_reason")?,
             kv: text("kv_type")?,
+            activations: text("activations")?,
             depth: count("depth")?,
             ..Subject::default()
         };

@@ -46,6 +46,8 @@ pub struct Subject {
     pub path_reason: String,
     /// What keys and values are kept as.
     pub kv: String,
+    /// What activations are rounded to.
+    pub activations: String,
     /// Positions cached before the first captured token.
     pub depth: usize,
     /// The program.
@@ -59,7 +61,7 @@ pub struct Subject {
 pub struct Token {
     /// Its position in the sequence.
     pub position: usize,
-    /// When its step began, in ns since the first one's beginning.
+    /// When its step began, in ns since the first one's beginning; rests in between are left out.
     pub at: u64,
     /// Phases (launches) that were shared out among workers, each of which ends with a wait for its last item.
     pub phases: u32,

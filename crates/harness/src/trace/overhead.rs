@@ -8,12 +8,13 @@ use super::{CaptureOptions, load};
 use crate::Error;
 use crate::bench::Spread;
 
-/// Durations of a token in ns, and what recording adds.
+/// Durations of a token in ns, and what recording adds. Of every round the quietest tenth counts: other work on the
+/// machine only ever adds.
 #[derive(Clone, Copy, Debug)]
 pub struct Overhead {
-    /// Medians of the rounds, recording off.
+    /// Over the rounds, recording off.
     pub off: Spread,
-    /// Medians of the rounds, recording on.
+    /// Over the rounds, recording on.
     pub on: Spread,
     /// On over off minus 1, round by round.
     pub added: Spread,
@@ -28,7 +29,7 @@ pub fn overhead(dir: &Path, options: &CaptureOptions, rounds: usize) -> Result<O
     let (mut executable, _) = load(dir, options)?;
     let mut decoder = Decoder { executable: &mut *executable, first: options.cached() };
     decoder.warm_up()?;
-    let mut medians = [Vec::new(), Vec::new()];
+    let mut quiet = [Vec::new(), Vec::new()];
     for round in 0..rounds {
         for recording in [round % 2 == 1, round % 2 == 0] {
             if recording {
@@ -44,11 +45,11 @@ pub fn overhead(dir: &Path, options: &CaptureOptions, rounds: usize) -> Result<O
                 decoder.decode(position)?;
                 samples.push(started.elapsed().as_nanos() as u64);
             }
-            medians[usize::from(recording)].push(Spread::of(&samples).median);
+            quiet[usize::from(recording)].push(Spread::of(&samples).p10);
         }
     }
-    let added = medians[1].iter().zip(&medians[0]).map(|(on, off)| on / off - 1.0).collect();
-    let [off, on] = medians.map(Spread::of_values);
+    let added = quiet[1].iter().zip(&quiet[0]).map(|(on, off)| on / off - 1.0).collect();
+    let [off, on] = quiet.map(Spread::of_values);
     Ok(Overhead { off, on, added: Spread::of_values(added) })
 }
 

@@ -2,6 +2,8 @@
 
 use super::{OpTime, Subject, Summary};
 
+/// Share of the busiest worker's time below which a worker counts as absent.
+const ABSENT: f64 = 0.25;
 /// Ops named as those that wait on the way through the experts.
 const WAITERS: usize = 4;
 
@@ -29,12 +31,22 @@ impl Summary {
             let share = percent(idle / (busy + idle));
             out += &format!("worker {index}: busy {} µs, idle {} µs ({share})\n", micros(busy), micros(idle));
         }
+        out += &self.absent();
         out += &self.idle_line();
         out += "\n| op | per token | busy µs | share | wall µs | MB | GB/s | waits µs | of it between router and \
                 sum of experts |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
         let whole: f64 = self.workers.iter().map(|worker| worker.busy_ns + worker.idle_ns).sum();
         self.ops.iter().for_each(|op| out += &line(op, whole));
         out
+    }
+
+    /// Workers without a share of the work: something else had their cores.
+    fn absent(&self) -> String {
+        let most = self.workers.iter().map(|worker| worker.busy_ns).fold(0.0, f64::max);
+        let absent = self.workers.iter().enumerate().filter(|(_, worker)| worker.busy_ns < ABSENT * most);
+        absent.fold(String::new(), |out, (index, _)| {
+            out + &format!("worker {index} did almost nothing: other work held its core; capture again\n")
+        })
     }
 
     fn idle_line(&self) -> String {

@@ -37,7 +37,7 @@ pub struct Bank {
 }
 
 /// Independent pieces of work a layer's experts are cut into, at least, where shapes allow.
-pub const ITEMS_MIN: usize = 32;
+pub const ITEMS_MIN: usize = 16;
 
 impl Bank {
     /// How many slices `d_ff` is cut into when `top_k` experts run: fixed by shape, never by thread count.

@@ -92,7 +92,7 @@ fn compact<S: Simd, C: Codes>(simd: S, args: &Args<'_>, sink: &mut Sink<'_>) {
 }
 
 /// How far ahead of the unit at work memory is asked for: about what a core reads while one access is under way.
-pub(super) const AHEAD: usize = 4096;
+pub(super) const AHEAD: usize = 8192;
 
 /// Up to `R` rows against all blocks, straight from the codes; rows past the last repeat it and are dropped.
 /// `SETS` accumulators of each row and digit hide the latency of a product where rows are too few to.

@@ -12,6 +12,7 @@ mod codec;
 pub mod cpu;
 mod digits;
 mod int;
+mod matmul;
 mod pack;
 pub mod reference;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only tests use it there"))]
@@ -20,8 +21,9 @@ mod tiles;
 #[cfg(test)]
 mod cases;
 
-pub use cpu::{Input, matmul, runs_on_tiles};
+pub use cpu::Input;
 pub use digits::{Arrangement, Digits, prepare};
+pub use matmul::{matmul, runs_on_tiles};
 pub use pack::{Layout, PACKING, Packed, Piece, Weights};
 
 /// Bound on `|y_fast - y_exact|`, from the sums of magnitudes that enter it.
@@ -41,11 +43,10 @@ mod tests {
 
     #[test]
     fn only_many_rows_of_integer_codes_go_to_the_tile_unit() {
-        let q4 = Format::Affine { bits: 4, group: 64 };
         assert!(
-            runs_on_tiles(Isa::Amx, q4, 16)
-                && !runs_on_tiles(Isa::Amx, q4, 15)
-                && !runs_on_tiles(Isa::Avx512, q4, 512)
+            runs_on_tiles(Isa::Amx, Format::Mxfp4, 16)
+                && !runs_on_tiles(Isa::Amx, Format::Mxfp4, 15)
+                && !runs_on_tiles(Isa::Avx512, Format::Mxfp4, 512)
         );
         assert!(!runs_on_tiles(Isa::Amx, Format::Mxfp8, 512));
     }

@@ -283,6 +283,11 @@ impl Packed {
         Packed { layout, data: Bytes::zeroed(layout.bytes() * experts) }
     }
 
+    /// The memory they lie in.
+    pub fn memory(&self) -> &[u8] {
+        self.data.as_slice()
+    }
+
     /// Packs one matrix or all experts of a stack.
     pub fn new(layout: Layout, matrices: &[Matrix<'_>]) -> Packed {
         let mut packed = Packed::zeroed(layout, matrices.len());

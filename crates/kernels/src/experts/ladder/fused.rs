@@ -2,7 +2,7 @@
 //!
 //! Gate, up, activation and this slice's columns of down follow one another in one core's cache, and no item waits
 //! for another: three phases instead of six, of which the middle one holds all the weights. The steps
-//! differ in the width of a slice: one group of columns, what gives about 32 items a layer (what the engine runs), or
+//! differ in the width of a slice: one group of columns, what gives about 16 items a layer (what the engine runs), or
 //! the whole expert. A narrow slice of down is few units to a block of outputs, each of which ends in a partial result
 //! to be stored and added; a wide one leaves many threads without work.
 

@@ -73,7 +73,7 @@ pub fn steps(memory: &Memory, isa: Isa, rows: usize, workers: usize) -> Vec<Step
     add("v4 chains and prefetch", unfused::step(isa, Some(linear), shape, rows), Form::Bank(whole));
     let fused = [
         ("v5 fused, a group of columns an item", &memory.narrow),
-        ("v6 fused, 32 items (the engine)", &memory.items),
+        ("v6 fused, 16 items (the engine)", &memory.items),
         ("v7 fused, an expert an item", whole),
     ];
     for (name, bank) in fused {

@@ -1,0 +1,303 @@
+//! The reference in step with a backend: every op is computed anew from the backend's own inputs, so an error is
+//! charged to the op that made it and nothing builds up.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use amoeba_backend::{Buffers, Executable, Flow, Probe, Reference, Row};
+use amoeba_plan::{BufferId, Op, Plan};
+
+use super::lab::Lab;
+use crate::Error;
+use crate::numbers::{Distance, worse};
+
+/// Outputs narrower than this are gates and router logits: a sigmoid or softmax sees their differences on a scale of
+/// one, so that is the least unit they are measured in.
+const NARROW: usize = 16;
+/// How blocks of experts are called among the ops.
+pub const BLOCK: &str = "block of experts";
+
+/// The worst error of a kind of op.
+#[derive(Clone, Debug, Default)]
+pub struct Worst {
+    /// RMS and largest error, each the worst.
+    pub distance: Distance,
+    /// Where the worst RMS was.
+    pub rms_at: String,
+    /// Where the largest error was.
+    pub max_at: String,
+}
+
+/// Worst errors by kind of op.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// By name of the op; blocks of experts as [`BLOCK`].
+    pub kinds: BTreeMap<&'static str, Worst>,
+    /// Rows whose experts were a matter of rounding and were not compared.
+    pub undecided: usize,
+}
+
+impl Tally {
+    fn add(&mut self, kind: &'static str, found: Distance, place: impl FnOnce() -> String) {
+        let known = self.kinds.entry(kind).or_default();
+        let (rms, max) = (worse(found.rms, known.distance.rms), worse(found.max, known.distance.max));
+        if !(rms || max || known.rms_at.is_empty()) {
+            return;
+        }
+        let place = place();
+        if rms || known.rms_at.is_empty() {
+            (known.distance.rms, known.rms_at) = (found.rms, place.clone());
+        }
+        if max || known.max_at.is_empty() {
+            (known.distance.max, known.max_at) = (found.max, place);
+        }
+    }
+}
+
+/// A reference that follows a backend.
+pub struct Lockstep {
+    reference: Reference,
+    plan: Plan,
+    blocks: Vec<Block>,
+    logits: BufferId,
+    /// How far a router's logits may be off, in units of their RMS.
+    router_noise: f64,
+    /// Buffers as the backend has them, `[buffer][row]`.
+    state: Vec<Vec<Vec<f32>>>,
+    /// What was found so far.
+    pub tally: Tally,
+}
+
+/// From the router's product to the last op before the residual stream takes the result in.
+#[derive(Clone)]
+struct Block {
+    ops: Range<usize>,
+    input: BufferId,
+    route: BufferId,
+    router_logits: BufferId,
+    top_k: usize,
+    output: BufferId,
+    /// Input rows at the start.
+    rows: Vec<Vec<f32>>,
+}
+
+impl Lockstep {
+    /// Starts with nothing computed.
+    pub fn new(lab: &Lab<'_>) -> Result<Lockstep, Error> {
+        let plan = lab.plan.clone();
+        Ok(Lockstep {
+            reference: lab.reference()?,
+            blocks: blocks(&plan),
+            logits: plan.buffer_named("logits").unwrap_or(BufferId(0)),
+            router_noise: super::errors::max_allowed(lab, "linear"),
+            state: vec![Vec::new(); plan.buffers.len()],
+            tally: Tally::default(),
+            plan,
+        })
+    }
+
+    /// Runs a step and judges each of its ops; all rows want logits. `place` says what the rows are.
+    ///
+    /// # Errors
+    /// The step fails.
+    pub fn step(&mut self, executable: &mut dyn Executable, rows: &[Row], place: &str) -> Result<(), Error> {
+        let mut watcher = Watcher::new(&self.plan, rows.len());
+        executable.step(rows, Some(&mut watcher))?;
+        let (shown, all) = (watcher.launches.iter().map(|l| l.ops.len()).sum(), self.plan.program.len());
+        if shown != all {
+            return Err(Error::Hidden { shown, all });
+        }
+        for launch in watcher.launches {
+            self.judge(launch, rows, place)?;
+        }
+        for row in 0..rows.len() {
+            // What is handed out must be what was computed last.
+            let computed = &self.state[self.logits.0][row];
+            let found = Distance::of(executable.logits(row), &computed[..self.plan.spec.vocab], 0.0);
+            self.tally.add("logits handed out", found, || format!("row {row}, {place}"));
+        }
+        Ok(())
+    }
+
+    /// Repeats the ops of one launch from the buffers the backend had before it.
+    fn judge(&mut self, launch: Launch, rows: &[Row], place: &str) -> Result<(), Error> {
+        for op in launch.ops.clone() {
+            for block in self.blocks.iter_mut().filter(|block| block.ops.start == op) {
+                block.rows = self.reference.buffer(block.input).to_vec();
+            }
+            self.reference.run_op(op, rows)?;
+        }
+        for (buffer, values) in launch.changed {
+            self.state[buffer.0] = values;
+        }
+        for (i, op) in launch.ops.clone().enumerate() {
+            let Some(out) = self.plan.program[op].op.output() else { continue };
+            let later = &self.plan.program[launch.ops.start + i + 1..launch.ops.end];
+            if later.iter().all(|step| step.op.output() != Some(out)) {
+                self.compare(op, out, place);
+                self.follow(out);
+            }
+        }
+        for block in self.blocks.clone() {
+            if launch.ops.contains(&(block.ops.end - 1)) {
+                self.judge_block(&block, rows, place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over the backend's rows of a buffer, as wide as the reference has them.
+    fn follow(&mut self, buffer: BufferId) {
+        let widths = self.reference.buffer(buffer).iter().map(Vec::len);
+        let rows = self.state[buffer.0].iter().zip(widths).map(|(row, width)| row[..width].to_vec());
+        let rows = rows.collect();
+        self.reference.set_buffer(buffer, rows);
+    }
+
+    fn compare(&mut self, op: usize, out: BufferId, place: &str) {
+        let step = &self.plan.program[op];
+        let kind = step.op.name();
+        let truth = self.reference.buffer(out);
+        for (row, (found, truth)) in self.state[out.0].iter().zip(truth).enumerate() {
+            let found = &found[..truth.len()];
+            let distance = match &step.op {
+                Op::Router { rule, .. } => of_route(found, truth, rule.top_k),
+                _ => Distance::of(found, truth, if truth.len() < NARROW { 1.0 } else { 0.0 }),
+            };
+            self.tally.add(kind, distance, || match step.layer {
+                Some(layer) => format!("layer {layer}, op {op}, row {row}, {place}"),
+                None => format!("op {op}, row {row}, {place}"),
+            });
+        }
+    }
+
+    /// Runs a whole block of experts from its input, its own choice of experts included.
+    fn judge_block(&mut self, block: &Block, rows: &[Row], place: &str) -> Result<(), Error> {
+        self.reference.set_buffer(block.input, block.rows.clone());
+        for op in block.ops.clone() {
+            self.reference.run_op(op, rows)?;
+        }
+        for row in 0..rows.len() {
+            let truth = &self.reference.buffer(block.output)[row];
+            let found = Distance::of(&self.state[block.output.0][row][..truth.len()], truth, 0.0);
+            let [route, own] = [&self.state[block.route.0][row], &self.reference.buffer(block.route)[row]];
+            let found = if route[..block.top_k] == own[..block.top_k] {
+                found
+            } else if undecided(
+                &self.reference.buffer(block.router_logits)[row],
+                block.top_k,
+                self.router_noise,
+            ) {
+                self.tally.undecided += 1;
+                continue;
+            } else {
+                Distance { rms: f64::INFINITY, max: f64::INFINITY }
+            };
+            let layer = self.plan.program[block.ops.start].layer.unwrap_or(0);
+            self.tally.add(BLOCK, found, || format!("layer {layer}, row {row}, {place}"));
+        }
+        // Back to what the backend has, for the ops to come.
+        self.follow(block.input);
+        for op in block.ops.clone() {
+            self.plan.program[op].op.output().into_iter().for_each(|out| self.follow(out));
+        }
+        Ok(())
+    }
+}
+
+/// Distance of routing weights; another choice of experts is infinitely far.
+fn of_route(found: &[f32], truth: &[f32], top_k: usize) -> Distance {
+    if found[..top_k] == truth[..top_k] {
+        Distance::of(&found[top_k..], &truth[top_k..], 0.0)
+    } else {
+        Distance { rms: f64::INFINITY, max: f64::INFINITY }
+    }
+}
+
+/// Whether the last expert chosen and the first one not chosen are closer than router logits are computed.
+fn undecided(logits: &[f32], top_k: usize, noise: f64) -> bool {
+    let mut sorted = logits.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    let size = logits.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / logits.len().max(1) as f64;
+    let gap = sorted.get(top_k).map_or(f64::INFINITY, |next| f64::from(sorted[top_k - 1] - next));
+    gap <= 2.0 * noise * size.sqrt().max(1.0)
+}
+
+fn blocks(plan: &Plan) -> Vec<Block> {
+    let residual = plan.buffer_named("residual");
+    let of_experts = |(at, step): (usize, &amoeba_plan::Step)| {
+        let Op::Experts(experts) = &step.op else { return None };
+        let router = plan.program[..at].iter().rposition(|step| step.op.output() == Some(experts.route))?;
+        let Op::Router { logits, .. } = plan.program[router].op else { return None };
+        let start = plan.program[..router].iter().rposition(|step| step.op.output() == Some(logits))?;
+        let taken = plan.program[at..].iter().position(|step| step.op.output() == residual)?;
+        Some(Block {
+            ops: start..at + taken,
+            input: experts.x,
+            route: experts.route,
+            router_logits: logits,
+            top_k: experts.top_k,
+            output: experts.out,
+            rows: Vec::new(),
+        })
+    };
+    plan.program.iter().enumerate().filter_map(of_experts).collect()
+}
+
+/// Ops whose results appeared at once, and the buffers that changed.
+struct Launch {
+    ops: Range<usize>,
+    changed: Vec<(BufferId, Vec<Vec<f32>>)>,
+}
+
+/// Finds out which ops ran together: those between which no buffer changed.
+struct Watcher {
+    rows: usize,
+    widths: Vec<usize>,
+    /// First op that writes each buffer; before it the buffer holds leftovers.
+    written_from: Vec<usize>,
+    current: Vec<Vec<Vec<f32>>>,
+    launches: Vec<Launch>,
+}
+
+impl Watcher {
+    fn new(plan: &Plan, rows: usize) -> Watcher {
+        let first = |id: usize| plan.program.iter().position(|step| step.op.output() == Some(BufferId(id)));
+        Watcher {
+            rows,
+            widths: plan.buffers.iter().map(|buffer| buffer.width).collect(),
+            written_from: (0..plan.buffers.len()).map(|id| first(id).unwrap_or(usize::MAX)).collect(),
+            current: vec![Vec::new(); plan.buffers.len()],
+            launches: Vec::new(),
+        }
+    }
+}
+
+impl Probe for Watcher {
+    fn wants(&self, _: usize) -> bool {
+        true
+    }
+
+    fn see(&mut self, op: usize, buffers: &dyn Buffers) -> Flow {
+        let mut changed = Vec::new();
+        for id in (0..self.widths.len()).filter(|&id| self.written_from[id] <= op) {
+            let row = |row| {
+                let values = buffers.row(BufferId(id), row);
+                &values[..self.widths[id].min(values.len())]
+            };
+            let same = |(old, i): (&Vec<f32>, usize)| {
+                old.iter().map(|x| x.to_bits()).eq(row(i).iter().map(|x| x.to_bits()))
+            };
+            let known = &self.current[id];
+            if known.len() != self.rows || !known.iter().zip(0..).all(same) {
+                self.current[id] = (0..self.rows).map(|i| row(i).to_vec()).collect();
+                changed.push((BufferId(id), self.current[id].clone()));
+            }
+        }
+        match self.launches.last_mut() {
+            Some(last) if changed.is_empty() => last.ops.end = op + 1,
+            _ => self.launches.push(Launch { ops: op..op + 1, changed }),
+        }
+        Flow::Continue
+    }
+}

@@ -12,7 +12,7 @@ use std::fmt;
 
 use amoeba_plan::{BufferId, Path, Plan};
 
-pub use cpu::{Cpu, CpuOptions, PackProgress, RepackCache};
+pub use cpu::{Cpu, CpuOptions, PackProgress, RepackCache, workspace_bytes};
 pub use error::Error;
 pub use reference::Reference;
 pub use trace::{Recording, Span, Stage};
@@ -112,6 +112,11 @@ pub trait Executable: Send {
 
     /// Logits of the n-th row that asked for them in the last step, `[vocab]`.
     fn logits(&self, n: usize) -> &[f32];
+
+    /// Instruction set that a step of so many rows runs on, by name; a matrix unit is named only if products ran on it.
+    fn instructions(&self, _rows: usize) -> String {
+        "scalar".to_owned()
+    }
 
     /// Bytes of weights, caches and buffers held.
     fn memory(&self) -> usize;

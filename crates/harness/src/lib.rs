@@ -10,6 +10,7 @@ pub mod eval;
 mod fixture;
 pub mod gate;
 mod numbers;
+pub mod plot;
 mod probe;
 mod synth;
 pub mod trace;

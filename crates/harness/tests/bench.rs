@@ -35,13 +35,21 @@ fn options(device: Device, tests: &[Test]) -> BenchOptions {
         host: host(),
         peak_memory: || Some(1 << 20),
         others: || None,
+        clock: || Some(3000.0),
     }
 }
 
 fn rows(name: &str, device: Device, tests: &[Test]) -> Vec<BenchRow> {
     let mut rows = bench(&fixture(name), &options(device, tests)).unwrap();
     rows.iter_mut().for_each(|row| {
-        row.best = Some(Best { bandwidth: 1e10, bytes: 16 << 20, f32: 1e11, int8: 4e11, others: None })
+        row.best = Some(Best {
+            bandwidth: 1e10,
+            bytes: 16 << 20,
+            f32: 1e11,
+            int8: 4e11,
+            amx: Some(4e12),
+            others: None,
+        })
     });
     rows
 }
@@ -54,12 +62,12 @@ fn keys(value: &Value) -> Vec<&str> {
 
 /// Programs read these: a key that goes or is renamed is a new schema.
 const KEYS: &str = "\
-    achieved_gb_s activations bandwidth_gb_s bandwidth_mib batch beside_gb_s bytes_per_token bytes_per_token_parts commit cores \
-    cpu depth device device_detail dirty distinct_experts f32_g_s first_token_ms floor_other_cores \
-    formats int8_g_s isa kind kv_type load_ms median_ns memory_bytes model model_bytes model_hash os \
-    other_cores p10_ns p90_ns path path_reason peak_memory_bytes peak_memory_ratio phases_per_step \
-    products_g_s repeats rustc samples_ns schema share_of_beside share_of_f32 share_of_floor share_of_int8 spread test \
-    threads tok_s_median tokens untrusted version warmups";
+    achieved_gb_s activations amx_g_s bandwidth_gb_s bandwidth_mib batch beside_gb_s bytes_per_token bytes_per_token_parts clock_mhz commit \
+    cores cpu depth device device_detail dirty distinct_experts execute_ns_per_step f32_g_s first_token_ms \
+    floor_other_cores formats host_ns_per_step int8_g_s isa isa_ran kind kv_type load_ms median_ns memory_bytes \
+    model model_bytes model_hash op_times os other_cores p10_ns p90_ns path path_reason peak_memory_bytes \
+    peak_memory_ratio phases_per_step products_g_s repeats rows_per_step rustc samples_ns schema share_of_beside share_of_f32 \
+    share_of_floor share_of_int8 spread step_ns test threads tok_s_median tokens untrusted version warmups";
 
 #[test]
 fn rows_have_one_shape_and_add_up() {
@@ -67,7 +75,15 @@ fn rows_have_one_shape_and_add_up() {
     for row in rows("qwen3_moe-q4g64", Device::Cpu, &tests) {
         let value = row.json();
         assert_eq!(keys(&value), KEYS.split_whitespace().collect::<Vec<_>>());
-        assert_eq!(value["schema"], 2);
+        assert_eq!(value["schema"], 3);
+        assert_eq!(value["clock_mhz"], 3000.0);
+        let steps = row.steps.as_ref().unwrap();
+        assert!(steps.host_ns > 0.0 && steps.host_ns < steps.step_ns && steps.workers == 2, "{steps:?}");
+        assert!(
+            ["experts", "attention", "lm_head", "router"]
+                .iter()
+                .all(|op| value["op_times"][*op]["wall_ns"] != 0.0)
+        );
         assert_eq!(value["samples_ns"].as_array().unwrap().len(), 2);
         assert_eq!(value["untrusted"], "2 repetitions");
         assert_eq!(value["peak_memory_bytes"], 1 << 20);
@@ -81,6 +97,11 @@ fn rows_have_one_shape_and_add_up() {
             assert!((sum / value["bytes_per_token"].as_f64().unwrap() - 1.0).abs() < 1e-9);
             assert!(["experts", "attention", "head", "kv", "router"].iter().all(|part| parts[*part] != 0.0));
             assert!(value["share_of_floor"].as_f64().unwrap() > 0.0 && value["products_g_s"].is_null());
+            // The ops together read what the row says, but for positions: only the first steps were recorded.
+            let read = |part: f64| part * row.test.batch as f64;
+            let ops: f64 = steps.ops.iter().map(|op| op.bytes).sum();
+            let all = read(value["bytes_per_token"].as_f64().unwrap());
+            assert!((ops / all - 1.0).abs() < 0.02, "{ops} {all}");
             assert_eq!(value["beside_gb_s"].as_array().unwrap().len(), 2, "one for each repetition");
             assert!(value["share_of_beside"].as_f64().unwrap() > 0.0);
         }
@@ -132,7 +153,7 @@ fn tables_have_a_cell_for_every_column() {
     let text = markdown(&rows);
     let table: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
     assert_eq!(table.len(), 4, "{text}");
-    assert!(table.iter().all(|line| line.matches('|').count() == 14), "{text}");
+    assert!(table.iter().all(|line| line.matches('|').count() == 16), "{text}");
     assert!(text.contains("untrusted: 2 repetitions") && text.contains("q4g64"), "{text}");
     let text = csv(&rows);
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
@@ -146,7 +167,7 @@ fn tables_have_a_cell_for_every_column() {
 
 fn row(changes: &[(&str, Value)]) -> Value {
     let mut row = json!({
-        "schema": 2, "cpu": "x", "cores": 2, "isa": "avx2", "os": "linux", "model_hash": "a", "device": "cpu",
+        "schema": 3, "cpu": "x", "cores": 2, "isa": "avx2", "os": "linux", "model_hash": "a", "device": "cpu",
         "threads": 2, "kind": "decode", "tokens": 128, "depth": 0, "batch": 1, "test": "tg128", "untrusted": null,
         "p10_ns": 90.0, "p90_ns": 110.0, "tok_s_median": 100.0, "path": "fused", "commit": "1", "rustc": "r",
         "device_detail": "cpu",
@@ -178,7 +199,7 @@ fn like_rows_are_paired_whatever_a_change_may_change() {
 #[test]
 fn unlike_rows_are_refused_with_the_reason() {
     let cases = [
-        ("schema", json!(3), "schema 2 here, 3 there"),
+        ("schema", json!(2), "schema 3 here, 2 there"),
         ("cpu", json!("y"), "cpu \"x\" here, \"y\" there"),
         ("cores", json!(4), "cores 2 here, 4 there"),
         ("isa", json!("avx512"), "isa \"avx2\" here, \"avx512\" there"),
@@ -219,11 +240,31 @@ fn rows_are_read_as_a_list_or_by_line() {
 }
 
 #[test]
-fn the_hash_tells_models_apart_but_not_their_weights() {
-    let hash = |name: &str| rows(name, Device::Cpu, &[decode(1, 0, 1)])[0].model.hash.clone();
-    let same = hash("qwen3_moe-q4g64");
-    assert_eq!(same, hash("qwen3_moe-q4g64"));
-    assert!(same.len() == 16 && same != hash("qwen3_moe-q8g64") && same != hash("qwen3_moe-q4g32"));
+fn the_hash_tells_models_and_their_weights_apart() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hash");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    for entry in fs::read_dir(fixture("qwen3_moe-q4g64")).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+    }
+    let hash = |dir: &Path| {
+        let checkpoint = amoeba_engine::open(dir).unwrap();
+        let plan = amoeba_plan::Plan::new(checkpoint.config()).unwrap();
+        BenchModel::new("", &checkpoint, &plan).unwrap().hash
+    };
+    let same = hash(&fixture("qwen3_moe-q4g64"));
+    assert_eq!(same, hash(&folder), "the folder's name is no part of it");
+    assert!(
+        same.len() == 16
+            && same != hash(&fixture("qwen3_moe-q8g64"))
+            && same != hash(&fixture("qwen3_moe-q4g32"))
+    );
+    // Other weights in the same shapes: the last byte of the file is the last of some tensor.
+    let file = folder.join("model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&file, bytes).unwrap();
+    assert_ne!(same, hash(&folder));
 }
 
 #[test]
@@ -236,7 +277,6 @@ fn a_floor_is_kept_and_a_damaged_one_is_told() {
     assert_eq!(cache.load(), Ok(None));
     let floor = Floor {
         isa: "avx2".to_owned(),
-        amx: "none".to_owned(),
         read: vec![Bandwidth {
             threads: 1,
             bytes: 16 << 20,
@@ -245,7 +285,14 @@ fn a_floor_is_kept_and_a_damaged_one_is_told() {
             quick: false,
             others: None,
         }],
-        compute: vec![Compute { threads: 1, f32: 1e11, int8: 4e11, quick: true, others: Some(1.0) }],
+        compute: vec![Compute {
+            threads: 1,
+            f32: 1e11,
+            int8: 4e11,
+            amx: None,
+            quick: true,
+            others: Some(1.0),
+        }],
     };
     cache.store(&floor).unwrap();
     cache.store(&floor).unwrap();
@@ -260,7 +307,7 @@ fn a_floor_is_kept_and_a_damaged_one_is_told() {
         (whole.replace("1.2.3", "1.2.4"), "another machine or version"),
         (whole.replace("20.0", "-1"), "missing or impossible figures"),
         (whole.replace("\"mib\": 16", "\"mib\": 18446744073709551615"), "missing or impossible figures"),
-        (whole.replace("\"amx\"", "\"max\""), "missing or impossible figures"),
+        (whole.replace("\"amx_g_s\"", "\"max\""), "missing or impossible figures"),
     ];
     for (text, said) in damages {
         assert_ne!(text, whole);

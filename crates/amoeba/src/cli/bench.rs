@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::common::{self, PlaceArgs};
 use super::console::{Console, print};
 use super::failure::{self, Failure};
+use super::plot::{check_folder, draw, from_file, read_rows};
 use super::system;
 
 const FIELDS: &str = "\
@@ -20,9 +21,12 @@ What a row holds (-o json, jsonl, csv; the table shows a part of it):
   test, kind, tokens, depth, batch   pp512 prefills 512 tokens, tg128x4@1000 decodes 128 tokens of each of 4 sequences
                       behind 1000 cached ones (behind 1 where the depth is 0); the cached ones are not timed
   version, commit, dirty, rustc      of this program; dirty: sources differed from the commit when it was built
-  cpu, cores, isa, os                of this machine; isa is the widest instruction set
-  device, device_detail, threads     where it ran; device_detail names the instruction set used
-  model, model_hash, model_bytes, formats   the hash covers config.json and the headers of the weight files, no weight
+  cpu, cores, isa, os, clock_mhz     of this machine; isa is the widest instruction set; the clock right after the
+                      repetitions, mean over cores (null where the system does not tell)
+  device, device_detail, threads     where it ran; device_detail names the instruction set asked for
+  isa_ran             instruction set that the steps ran on; `+amx` in it only if products ran on AMX tiles
+  model, model_hash, model_bytes, formats   the hash covers config.json, the headers of the weight files, and of every
+                      tensor 64 bytes at its beginning, in its middle and at its end
   path, path_reason                  way through the experts, and why it was taken
   kv_type, activations               what keys and values are kept as, and what activations are rounded to
   warmups, repeats, samples_ns       one warm-up, then the tests take turns; every repetition in ns
@@ -39,11 +43,17 @@ What a row holds (-o json, jsonl, csv; the table shows a part of it):
   beside_gb_s, share_of_beside       decode: plain reads of the weights by as many threads before and after each repetition
                       (256 MiB of them at most), mean of both; median of the ratios, which the table shows: on a shared
                       machine bandwidth changes by the minute, and from one region of memory to another
-  products_g_s, f32_g_s, int8_g_s, share_of_f32, share_of_int8   prefill: 10^9 products of a weight and a number of x
-                      per second; 10^9 multiply-adds per second that these threads do in f32 and in int8; ratios.
-                      int8 is that of the vector units (VNNI), where a product takes several multiply-adds:
-                      share_of_int8 stays below 1, but where products run on AMX tiles, which are not probed
+  products_g_s, share_of_f32, share_of_int8   prefill: 10^9 products of a weight and a number of x per second; its
+                      ratio to f32_g_s and to int8_g_s (amx_g_s where isa_ran has `+amx`). A product takes
+                      several multiply-adds of int8: share_of_int8 stays below 1
+  f32_g_s, int8_g_s, amx_g_s         10^9 multiply-adds per second that these threads do in f32, in int8 on the vector
+                      units, and in int8 on AMX tiles (null without them)
   phases_per_step     parallel phases of a step, each of which ends with a wait for its last item
+  op_times, rows_per_step, step_ns, host_ns_per_step, execute_ns_per_step   the first steps of the test, at most 8,
+                      recorded off the clock, the faster half of them: by op the ns in which a worker was at it, the mean
+                      ns of a worker, and the bytes and products it needs (of a prompt as many experts as its rows can
+                      choose); rows and ns of a step; the part in which one thread prepares phases and checks logits,
+                      and the rest
   load_ms, first_token_ms            from opening the folder until ready, and until the logits of a first token; the
                       file cache is left as it is
   memory_bytes, peak_memory_bytes, peak_memory_ratio   weights, caches, buffers; most memory held since the load began
@@ -86,6 +96,10 @@ pub struct Args {
     /// Write the rows to a file in the form of -o; standard output shows the table
     #[arg(long, value_name = "FILE")]
     output_file: Option<PathBuf>,
+    /// Draw the rows into a folder as SVG and PNG: a roofline per decode and prefill test, tokens per second against depth,
+    /// time per op
+    #[arg(long, value_name = "DIR", conflicts_with = "floor")]
+    plot: Option<PathBuf>,
     /// Show what this machine can do at best, measured now if it never was; no model is loaded
     #[arg(long)]
     floor: bool,
@@ -111,6 +125,15 @@ enum Action {
         #[arg(value_name = "B.json")]
         second: PathBuf,
     },
+    /// Draw a file of rows (json or jsonl) as `--plot` draws those of a run
+    Plot {
+        /// The rows to draw
+        #[arg(value_name = "ROWS.json")]
+        rows: PathBuf,
+        /// Folder for the pictures
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -130,6 +153,7 @@ enum Form {
 pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     match &args.action {
         Some(Action::Compare { first, second }) => compare_files(first, second),
+        Some(Action::Plot { rows, dir }) => from_file(rows, dir, console),
         None if args.floor => show_floor(args, console),
         None => measure(args, console),
     }
@@ -148,8 +172,10 @@ fn measure(args: &Args, console: &Console) -> Result<(), Failure> {
         host: host(),
         peak_memory: system::peak_memory,
         others: system::others,
+        clock: system::clock,
     };
     args.output_file.as_deref().map_or(Ok(()), check_writable)?;
+    args.plot.as_deref().map_or(Ok(()), check_folder)?;
     let mut rows = Vec::new();
     for threads in threads(args) {
         options.threads = threads;
@@ -158,9 +184,20 @@ fn measure(args: &Args, console: &Console) -> Result<(), Failure> {
     }
     hold_against_floor(&mut rows, console);
     let text = render(&rows, form(args));
-    let Some(file) = &args.output_file else { return print(&text) };
-    std::fs::write(file, text).map_err(|error| unwritable(file, &error))?;
-    print(&markdown(&rows))
+    match &args.output_file {
+        None => print(&text)?,
+        Some(file) => {
+            std::fs::write(file, text).map_err(|error| unwritable(file, &error))?;
+            print(&markdown(&rows))?;
+        }
+    }
+    let Some(dir) = &args.plot else { return Ok(()) };
+    // Through text, as from a file: the pictures are the same to the last bit.
+    let rows =
+        parse_rows(&render(&rows, Form::Jsonl)).map_err(|fault| Failure::new(failure::FAILED, fault))?;
+    let written = draw(&rows, dir, console)?;
+    console.note(&format!("{} files of pictures are in {}", written.len(), dir.display()));
+    Ok(())
 }
 
 /// Opens the file as it is, so that a wrong name is told before everything is measured and not after.
@@ -296,6 +333,7 @@ fn hold_against_floor(rows: &mut [BenchRow], console: &Console) {
                 bytes: read.bytes,
                 f32: rates.f32,
                 int8: rates.int8,
+                amx: rates.amx,
                 others: read.others,
             });
     }
@@ -305,13 +343,7 @@ fn hold_against_floor(rows: &mut [BenchRow], console: &Console) {
 }
 
 fn compare_files(first: &Path, second: &Path) -> Result<(), Failure> {
-    let read = |file: &Path| {
-        let fault = |what: String| Failure::usage(format!("{}: {what}", file.display()));
-        let text =
-            std::fs::read_to_string(file).map_err(|error| fault(format!("cannot be read: {error}")))?;
-        parse_rows(&text).map_err(fault)
-    };
-    let comparison = compare(&read(first)?, &read(second)?);
+    let comparison = compare(&read_rows(first)?, &read_rows(second)?);
     print(&comparison.markdown())?;
     if comparison.pairs.is_empty() {
         return Err(Failure::new(failure::FAILED, "no two rows can be compared"));

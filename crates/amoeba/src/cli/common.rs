@@ -40,9 +40,10 @@ pub struct PlaceArgs {
     /// Path through the experts
     #[arg(long, value_name = "PATH", default_value = "auto", value_parser = paths())]
     pub path: PathChoice,
-    /// Keep packed weights in ~/.cache/amoeba/packed, as many bytes as the model has, to load faster from then on
-    #[arg(long)]
-    pub repack_cache: bool,
+    /// Keep packed weights in ~/.cache/amoeba/packed, as many bytes as the model has, to load faster from then on; beyond
+    /// so many GB there, those used least recently go
+    #[arg(long, value_name = "GB", num_args = 0..=1, require_equals = true, default_missing_value = "64")]
+    pub repack_cache: Option<u32>,
     /// What keys and values are kept as: f16 halves their memory, at 11 bits of precision
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv_types())]
     pub kv_cache: KvType,
@@ -66,7 +67,7 @@ impl PlaceArgs {
             context,
             kv: self.kv_cache,
             activations: self.activations,
-            repack_cache: self.repack_cache.then(repack_cache).flatten(),
+            repack_cache: self.repack_cache.and_then(repack_cache),
             ..LoadOptions::default()
         }
     }
@@ -79,10 +80,13 @@ pub fn cache_folder() -> Option<PathBuf> {
     home.or_else(|| set("LOCALAPPDATA")).map(|home| home.join("amoeba"))
 }
 
-fn repack_cache() -> Option<RepackCache> {
+fn repack_cache(gigabytes: u32) -> Option<RepackCache> {
     let notice = |text: &str| console::say(&format!("note: {text}\n"));
     match cache_folder() {
-        Some(folder) => Some(RepackCache { dir: folder.join("packed"), notice }),
+        Some(folder) => {
+            let bytes_max = u64::from(gigabytes) * 1_000_000_000;
+            Some(RepackCache { dir: folder.join("packed"), bytes_max, notice })
+        }
         None => {
             notice("packed weights are not kept: there is no cache folder; set XDG_CACHE_HOME");
             None
@@ -155,8 +159,7 @@ pub fn load(dir: &Path, options: &LoadOptions, force: bool, console: &Console) -
         let checkpoint = Checkpoint::open(dir)?;
         let plan = Plan::new(checkpoint.config())?;
         let stored = plan.resolve(&checkpoint)?;
-        let weights = stored.iter().map(|stored| stored.bytes as u64).sum();
-        Need::new(&plan, weights, options)?.check()?;
+        Need::new(&plan, &stored, options)?.check()?;
     }
     let started = Instant::now();
     let mut bar: Option<ProgressBar> = None;

@@ -1,5 +1,7 @@
 //! What a model needs in memory, and whether it fits.
 use amoeba::{KvType, LoadOptions, Plan};
+use amoeba_backend::workspace_bytes;
+use amoeba_plan::Stored;
 
 use super::console::bytes;
 use super::failure::{self, Failure};
@@ -12,24 +14,23 @@ pub struct Need {
     pub weights: u64,
     /// Keys and values of the whole context.
     pub cache: u64,
-    /// Buffers of a prefill chunk.
+    /// Buffers of a prefill chunk: activations, rows prepared for products, partial results.
     pub buffers: u64,
     /// Positions reserved.
     pub context: usize,
 }
 
 impl Need {
-    /// What `plan` with weights of that size takes under these options.
-    pub fn new(plan: &Plan, weights: u64, options: &LoadOptions) -> Result<Need, Failure> {
+    /// What `plan` with weights stored like that takes under these options.
+    pub fn new(plan: &Plan, stored: &[Stored], options: &LoadOptions) -> Result<Need, Failure> {
         let limits = options.limits(plan)?;
         let floats =
             |elements: usize, times: usize| (elements as u64).saturating_mul(times as u64).saturating_mul(4);
         let halves = if options.kv == KvType::F16 { 2 } else { 1 };
-        let row: usize = plan.buffers.iter().map(|buffer| buffer.width.next_multiple_of(16)).sum();
         Ok(Need {
-            weights,
+            weights: stored.iter().map(|stored| stored.bytes as u64).sum(),
             cache: floats(plan.cache_elements_per_position(), limits.context) / halves,
-            buffers: floats(row, limits.rows),
+            buffers: workspace_bytes(plan, stored, limits, options.activations),
             context: limits.context,
         })
     }

@@ -11,6 +11,7 @@ mod gate;
 mod inspect;
 mod interrupt;
 mod memory;
+mod plot;
 mod pull;
 mod repl;
 mod run;

@@ -67,6 +67,18 @@ pub fn processor() -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
+/// Clock of the cores now, mean in MHz, as the system last read it.
+pub fn clock() -> Option<f64> {
+    megahertz(&read_to_string("/proc/cpuinfo").ok()?)
+}
+
+fn megahertz(info: &str) -> Option<f64> {
+    let lines =
+        info.lines().filter_map(|line| line.strip_prefix("cpu MHz")?.split_once(':')?.1.trim().parse().ok());
+    let clocks: Vec<f64> = lines.collect();
+    (!clocks.is_empty()).then(|| clocks.iter().sum::<f64>() / clocks.len() as f64)
+}
+
 /// Cores this process may use.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
@@ -115,6 +127,12 @@ mod tests {
         let text = "MemTotal:       24 kB\nMemAvailable:   7 kB\nBroken: 7\n";
         assert_eq!(kilobytes(text, "MemAvailable:"), Some(7168));
         assert_eq!([kilobytes(text, "Broken:"), kilobytes(text, "None:")], [None, None]);
+    }
+
+    #[test]
+    fn clocks_of_all_cores_are_averaged() {
+        assert_eq!(megahertz("cpu MHz\t\t: 3000.5\nbogus\ncpu MHz : 1000.5\n"), Some(2000.5));
+        assert_eq!(megahertz("cpu MHz"), None);
     }
 
     #[test]

@@ -68,6 +68,64 @@ fn files_of_rows_are_compared() {
 }
 
 #[test]
+fn a_run_and_its_file_give_the_same_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (rows, a, b) = (path("rows.json"), path("deep/a"), path("b"));
+    let model = repository("fixtures/qwen3_moe-q4g64");
+    let run = [
+        &model[..],
+        "-p",
+        "8",
+        "-n",
+        "4",
+        "-d",
+        "0,16",
+        "-r",
+        "2",
+        "-t",
+        "2",
+        "-o",
+        "json",
+        "--output-file",
+        &rows,
+    ];
+    let ran =
+        bench(folder.path(), &[&run[..], &["--plot", &a]].concat()).expect(0, &["16 files of pictures"]);
+    assert!(ran.out.contains("| ran on |"), "{}", ran.out);
+    let listed = bench(folder.path(), &["plot", &rows, &b]).expect(0, &[]).out;
+    let names = [
+        "depth-decode",
+        "depth-prefill",
+        "ops-decode",
+        "ops-prefill",
+        "roofline-pp8-t2",
+        "roofline-tg4-16-t2",
+    ];
+    for name in names {
+        for end in ["svg", "png"] {
+            let read = |dir: &str| fs::read(Path::new(dir).join(format!("{name}.{end}"))).unwrap();
+            let picture = read(&b);
+            assert!(
+                read(&a) == picture && listed.contains(&format!("{name}.{end}")),
+                "{name}.{end}\n{listed}"
+            );
+            assert!(picture.starts_with(if end == "svg" { b"<svg" } else { b"\x89PNG" }));
+        }
+    }
+    bench(folder.path(), &["plot", "/no/such/file", &b]).expect(2, &["/no/such/file: cannot be read"]);
+    fs::write(path("other.json"), "{\"a\": 1}").unwrap();
+    bench(folder.path(), &["plot", &path("other.json"), &b])
+        .expect(2, &["other.json: a row has no `schema`"]);
+    fs::write(path("none.json"), "[]").unwrap();
+    bench(folder.path(), &["plot", &path("none.json"), &b]).expect(2, &["none.json: has no rows"]);
+    bench(folder.path(), &["plot", &rows, &path("none.json/x")]).expect(1, &["none.json/x: cannot be made"]);
+    bench(folder.path(), &["plot", &rows]).expect(2, &["DIR"]);
+    bench(folder.path(), &["-n", "4", "--plot", &path("none.json/x")])
+        .expect(1, &["none.json/x: cannot be made"]);
+}
+
+#[test]
 fn wrong_usage_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let run = |args: &[&str]| bench(folder.path(), args);
@@ -77,6 +135,7 @@ fn wrong_usage_is_told() {
     run(&["-o", "xml"]).expect(2, &["jsonl"]);
     run(&["--refresh"]).expect(2, &["--floor"]);
     run(&["model", "--floor"]).expect(2, &["cannot be used with"]);
+    run(&["--plot", "x", "--floor"]).expect(2, &["cannot be used with"]);
     run(&["--floor", "-o", "csv"]).expect(2, &["-o json"]);
     run(&["no-such-model-here"]).expect(3, &["no-such-model-here"]);
     let big = run(&["-p", "0", "-n", "4", "-d", "99999999", "-t", "1"]);
@@ -84,7 +143,9 @@ fn wrong_usage_is_told() {
     let none = run(&["-p", "8", "-n", "0", "-r", "1", "-t", "1", "--output-file", "/no/such/folder/file"]);
     none.expect(1, &["/no/such/folder/file: cannot be written"]);
     let help = run(&["--help"]).expect(0, &[]).out;
-    for key in ["distinct_experts", "share_of_floor", "phases_per_step", "peak_memory_ratio", "compare"] {
+    for key in
+        ["distinct_experts", "share_of_floor", "phases_per_step", "peak_memory_ratio", "compare", "op_times"]
+    {
         assert!(help.contains(key), "{key}");
     }
 }

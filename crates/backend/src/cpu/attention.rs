@@ -40,8 +40,14 @@ fn partial_max(plan: &Plan) -> usize {
 
 /// Room for the partial results of all chunks of a few rows: row `pair · chunks + chunk`, a partial per query head.
 pub fn partials(plan: &Plan, limits: Limits) -> Result<Shared, Error> {
+    let [rows, width] = partials_size(plan, limits);
+    Shared::zeroed(rows, width)
+}
+
+/// Rows and width of [`partials`].
+pub fn partials_size(plan: &Plan, limits: Limits) -> [usize; 2] {
     let group = ops(plan).map(|op| op.heads / op.kv_heads).max().unwrap_or(0);
-    Shared::zeroed(PAIRS_MIN * chunks_max(limits), group * partial_max(plan))
+    [PAIRS_MIN * chunks_max(limits), group * partial_max(plan)]
 }
 
 /// Most chunks a row sees; a window may begin and end inside one.

@@ -50,20 +50,34 @@ fn ops(plan: &Plan) -> impl Iterator<Item = (usize, &ExpertsOp)> {
 impl Workspace {
     /// Room for `rows` rows in the widest layer.
     pub fn new(plan: &Plan, weights: &Weights, rows: usize) -> Result<Workspace, Error> {
-        let most =
-            |f: &dyn Fn(usize, &ExpertsOp) -> usize| ops(plan).map(|(i, op)| f(i, op)).max().unwrap_or(0);
-        let choices = rows * most(&|_, op| op.top_k);
-        let fused = rows.min(FUSED_ROWS_MAX) * most(&|i, op| op.top_k * weights.bank(i).slices());
-        let d_ff = most(&|_, op| op.d_ff.next_multiple_of(LANES));
+        let [partials, gate, inner, prepared] = sizes(plan, &|i| weights.bank(i).slices(), rows);
+        let experts = ops(plan).map(|(_, op)| op.experts).max().unwrap_or(0);
+        let room = |[rows, width]: [usize; 2]| Shared::zeroed(rows, width);
         Ok(Workspace {
-            partials: Shared::zeroed(choices.max(fused), most(&|_, op| op.hidden.next_multiple_of(LANES)))?,
-            gate: Shared::zeroed(choices, d_ff)?,
-            inner: Shared::zeroed(choices, d_ff)?,
-            // Digits and headers of a group take less than twice its columns.
-            prepared: Shared::zeroed(choices, 2 * d_ff)?,
-            grouping: PerWorker::new(1, || Grouping::new(most(&|_, op| op.experts), choices)),
+            partials: room(partials)?,
+            gate: room(gate)?,
+            inner: room(inner)?,
+            prepared: room(prepared)?,
+            grouping: PerWorker::new(1, || Grouping::new(experts, gate[0])),
         })
     }
+
+    /// Bytes reserved.
+    pub fn bytes(&self) -> usize {
+        [&self.partials, &self.gate, &self.inner, &self.prepared].map(Shared::bytes).iter().sum()
+    }
+}
+
+/// Rows and width of the partial outputs, the gate and inner activations, and those prepared; `slices` gives the slices
+/// of the experts of the op at an index.
+pub fn sizes(plan: &Plan, slices: &dyn Fn(usize) -> usize, rows: usize) -> [[usize; 2]; 4] {
+    let most = |f: &dyn Fn(usize, &ExpertsOp) -> usize| ops(plan).map(|(i, op)| f(i, op)).max().unwrap_or(0);
+    let choices = rows * most(&|_, op| op.top_k);
+    let fused = rows.min(FUSED_ROWS_MAX) * most(&|i, op| op.top_k * slices(i));
+    let d_ff = most(&|_, op| op.d_ff.next_multiple_of(LANES));
+    let hidden = most(&|_, op| op.hidden.next_multiple_of(LANES));
+    // Digits and headers of a group take less than twice its columns.
+    [[choices.max(fused), hidden], [choices, d_ff], [choices, d_ff], [choices, 2 * d_ff]]
 }
 
 /// Scratch of one worker for the widest layer.

@@ -3,6 +3,7 @@
 mod attention;
 mod cache;
 mod compile;
+mod estimate;
 mod experts;
 mod ops;
 mod pool;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
-use amoeba_kernels::linear::{Digits, Packed};
+use amoeba_kernels::linear::{Digits, Packed, runs_on_tiles};
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
 
@@ -28,6 +29,7 @@ use shared::{Grid, PerWorker, Shared};
 use tracer::Tracer;
 use weights::Weights;
 
+pub use estimate::workspace_bytes;
 pub use weights::{PackProgress, RepackCache};
 
 /// How to load for the CPU.
@@ -307,6 +309,23 @@ impl Executable for Cpu {
         select_path(self.model().has_experts, rows, FUSED_ROWS_MAX, self.model().choice)
     }
 
+    fn instructions(&self, rows: usize) -> String {
+        let Model { plan, weights, isa, .. } = self.model();
+        let tiled = |(index, step): (usize, &amoeba_plan::Step)| match &step.op {
+            Op::Linear { weight, .. } if index < plan.head => {
+                runs_on_tiles(*isa, weights.matrix(*weight).layout().format, rows)
+            }
+            // However rows choose, one expert gets at least the average.
+            Op::Experts(op) => {
+                let most = (rows * op.top_k).div_ceil(op.experts);
+                runs_on_tiles(*isa, weights.bank(index).up.weights.layout().format, most)
+            }
+            _ => false,
+        };
+        let tiled = plan.program.iter().enumerate().any(tiled);
+        if tiled { *isa } else { isa.lanes() }.to_string()
+    }
+
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error> {
         let model = self.pool.work();
         check_rows(rows, model.limits, model.plan.spec.vocab)?;
@@ -364,6 +383,7 @@ impl Executable for Cpu {
         model.weights.bytes()
             + model.caches.bytes()
             + model.attention.bytes()
+            + model.experts.bytes()
             + shared.map(Shared::bytes).sum::<usize>()
     }
 }

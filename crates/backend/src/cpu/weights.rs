@@ -1,5 +1,6 @@
 //! Weights in kernel order: every tensor of the plan copied once from the mapped file into anonymous memory.
 
+mod eviction;
 mod packing;
 mod repack_cache;
 

@@ -121,7 +121,7 @@ fn pair(a: &Value, b: &Value) -> Pair {
     if !apart {
         notes.push("within the spread".to_owned());
     }
-    for key in ["path", "kv_type", "activations", "device_detail", "rustc"] {
+    for key in ["path", "isa_ran", "kv_type", "activations", "device_detail", "rustc"] {
         if let [Some(a), Some(b)] =
             [a[key].as_str(), b[key].as_str()].map(|text| text.filter(|_| a[key] != b[key]))
         {

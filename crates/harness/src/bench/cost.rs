@@ -14,7 +14,8 @@ use crate::Error;
 pub struct Model {
     /// As a person would call it.
     pub name: String,
-    /// Hash of `config.json` and of all shard headers (names, types, shapes, places); of no weight.
+    /// Hash of `config.json`, of all shard headers (names, types, shapes, places), and of [`SAMPLE`] bytes at the
+    /// beginning, in the middle and at the end of every tensor. Other training changes it, a few changed bytes may not.
     pub hash: String,
     /// Bytes of all tensors in the files.
     pub bytes: u64,
@@ -175,23 +176,30 @@ impl Model {
 
     /// Products of a weight and a number of x that one row passes: up to the head, and in the head.
     pub fn products(&self) -> [f64; 2] {
-        let elements = |id: WeightId| self.plan.weight(id).shape.elements() as f64;
         let mut products = [0.0; 2];
         for (index, step) in self.plan.program.iter().enumerate() {
-            let in_head = usize::from(index >= self.plan.head);
-            products[in_head] += match &step.op {
-                Op::Linear { weight, .. } => elements(*weight),
-                Op::Experts(op) => {
-                    let stacks = [op.gate, Some(op.up), Some(op.down)].into_iter().flatten();
-                    let all: f64 = stacks.map(|weights| elements(weights.stack)).sum();
-                    all * op.top_k as f64 / op.experts as f64
-                }
-                _ => 0.0,
-            };
+            products[usize::from(index >= self.plan.head)] += self.op_products(&step.op);
         }
         products
     }
+
+    /// Products of a weight and a number of x that one row passes in an op.
+    pub fn op_products(&self, op: &Op) -> f64 {
+        let elements = |id: WeightId| self.plan.weight(id).shape.elements() as f64;
+        match op {
+            Op::Linear { weight, .. } => elements(*weight),
+            Op::Experts(op) => {
+                let stacks = [op.gate, Some(op.up), Some(op.down)].into_iter().flatten();
+                let all: f64 = stacks.map(|weights| elements(weights.stack)).sum();
+                all * op.top_k as f64 / op.experts as f64
+            }
+            _ => 0.0,
+        }
+    }
 }
+
+/// Bytes of a tensor that the hash covers, at three places.
+pub const SAMPLE: usize = 64;
 
 /// FNV-1a, 64 bits: the same in every build, and enough to tell models apart.
 fn hash(checkpoint: &Checkpoint) -> String {
@@ -202,8 +210,17 @@ fn hash(checkpoint: &Checkpoint) -> String {
         // Writing to a string cannot fail.
         let _ = write!(text, "\n{} {} {shape:?} {} {range:?}", tensor.name, tensor.dtype, tensor.shard);
     }
-    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-    format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step))
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    let mut hash = text.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step);
+    for tensor in checkpoint.names().filter_map(|name| checkpoint.tensor(name).ok()) {
+        let bytes = tensor.bytes;
+        let sample = SAMPLE.min(bytes.len());
+        for first in [0, (bytes.len() - sample) / 2, bytes.len() - sample] {
+            hash = bytes[first..first + sample].iter().fold(hash, step);
+        }
+    }
+    checkpoint.release_all(); // the pages that were looked at
+    format!("{hash:016x}")
 }
 
 /// Writes an object with its keys in alphabetical order, nested ones too: neither the file nor the build decides.

@@ -28,6 +28,9 @@ pub struct Compute {
     pub f32: f64,
     /// Of int8 into i32, with the instructions the engine uses (VNNI, where the machine has it).
     pub int8: f64,
+    /// Of int8 on AMX tiles, where the machine has them: with the operation that the engine has for products of many
+    /// rows, loads and stores of its tiles included.
+    pub amx: Option<f64>,
     /// Measured in a hurry: fewer rounds.
     pub quick: bool,
     /// Cores that other work used meanwhile, where the system tells: the figure is then too low.
@@ -39,8 +42,6 @@ pub struct Compute {
 pub struct Floor {
     /// Widest instruction set, which the rates are of.
     pub isa: String,
-    /// Int8 on AMX tiles: `none`, or `not probed` where the processor has them.
-    pub amx: String,
     /// Every configuration read.
     pub read: Vec<Bandwidth>,
     /// Every number of threads.
@@ -54,7 +55,7 @@ pub const SIZES: [usize; 4] = [16 << 20, 64 << 20, 256 << 20, 1 << 30];
 pub const OTHERS_MAX: f64 = 0.15;
 
 /// Version of the JSON of a floor.
-const SCHEMA: u64 = 1;
+const SCHEMA: u64 = 2;
 
 /// The size of [`SIZES`] that stands for weights of so many bytes: the smallest that holds them, else the largest.
 pub fn size_class(bytes: usize) -> usize {
@@ -74,14 +75,14 @@ impl Floor {
 
     /// Adds measurements; they replace those of the same configuration.
     pub fn merge(&mut self, newer: Floor) {
-        let Floor { isa, amx, read, compute } = newer;
+        let Floor { isa, read, compute } = newer;
         self.read.retain(|old| read.iter().all(|new| (new.threads, new.bytes) != (old.threads, old.bytes)));
         self.compute.retain(|old| compute.iter().all(|new| new.threads != old.threads));
         self.read.extend(read);
         self.compute.extend(compute);
         self.read.sort_by_key(|row| (row.bytes, row.threads));
         self.compute.sort_by_key(|row| row.threads);
-        (self.isa, self.amx) = (isa, amx);
+        self.isa = isa;
     }
 
     /// The floor as JSON: GB/s and G multiply-adds per second.
@@ -94,11 +95,12 @@ impl Floor {
         });
         let compute = self.compute.iter().map(|row| {
             json!({
-                "threads": row.threads, "f32_g_s": row.f32 / 1e9, "int8_g_s": row.int8 / 1e9, "quick": row.quick, "other_cores": row.others,
+                "threads": row.threads, "f32_g_s": row.f32 / 1e9, "int8_g_s": row.int8 / 1e9,
+                "amx_g_s": row.amx.map(|rate| rate / 1e9), "quick": row.quick, "other_cores": row.others,
             })
         });
         json!({
-            "schema": SCHEMA, "isa": self.isa, "amx": self.amx,
+            "schema": SCHEMA, "isa": self.isa,
             "read": read.collect::<Vec<_>>(), "compute": compute.collect::<Vec<_>>(),
         })
     }
@@ -126,6 +128,7 @@ impl Floor {
                 threads: whole(row, "threads")?,
                 f32: rate(row, "f32_g_s")?,
                 int8: rate(row, "int8_g_s")?,
+                amx: if row.get("amx_g_s")?.is_null() { None } else { Some(rate(row, "amx_g_s")?) },
                 quick: row.get("quick")?.as_bool()?,
                 others: row.get("other_cores")?.as_f64(),
             })
@@ -133,7 +136,6 @@ impl Floor {
         (value.get("schema")?.as_u64()? == SCHEMA).then_some(())?;
         Some(Floor {
             isa: text("isa")?,
-            amx: text("amx")?,
             read: value.get("read")?.as_array()?.iter().map(read).collect::<Option<_>>()?,
             compute: value.get("compute")?.as_array()?.iter().map(compute).collect::<Option<_>>()?,
         })
@@ -159,10 +161,11 @@ impl Floor {
                     .map(|row| format!("{:.1} GB/s{}", row.median / 1e9, star(row.others)));
                 out += &format!(" {} |", cell.unwrap_or_default());
             }
-            let rates = self.rates(threads).map_or([String::new(), String::new()], |row| {
-                [row.f32, row.int8].map(|rate| format!("{:.0} G/s{}", rate / 1e9, star(row.others)))
+            let rates = self.rates(threads).map_or([const { String::new() }; 3], |row| {
+                let cell = |rate: f64| format!("{:.0} G/s{}", rate / 1e9, star(row.others));
+                [cell(row.f32), cell(row.int8), row.amx.map_or_else(|| "none".to_owned(), cell)]
             });
-            out += &format!(" {} | {} | {} |", rates[0], rates[1], self.amx);
+            out += &format!(" {} |", rates.join(" | "));
         }
         if out.contains(DISTURBED) {
             out += &format!("\n\n{DISTURBED} {DISTURBED_MEANS}");
@@ -189,7 +192,6 @@ mod tests {
     pub fn floor(threads: usize, quick: bool) -> Floor {
         Floor {
             isa: "avx2".to_owned(),
-            amx: "none".to_owned(),
             read: vec![Bandwidth {
                 threads,
                 bytes: 16 << 20,
@@ -198,7 +200,14 @@ mod tests {
                 quick,
                 others: Some(0.5),
             }],
-            compute: vec![Compute { threads, f32: 1e11, int8: 4e11, quick, others: None }],
+            compute: vec![Compute {
+                threads,
+                f32: 1e11,
+                int8: 4e11,
+                amx: (threads > 1).then_some(3e12),
+                quick,
+                others: None,
+            }],
         }
     }
 
@@ -235,6 +244,7 @@ mod tests {
             table.clone().count() == 4 && table.clone().all(|line| line.matches('|').count() == 6),
             "{text}"
         );
-        assert!(text.contains("| 2 | 20.0 GB/s* | 100 G/s | 400 G/s | none |\n\n* too low"), "{text}");
+        assert!(text.contains("| 2 | 20.0 GB/s* | 100 G/s | 400 G/s | 3000 G/s |\n\n* too low"), "{text}");
+        assert!(text.contains("| 1 | 20.0 GB/s* | 100 G/s | 400 G/s | none |"), "{text}");
     }
 }

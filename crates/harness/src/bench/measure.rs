@@ -64,8 +64,7 @@ pub fn thread_counts(cores: usize) -> Vec<usize> {
 }
 
 fn machine() -> Floor {
-    let amx = if peak::has_amx() { "not probed" } else { "none" };
-    Floor { isa: Isa::best().lanes().to_string(), amx: amx.to_owned(), ..Floor::default() }
+    Floor { isa: Isa::best().lanes().to_string(), ..Floor::default() }
 }
 
 /// Reads one buffer with each number of threads.
@@ -118,7 +117,15 @@ fn compute(threads: usize, quick: bool) -> Compute {
         });
         done / seconds[seconds.len() / 2]
     };
-    Compute { threads, f32: rate(peak::multiply_add), int8: rate(peak::dot), quick, others: None }
+    let tiles = |_, rounds| peak::dot_tiles(rounds).unwrap_or_default();
+    Compute {
+        threads,
+        f32: rate(peak::multiply_add),
+        int8: rate(peak::dot),
+        amx: peak::dot_tiles(1).map(|_| rate(tiles)),
+        quick,
+        others: None,
+    }
 }
 
 fn duration(work: impl FnOnce() -> u64) -> Duration {

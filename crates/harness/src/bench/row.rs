@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::cost::{Model, Reads};
 use super::floor::OTHERS_MAX;
+use super::ops::StepTime;
 
 /// What is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,8 +142,10 @@ pub struct Best {
     pub bytes: usize,
     /// Multiply-adds of f32 per second.
     pub f32: f64,
-    /// Multiply-adds of int8 per second.
+    /// Multiply-adds of int8 per second, on the vector units.
     pub int8: f64,
+    /// The same on AMX tiles, where the machine has them.
+    pub amx: Option<f64>,
     /// Cores that other work used while this was measured.
     pub others: Option<f64>,
 }
@@ -165,6 +168,8 @@ pub struct Row {
     pub device: String,
     /// Device, instruction set, workers.
     pub device_detail: String,
+    /// Instruction set that the steps of the test ran on; `+amx` in it only if products ran on tiles.
+    pub isa_ran: String,
     /// Threads asked for.
     pub threads: usize,
     /// What was timed.
@@ -190,8 +195,12 @@ pub struct Row {
     pub products: f64,
     /// Parallel phases of an average step, where the device counts them.
     pub phases: Option<f64>,
+    /// What a step does, op by op, where the device records it.
+    pub steps: Option<StepTime>,
     /// The load it was measured in.
     pub load: Load,
+    /// Clock of the cores right after the repetitions, mean in MHz, where the system tells.
+    pub clock: Option<f64>,
     /// Cores that other work used during the tests of this load, where the system tells and they took long enough.
     pub others: Option<f64>,
     /// What the machine does at best; `None` if it was not measured.
@@ -250,11 +259,12 @@ impl Row {
         (self.test.kind == Kind::Prefill).then(|| self.products * 1e9 / self.spread().median)
     }
 
-    /// Products per second as shares of the machine's multiply-adds: of f32, of int8.
+    /// Products per second as shares of the machine's multiply-adds: of f32, of int8 on the unit that products ran on.
     pub fn shares_of_peak(&self) -> Option<[f64; 2]> {
         let best = self.best?;
         let products = self.products_per_second()?;
-        Some([products / best.f32, products / best.int8])
+        let tiles = best.amx.filter(|_| self.isa_ran.ends_with("+amx"));
+        Some([products / best.f32, products / tiles.unwrap_or(best.int8)])
     }
 
     /// The row as JSON: flat but for the parts and the samples; every key is there in every row, null where it has
@@ -272,10 +282,11 @@ impl Row {
         });
         let shares = self.shares_of_peak();
         let mut value = json!({
-            "schema": 2,
+            "schema": 3,
             "version": build.version, "commit": build.commit, "dirty": build.dirty, "rustc": build.rustc,
             "cpu": host.cpu, "cores": host.cores, "isa": host.isa, "os": host.os,
-            "device": self.device, "device_detail": self.device_detail, "threads": self.threads,
+            "device": self.device, "device_detail": self.device_detail, "isa_ran": self.isa_ran,
+            "threads": self.threads,
             "model": model.name, "model_hash": model.hash, "model_bytes": model.bytes, "formats": model.formats,
             "test": test.to_string(),
             "kind": if test.kind == Kind::Prefill { "prefill" } else { "decode" },
@@ -300,11 +311,18 @@ impl Row {
             "products_g_s": self.products_per_second().map(|products| products / 1e9),
             "f32_g_s": self.best.map(|best| best.f32 / 1e9),
             "int8_g_s": self.best.map(|best| best.int8 / 1e9),
+            "amx_g_s": self.best.and_then(|best| best.amx).map(|rate| rate / 1e9),
             "share_of_f32": shares.map(|shares| shares[0]),
             "share_of_int8": shares.map(|shares| shares[1]),
             "floor_other_cores": self.best.and_then(|best| best.others),
             "other_cores": self.others,
+            "clock_mhz": self.clock,
             "phases_per_step": self.phases,
+            "host_ns_per_step": self.steps.as_ref().map(|steps| steps.host_ns),
+            "execute_ns_per_step": self.steps.as_ref().map(|steps| steps.step_ns - steps.host_ns),
+            "rows_per_step": self.steps.as_ref().map(|steps| steps.rows),
+            "step_ns": self.steps.as_ref().map(|steps| steps.step_ns),
+            "op_times": self.steps.as_ref().map(StepTime::json),
             "load_ms": load.ready_ns as f64 / 1e6, "first_token_ms": load.first_token_ns as f64 / 1e6,
             "memory_bytes": load.memory,
             "peak_memory_bytes": load.peak,

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use amoeba_backend::{Buffers, Executable, Flow, Probe, Row as Token};
 use amoeba_engine::{Device, LoadOptions, load_executable, open};
-use amoeba_plan::{BufferId, Op};
+use amoeba_plan::{BufferId, Op, Plan};
 
 use super::cost::Model;
 use super::measure::{PIECE, read_rate};
+use super::ops::record;
 use super::row::{Build, Host, Kind, Load, Row, Test};
 use super::watch::{Others, Watch};
 use crate::Error;
@@ -34,6 +35,8 @@ pub struct BenchOptions {
     pub peak_memory: fn() -> Option<u64>,
     /// Processor time of everything but this process.
     pub others: Others,
+    /// Clock of the cores now, mean in MHz, where the system tells.
+    pub clock: fn() -> Option<f64>,
 }
 
 /// Measures a model; one row per test, in order. Nothing but this should run meanwhile.
@@ -74,8 +77,12 @@ pub fn bench(dir: &Path, options: &BenchOptions) -> Result<Vec<Row>, Error> {
             row.beside.extend(beside.map(|beside| beside.rate(&*executable)));
         }
     }
-    let others = watch.cores();
-    rows.iter_mut().for_each(|row| (row.others, row.load.peak) = (others, peak));
+    let (others, clock) = (watch.cores(), (options.clock)());
+    for row in &mut rows {
+        (row.others, row.load.peak, row.clock) = (others, peak, clock);
+        let steps = steps(executable.plan(), row.test, executable.limits().rows);
+        row.steps = record(&mut *executable, row, &steps)?;
+    }
     Ok(rows)
 }
 
@@ -135,6 +142,7 @@ fn row(
         model: model.clone(),
         device: options.load.device.to_string(),
         device_detail: executable.describe(),
+        isa_ran: executable.instructions(step_rows),
         threads: if options.load.device == Device::Reference { 1 } else { options.threads },
         test,
         path: executable.path(step_rows),
@@ -147,7 +155,9 @@ fn row(
         distinct_experts: None,
         products: test.all_tokens() as f64 * body + logits as f64 * head,
         phases: None,
+        steps: None,
         load,
+        clock: None,
         others: None,
         best: None,
     };
@@ -172,39 +182,48 @@ struct Timed {
     phases: Option<f64>,
 }
 
-/// Runs a test once: first, off the clock, what is cached before; then the timed steps.
-fn time(
-    executable: &mut dyn Executable,
-    test: Test,
-    mut probe: Option<&mut dyn Probe>,
-) -> Result<Timed, Error> {
-    let vocab = executable.plan().spec.vocab as u32;
+/// Steps of a test.
+pub(super) struct Steps {
+    /// What is cached before, off the clock.
+    pub before: Vec<Vec<Token>>,
+    /// What is timed.
+    pub timed: Vec<Vec<Token>>,
+}
+
+/// The steps of a test, in chunks of at most so many rows.
+fn steps(plan: &Plan, test: Test, chunk: usize) -> Steps {
+    let vocab = plan.spec.vocab as u32;
     // Spread over the vocabulary and, through the router, over the experts; sequences differ.
     let token =
         |slot: usize, position: usize| ((position + slot * 977) as u32).wrapping_mul(2_654_435_761) % vocab;
     let row = |slot, position, logits| Token { token: token(slot, position), slot, position, logits };
-    let chunk = executable.limits().rows;
     let chunks = |slot: usize, from: usize, to: usize| -> Vec<Vec<Token>> {
         let starts = (from..to).step_by(chunk);
         let rows = |start: usize| (start..to.min(start + chunk)).map(|i| row(slot, i, i + 1 == to)).collect();
         starts.map(rows).collect()
     };
     let end = test.cached() + test.tokens;
-    for slot in 0..test.batch {
-        for rows in chunks(slot, 0, test.cached()) {
-            executable.step(&rows, None)?;
-        }
-    }
-    let steps: Vec<Vec<Token>> = match test.kind {
+    let timed = match test.kind {
         Kind::Prefill => chunks(0, test.cached(), end),
         Kind::Decode => {
             let rows = |position| (0..test.batch).map(|slot| row(slot, position, true)).collect();
             (test.cached()..end).map(rows).collect()
         }
     };
+    Steps { before: (0..test.batch).flat_map(|slot| chunks(slot, 0, test.cached())).collect(), timed }
+}
+
+/// Runs a test once: first, off the clock, what is cached before; then the timed steps.
+fn time(
+    executable: &mut dyn Executable,
+    test: Test,
+    mut probe: Option<&mut dyn Probe>,
+) -> Result<Timed, Error> {
+    let steps = steps(executable.plan(), test, executable.limits().rows);
+    steps.before.iter().try_for_each(|rows| executable.step(rows, None))?;
     let before = executable.phases();
     let started = Instant::now();
-    for rows in &steps {
+    for rows in &steps.timed {
         match &mut probe {
             None => executable.step(rows, None)?,
             Some(probe) => executable.step(rows, Some(&mut **probe))?,
@@ -212,7 +231,7 @@ fn time(
     }
     let ns = started.elapsed().as_nanos() as u64;
     let phases = executable.phases().zip(before).map(|(after, before)| after.wrapping_sub(before));
-    Ok(Timed { ns, phases: phases.map(|phases| f64::from(phases) / steps.len() as f64) })
+    Ok(Timed { ns, phases: phases.map(|phases| f64::from(phases) / steps.timed.len() as f64) })
 }
 
 /// Different experts an average step needs, one number per router: seen in a repetition of its own, off the record.

@@ -29,7 +29,7 @@ pub fn markdown(rows: &[Row]) -> String {
     loads.dedup_by_key(|row| row.threads);
     loads.iter().for_each(|row| out += &load(row));
     out += "\n| test | threads | tok/s | p10–p90 | spread | MB/token | GB/s | of bandwidth | G products/s | of int8 \
-            | of f32 | phases | path |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n";
+            | of f32 | phases | host | path | ran on |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|\n";
     rows.iter().for_each(|row| out += &line(row));
     if rows.iter().any(|row| !star(row.best.and_then(|best| best.others)).is_empty()) {
         out += &format!("\n{DISTURBED} what the machine does at best was measured {DISTURBED_MEANS}\n");
@@ -80,7 +80,11 @@ fn line(row: &Row) -> String {
         percent(shares.map(|shares| shares[1])),
         percent(shares.map(|shares| shares[0])),
         number(row.phases, 0),
+        row.steps.as_ref().map_or_else(String::new, |steps| {
+            format!("{:.1} %", steps.host_ns / steps.step_ns.max(1.0) * 100.0)
+        }),
         row.path.to_string(),
+        row.isa_ran.clone(),
     ];
     format!("| {} |\n", cells.join(" | "))
 }

@@ -9,7 +9,7 @@ use super::codec::Codes;
 use super::codec::{DenseBf16, DenseF16, DenseF32, E2m1, E4m3, Int};
 use super::cpu::{Args, Input, Sink, run};
 #[cfg(target_arch = "x86_64")]
-use super::digits::Arrangement;
+use super::digits::{Arrangement, Digits};
 use super::int;
 use super::pack::Weights;
 #[cfg(target_arch = "x86_64")]
@@ -17,6 +17,21 @@ use super::tiles;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Amx, Simd, tiles::dispatch_tiles};
 use crate::simd::{Isa, dispatch};
+
+/// Whether [`matmul`] multiplies so many rows on the tile unit.
+pub fn runs_on_tiles(isa: Isa, format: Format, rows: usize) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        return isa == Isa::Amx
+            && rows >= tiles::ROWS_MIN
+            && Arrangement::of(format, Digits::default()).is_some();
+    }
+    #[allow(unreachable_code, reason = "other architectures have none")]
+    {
+        let _ = (isa, format, rows);
+        false
+    }
+}
 
 /// `y = W·x` over row blocks `blocks` and column slices `slices`; x is indexed from the matrix's first column.
 ///
@@ -30,9 +45,7 @@ pub fn matmul(
     sink: &mut Sink<'_>,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Amx
-        && x.rows >= tiles::ROWS_MIN
-        && Arrangement::of(w.layout.format, x.digits()).is_some()
+    if runs_on_tiles(isa, w.layout.format, x.rows)
         && let Some(amx) = Amx::detect()
     {
         return matmul_tiles(amx, w, blocks, slices, x, sink);

@@ -23,7 +23,7 @@ mod cases;
 
 pub use cpu::Input;
 pub use digits::{Arrangement, Digits, prepare};
-pub use matmul::matmul;
+pub use matmul::{matmul, runs_on_tiles};
 pub use pack::{Layout, PACKING, Packed, Piece, Weights};
 
 /// Bound on `|y_fast - y_exact|`, from the sums of magnitudes that enter it.
@@ -34,4 +34,20 @@ pub use pack::{Layout, PACKING, Packed, Piece, Weights};
 pub fn error_bound(format: Format, digits: Digits, cols: usize, magnitude: f64, spread: f64) -> f64 {
     let rounding = (cols as f64 / 4.0 + 8.0) * 2f64.powi(-24) * magnitude;
     rounding + Arrangement::of(format, digits).map_or(0.0, |arrangement| arrangement.step() * spread)
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::simd::Isa;
+
+    #[test]
+    fn only_many_rows_of_integer_codes_go_to_the_tile_unit() {
+        assert!(
+            runs_on_tiles(Isa::Amx, Format::Mxfp4, 16)
+                && !runs_on_tiles(Isa::Amx, Format::Mxfp4, 15)
+                && !runs_on_tiles(Isa::Avx512, Format::Mxfp4, 512)
+        );
+        assert!(!runs_on_tiles(Isa::Amx, Format::Mxfp8, 512));
+    }
 }

@@ -7,6 +7,9 @@
 
 use std::hint::black_box;
 
+#[cfg(target_arch = "x86_64")]
+use super::Amx;
+use super::tiles::{Sums, TILE_BYTES, TILE_ROWS, Tile, Tiles};
 use super::{Isa, LANES, Simd, dispatch};
 
 /// Order in which [`read`] goes through memory. Which one is fastest differs from machine to machine.
@@ -144,14 +147,34 @@ fn dot_rounds<S: Simd, const N: usize>(simd: S, codes: &[u8; CODES], x: [i32; 3]
     out[0].to_bits() as u8
 }
 
-/// Whether the processor has AMX tiles for int8. The system must grant their use too before `Isa` names them.
-pub fn has_amx() -> bool {
+/// Runs int8 products on the tile unit (AMX), with the one operation that this engine has for it: factors from the
+/// first-level cache, sums back into it. Returns how many multiply-adds of single bytes were done; `None` where the
+/// machine has no tiles or the system does not grant them.
+pub fn dot_tiles(rounds: usize) -> Option<u64> {
     #[cfg(target_arch = "x86_64")]
     {
-        return super::tiles::has_tiles();
+        return Some(tile_rounds(&mut Amx::detect()?.set_up(TILE_BYTES), rounds));
     }
     #[allow(unreachable_code, reason = "other architectures have none")]
-    false
+    {
+        let _ = rounds;
+        None
+    }
+}
+
+/// Tiles that one operation multiplies for each digit, and digits.
+const HALVES: usize = 2;
+const FACTORS: usize = 3;
+
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only tests use it there"))]
+fn tile_rounds(tiles: &mut impl Tiles, rounds: usize) -> u64 {
+    let [a, b] = black_box([3, 5]).map(|byte| Tile([[byte; TILE_BYTES]; TILE_ROWS]));
+    let (a, b, mut sums) = ([[a; FACTORS]; HALVES], [b; HALVES], [Sums::ZERO; FACTORS]);
+    for _ in 0..rounds {
+        tiles.products(&a, &b, &mut sums);
+        black_box(&sums);
+    }
+    (rounds * HALVES * FACTORS * TILE_ROWS * LANES * TILE_BYTES) as u64
 }
 
 /// Binds the calling thread to the `n`-th core that it may use; false where the system does not do that.
@@ -204,6 +227,9 @@ mod tests {
             assert_eq!(dot(isa, 4), 2 * dot(isa, 2));
             assert_eq!(multiply_add(isa, 1) % LANES as u64, 0);
         }
+        let mut tiles = crate::simd::tiles::emulated::Emulated::set_up(TILE_BYTES);
+        assert_eq!(tile_rounds(&mut tiles, 3), 3 * 6 * 16 * 16 * 64);
+        assert_eq!(dot_tiles(2).is_some(), Isa::best().to_string().ends_with("+amx"));
     }
 
     #[test]

@@ -11,8 +11,6 @@ pub mod emulated;
 
 #[cfg(target_arch = "x86_64")]
 pub use amx::Amx;
-#[cfg(target_arch = "x86_64")]
-pub(super) use amx::has_tiles;
 
 use super::LANES;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use amoeba::{LoadOptions, Plan, Tokenizer};
 use amoeba_checkpoint::{Checkpoint, Choice, Config, Float, Format, Mode, Packing, Quantisation};
 use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
-use amoeba_plan::{Op, Part, Weight, WeightId, WeightShape, parts, select_path};
+use amoeba_plan::{Op, Part, Stored, Weight, WeightId, WeightShape, parts, select_path};
 use amoeba_text::{ChatTemplate, reasoning_markers};
 
 use crate::cli::failure::Failure;
@@ -102,7 +102,10 @@ impl Facts {
                 .collect(),
             reads: reads.into_iter().filter(|(_, bytes)| *bytes > 0.0).collect(),
             cache_per_position: 4 * plan.cache_elements_per_position() as u64,
-            need: Need::new(&plan, bytes, options)?,
+            need: {
+                let stored = stored.iter().map(|&(format, bytes)| Stored { format, bytes: bytes as usize });
+                Need::new(&plan, &stored.collect::<Vec<_>>(), options)?
+            },
             memory: system::memory(),
             decode: path(1),
             prefill: (path(rows), rows),

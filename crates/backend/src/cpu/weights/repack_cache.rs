@@ -4,7 +4,7 @@
 //! [`DATA`] on the packed tensors one after another. Numbers are little-endian. The key is a hash of all that the
 //! packed bytes depend on, so a file is used for exactly the weights it was made of, and each block is verified
 //! as it is read: whatever does not fit is packed again. Sums find damage, not forgery: the folder is the user's.
-//! Nothing is ever removed but damaged files; the folder may be deleted at any time.
+//! What is removed, and when, is in `eviction.rs`; the folder may be deleted at any time.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom, Write};
@@ -14,13 +14,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use amoeba_kernels::linear::{PACKING, Packed};
 
-use super::{Loader, Source};
+use super::{Loader, Source, eviction};
 
 /// Where packed weights are kept, and who is told about it.
 #[derive(Clone, Debug)]
 pub struct RepackCache {
     /// The folder; made when needed. Each model takes as many bytes as its weights.
     pub dir: PathBuf,
+    /// Most bytes that the folder may hold: what was not used for longest goes first.
+    pub bytes_max: u64,
     /// Hears one sentence when kept weights were damaged, or cannot be kept.
     pub notice: fn(&str),
 }
@@ -40,10 +42,13 @@ impl RepackCache {
             (self.notice)("packed weights are not kept: the system does not tell when the model was written");
             return loader.pack(sources);
         };
-        let path = self.dir.join(format!("{key:032x}"));
+        let path = self.dir.join(eviction::name(&eviction::owner(loader.checkpoint.dir()), key));
         let at = path.display();
         match read(&path, key, sources, loader) {
-            Ok(packed) => return packed,
+            Ok(packed) => {
+                eviction::mark_used(&path);
+                return packed;
+            }
             Err(_) if !path.exists() => {}
             Err(error) => {
                 (self.notice)(&format!("packed weights in {at} cannot be used, packing again: {error}"));
@@ -54,7 +59,9 @@ impl RepackCache {
         loader.total *= 2; // each byte is packed, then written
         let packed = loader.pack(sources);
         let told = &mut |bytes: usize| (loader.progress)(stored + bytes.min(stored), 2 * stored);
-        if let Err(error) = write(&path, key, &packed, told) {
+        let bytes = DATA as u64 + packed.iter().map(|packed| packed.bytes() as u64).sum::<u64>();
+        let room = eviction::make_room(&self.dir, &path, bytes, self.bytes_max);
+        if let Err(error) = room.and_then(|()| write(&path, key, &packed, told)) {
             (self.notice)(&format!(
                 "packed weights are not kept in {at}, the model runs all the same: {error}"
             ));

@@ -44,7 +44,7 @@ impl Amx {
 }
 
 /// Whether the processor has AMX tiles for int8.
-pub(in crate::simd) fn has_tiles() -> bool {
+fn has_tiles() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     // Leaf 7, EDX: bit 24 tiles, bit 25 int8 on tiles (Intel SDM, CPUID).
     __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx >> 24 & 3 == 3

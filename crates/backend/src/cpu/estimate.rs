@@ -1,0 +1,94 @@
+//! Bytes that a loaded plan needs beside weights and caches, told before anything is loaded.
+
+use amoeba_kernels::experts::Bank;
+use amoeba_kernels::linear::{Arrangement, Layout};
+use amoeba_plan::{BufferId, Op, Plan, Stored, WeightId, WeightShape};
+
+use super::{attention, digits, experts};
+use crate::{Activations, Limits};
+
+/// Buffers of a step, angles, prepared rows, partial results of attention and experts, for weights stored like that
+/// (in the order of `plan.weights`). What a worker has for itself is left out.
+pub fn workspace_bytes(plan: &Plan, stored: &[Stored], limits: Limits, activations: Activations) -> u64 {
+    let room = |[rows, width]: [usize; 2]| (rows as u64).saturating_mul(width as u64).saturating_mul(4);
+    let rows = limits.rows;
+    let buffers = plan.buffers.iter().map(|buffer| [rows, buffer.width.next_multiple_of(16)]);
+    let ropes = plan.ropes.iter().map(|rope| [rows, rope.dims]);
+    let prepared = prepared(plan, stored, activations)
+        .into_iter()
+        .map(|(_, arrangement, cols)| [rows, arrangement.len(cols)]);
+    let slices = |index: usize| match &plan.program[index].op {
+        Op::Experts(op) => {
+            let format = stored[op.down.stack.0].format;
+            Layout::sliced(op.hidden, op.d_ff, format, Bank::slices_for(op.top_k)).slices()
+        }
+        _ => 1,
+    };
+    let experts = experts::sizes(plan, &slices, rows);
+    let all =
+        buffers.chain(ropes).chain(prepared).chain(experts).chain([attention::partials_size(plan, limits)]);
+    all.map(room).fold(0, u64::saturating_add)
+}
+
+/// What `compile` prepares: buffer, arrangement and columns, each once.
+fn prepared(plan: &Plan, stored: &[Stored], activations: Activations) -> Vec<(BufferId, Arrangement, usize)> {
+    let mut found = Vec::new();
+    let mut need = |x: BufferId, weight: WeightId| {
+        let (WeightShape::Matrix(_, cols) | WeightShape::Stack(_, _, cols)) = plan.weight(weight).shape
+        else {
+            return;
+        };
+        let key = Arrangement::of(stored[weight.0].format, digits(activations))
+            .map(|arrangement| (x, arrangement, cols));
+        found.extend(key.filter(|key| !found.contains(key)));
+    };
+    for step in &plan.program {
+        match &step.op {
+            Op::Linear { weight, x, .. } => need(*x, *weight),
+            Op::Experts(op) => {
+                op.gate.iter().chain([&op.up]).for_each(|projection| need(op.x, projection.stack));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::{Cpu, CpuOptions};
+    use crate::{Executable, KvType};
+    use amoeba_checkpoint::Checkpoint;
+    use std::sync::Arc;
+
+    #[test]
+    fn what_is_told_before_loading_is_what_a_load_takes() {
+        for fixture in
+            ["qwen3_moe-q4g64", "qwen2_moe-q4g64", "mixtral-q4g64", "qwen3_moe-mxfp4", "llama-q4g64"]
+        {
+            let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(fixture);
+            let checkpoint = Arc::new(Checkpoint::open(&dir).unwrap());
+            let plan = Plan::new(checkpoint.config()).unwrap();
+            let stored = plan.resolve(&checkpoint).unwrap();
+            for limits in [[1, 64, 1], [2, 64, 5], [1, 64, 64]].map(|[slots, context, rows]| Limits {
+                slots,
+                context,
+                rows,
+            }) {
+                let (threads, path, kv) = (Some(2), amoeba_plan::PathChoice::Auto, KvType::F32);
+                let activations = Activations::Int16;
+                let options =
+                    CpuOptions { threads, isa: None, path, limits, kv, activations, repack_cache: None };
+                let cpu = Cpu::load(plan.clone(), &checkpoint, &options, &mut |_, _| {}).unwrap();
+                let model = cpu.model();
+                let held = cpu.memory() - model.weights.bytes() - model.caches.bytes();
+                assert_eq!(
+                    workspace_bytes(&plan, &stored, limits, activations),
+                    held as u64,
+                    "{fixture} {limits:?}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What each op of a step takes, from steps recorded off the clock, beside what it must read and multiply.
+
+use amoeba_backend::{Error as BackendError, Executable, Recording, Row as Token, Stage};
+use amoeba_plan::Op;
+use serde_json::{Value, json};
+
+use super::row::{Kind, Row};
+use super::run::Steps;
+use crate::Error;
+use crate::trace::{Subject, Token as Traced, Trace, TracedOp, traced_ops};
+
+/// Steps recorded of a test, at most.
+const STEPS: usize = 8;
+/// Spans reserved per worker at first; a step with more says how many it needs.
+const SPANS: usize = 1 << 12;
+
+/// One kind of op, per step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OpTime {
+    /// Name as in `trace`; in brackets what only exists because work is shared out.
+    pub op: String,
+    /// ns during which at least one worker was at it.
+    pub wall_ns: f64,
+    /// ns at work, all workers together.
+    pub busy_ns: f64,
+    /// Bytes of weights, keys and values that it must read.
+    pub bytes: f64,
+    /// Products of a weight, key or value and another number.
+    pub products: f64,
+}
+
+/// What a step does, mean over the faster half of those recorded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepTime {
+    /// Workers.
+    pub workers: usize,
+    /// Rows of a step.
+    pub rows: f64,
+    /// ns of a step.
+    pub step_ns: f64,
+    /// ns in which one thread prepares phases and checks logits while the others wait.
+    pub host_ns: f64,
+    /// Kinds of op, most time first.
+    pub ops: Vec<OpTime>,
+}
+
+impl StepTime {
+    /// ns without work, all workers together.
+    pub fn idle_ns(&self) -> f64 {
+        let busy: f64 = self.ops.iter().map(|op| op.busy_ns).sum();
+        (self.step_ns * self.workers as f64 - busy).max(0.0)
+    }
+
+    /// By op: ns and what it must read and multiply, per step; `idle` is the time without work.
+    pub fn json(&self) -> Value {
+        let share = |ns: f64| ns / self.workers.max(1) as f64;
+        let op = |op: &OpTime| {
+            let OpTime { wall_ns, busy_ns, bytes, products, .. } = op;
+            let value = json!({
+                "wall_ns": wall_ns, "worker_ns": share(*busy_ns), "bytes": bytes, "products": products,
+            });
+            (op.op.clone(), value)
+        };
+        let idle = ("idle".to_owned(), json!({ "worker_ns": share(self.idle_ns()) }));
+        Value::Object(self.ops.iter().map(op).chain([idle]).collect())
+    }
+}
+
+/// Records the first steps of a row's test; `None` if the device does not record.
+pub(super) fn record(
+    executable: &mut dyn Executable,
+    row: &Row,
+    steps: &Steps,
+) -> Result<Option<StepTime>, Error> {
+    match executable.record(SPANS) {
+        Err(BackendError::CannotRecord(_)) => return Ok(None),
+        other => other?,
+    }
+    let recordings = recordings(executable, steps);
+    executable.record(0)?;
+    let mut found: Vec<_> = recordings?.into_iter().zip(&steps.timed).collect();
+    // The faster half of like steps: while the system takes a core away, time says nothing about ops.
+    let rows = steps.timed.first().map_or(0, Vec::len);
+    found.retain(|(_, step)| step.len() == rows);
+    found.sort_by_key(|(recording, _)| recording.ns);
+    found.truncate(found.len().div_ceil(2));
+    let (recordings, steps): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    let shapes: Vec<Shape> = steps.into_iter().map(|rows| Shape::of(row, rows)).collect();
+    Ok(Some(add_up(row, &shapes, recordings)))
+}
+
+fn recordings(executable: &mut dyn Executable, steps: &Steps) -> Result<Vec<Recording>, Error> {
+    steps.before.iter().try_for_each(|rows| executable.step(rows, None))?;
+    let mut found = Vec::new();
+    let timed = &steps.timed[..steps.timed.len().min(STEPS)];
+    while let Some(rows) = timed.get(found.len()) {
+        executable.step(rows, None)?;
+        match executable.recorded() {
+            Ok(recording) => found.push(recording),
+            // The same positions again: a step may be repeated.
+            Err(BackendError::RecordingFull { needed, .. }) => executable.record(2 * needed)?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(found)
+}
+
+/// What of a step decides how much its ops read and multiply.
+struct Shape {
+    rows: f64,
+    logits: f64,
+    /// Positions that the rows see, summed.
+    seen: f64,
+    /// Positions whose keys and values are read: those of each sequence once.
+    read: f64,
+    window_rows: Vec<usize>,
+    /// Experts needed over experts of one row.
+    experts: f64,
+}
+
+impl Shape {
+    fn of(row: &Row, rows: &[Token]) -> Shape {
+        let seen: Vec<usize> = rows.iter().map(|row| row.position + 1).collect();
+        let all = seen.iter().sum::<usize>() as f64;
+        let read =
+            if row.test.kind == Kind::Prefill { seen.iter().max().map_or(0.0, |n| *n as f64) } else { all };
+        let (_, experts, top_k) = row.model.routers().next().unwrap_or((0, 1, 1));
+        // Rows of a prompt are taken to need as many experts as they can.
+        let most = experts.min(top_k * rows.len()) as f64;
+        Shape {
+            rows: rows.len() as f64,
+            logits: rows.iter().filter(|row| row.logits).count() as f64,
+            seen: all,
+            read,
+            window_rows: seen,
+            experts: row.distinct_experts.unwrap_or(most) / top_k as f64,
+        }
+    }
+
+    /// Bytes and products of one op of the program.
+    fn cost(&self, row: &Row, index: usize, traced: &TracedOp) -> [f64; 2] {
+        let plan = row.model.plan();
+        let op = &plan.program[index].op;
+        let rows = if index < plan.head { self.rows } else { self.logits };
+        let products = row.model.op_products(op) * rows;
+        match op {
+            Op::Experts(_) => [traced.weight_bytes * self.experts, products],
+            Op::Embed { .. } => [traced.weight_bytes * rows, products],
+            Op::Attention(op) => {
+                let within = |n: usize| op.window.map_or(n, |window| n.min(window)) as f64;
+                let visible: f64 = self.window_rows.iter().map(|n| within(*n)).sum();
+                let read = self.read * visible / self.seen.max(1.0);
+                [traced.kv_bytes * read, (op.heads * (op.head_dim + op.v_dim)) as f64 * visible]
+            }
+            _ => [traced.weight_bytes, products],
+        }
+    }
+}
+
+fn add_up(row: &Row, shapes: &[Shape], recordings: Vec<Recording>) -> StepTime {
+    let n = recordings.len().max(1) as f64;
+    let workers = recordings.first().map_or(0, |recording| recording.lanes.len());
+    let ops = traced_ops(&row.model, row.kv);
+    let spans = recordings.iter().flat_map(|recording| recording.lanes.iter().flatten());
+    let serial = spans.filter(|span| matches!(span.stage, Stage::Start | Stage::Check));
+    let host_ns = serial.map(|span| (span.end - span.start) as f64).sum::<f64>() / n;
+    let step_ns = recordings.iter().map(|recording| recording.ns as f64).sum::<f64>() / n;
+    let mut found: Vec<OpTime> = Vec::new();
+    for (index, op) in ops.iter().enumerate() {
+        let entry = entry(&mut found, &op.label);
+        for shape in shapes {
+            let [bytes, products] = shape.cost(row, index, op);
+            (entry.bytes, entry.products) = (entry.bytes + bytes / n, entry.products + products / n);
+        }
+    }
+    let token = |recording| Traced { position: 0, at: 0, phases: 0, recording };
+    let subject = Subject { workers, ..Subject::default() };
+    let summary = Trace { subject, ops, tokens: recordings.into_iter().map(token).collect() }.summary();
+    for time in &summary.ops {
+        // The stages of an op follow each other: their wall times add up.
+        let entry = entry(&mut found, time.label.split(' ').next().unwrap_or_default());
+        (entry.wall_ns, entry.busy_ns) = (entry.wall_ns + time.wall_ns, entry.busy_ns + time.busy_ns);
+    }
+    found.retain(|op| op.wall_ns > 0.0);
+    found.sort_by(|a, b| b.busy_ns.total_cmp(&a.busy_ns));
+    let rows = shapes.iter().map(|shape| shape.rows).sum::<f64>() / n;
+    StepTime { workers, rows, step_ns, host_ns, ops: found }
+}
+
+fn entry<'a>(ops: &'a mut Vec<OpTime>, name: &str) -> &'a mut OpTime {
+    let index = ops.iter().position(|op| op.op == name).unwrap_or_else(|| {
+        ops.push(OpTime { op: name.to_owned(), ..OpTime::default() });
+        ops.len() - 1
+    });
+    &mut ops[index]
+}

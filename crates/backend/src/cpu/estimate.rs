@@ -4,6 +4,7 @@ use amoeba_kernels::experts::Bank;
 use amoeba_kernels::linear::{Arrangement, Layout};
 use amoeba_plan::{BufferId, Op, Plan, Stored, WeightId, WeightShape};
 
+use super::compile::Precision;
 use super::{attention, digits, experts};
 use crate::{Activations, Limits};
 
@@ -32,21 +33,22 @@ pub fn workspace_bytes(plan: &Plan, stored: &[Stored], limits: Limits, activatio
 
 /// What `compile` prepares: buffer, arrangement and columns, each once.
 fn prepared(plan: &Plan, stored: &[Stored], activations: Activations) -> Vec<(BufferId, Arrangement, usize)> {
+    let precision = Precision::new(plan, digits(activations));
     let mut found = Vec::new();
-    let mut need = |x: BufferId, weight: WeightId| {
+    let mut need = |reader: usize, x: BufferId, weight: WeightId| {
         let (WeightShape::Matrix(_, cols) | WeightShape::Stack(_, _, cols)) = plan.weight(weight).shape
         else {
             return;
         };
-        let key = Arrangement::of(stored[weight.0].format, digits(activations))
+        let key = Arrangement::of(stored[weight.0].format, precision.of(reader))
             .map(|arrangement| (x, arrangement, cols));
         found.extend(key.filter(|key| !found.contains(key)));
     };
-    for step in &plan.program {
+    for (i, step) in plan.program.iter().enumerate() {
         match &step.op {
-            Op::Linear { weight, x, .. } => need(*x, *weight),
+            Op::Linear { weight, x, .. } => need(i, *x, *weight),
             Op::Experts(op) => {
-                op.gate.iter().chain([&op.up]).for_each(|projection| need(op.x, projection.stack));
+                op.gate.iter().chain([&op.up]).for_each(|projection| need(i, op.x, projection.stack));
             }
             _ => {}
         }

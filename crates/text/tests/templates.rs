@@ -61,6 +61,14 @@ fn jinja2_behaviour() {
         ),
         ("{{ 'generation' }}{# {% generation %} #}", "generation"),
         ("{{ 'abc'.removeprefix('a') }}{{ 'abc'.removesuffix('c') }}{{ 'aBc'.upper() }}", "bcabABC"),
+        (
+            "{{ 'ab'.center(7, '*') }}{{ 'abc' | center(6) }}|{{ 'a,b,c'.rsplit(',', 1) }}{{ 'a</t>b'.rsplit('</t>')[-1] }}",
+            "***ab** abc  |['a,b', 'c']b",
+        ),
+        (
+            "{{ '{} of {n:>3}'.format('a', n=2) }} {{ 'one two'.title() }} {{ s.rstrip() }}|{{ 'x\n'.rstrip('\n') }}",
+            "a of   2 One Two   Hello <World>|x",
+        ),
         ("{{ 7 // 2 }} {{ -7 // 2 }} {{ 7 % 3 }} {{ 2 ** 3 }} {{ 1 / 2 }}", "3 -4 1 8 0.5"),
         ("{{ {'a': 1} }} {{ ['x', none, 1.0] }}", "{'a': 1} ['x', None, 1.0]"),
         (

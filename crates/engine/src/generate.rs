@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use amoeba_backend::{Executable, Row};
-use amoeba_text::{Detokeniser, Piece, ReasoningSplitter, StopMatcher, Tokenizer};
+use amoeba_text::{Detokeniser, Piece, Splitter, StopMatcher, Tokenizer};
 
 use crate::model::{Model, Prompt};
 use crate::sampler::Sampler;
@@ -63,14 +63,14 @@ pub struct Stats {
     pub decode_path: String,
 }
 
-/// A running generation; yields text as it becomes certain.
+/// A running generation; yields text as it becomes certain, and calls when they are complete.
 pub struct Generation<'m> {
     executable: &'m mut dyn Executable,
     cached: &'m mut Vec<u32>,
     tokenizer: &'m Tokenizer,
     detokeniser: Detokeniser<'m>,
     stops: StopMatcher,
-    splitter: Option<ReasoningSplitter>,
+    splitter: Splitter,
     sampler: Sampler,
     request: Request,
     /// Prompt and generated tokens.
@@ -104,12 +104,11 @@ impl<'m> Generation<'m> {
         cached.truncate(shared);
         let mut tokens = Vec::with_capacity(context + 1);
         tokens.extend_from_slice(&prompt.tokens);
-        let splitter =
-            prompt.reasoning.as_ref().map(|r| ReasoningSplitter::new(&r.open, &r.close, r.starts_inside));
         let stats = Stats { prompt_tokens: prompt.tokens.len(), reused_tokens: shared, ..Stats::default() };
         let started = Instant::now();
         Ok(Generation {
-            detokeniser: tokenizer.detokeniser(),
+            detokeniser: tokenizer.detokeniser().keeping(&prompt.format.markers()),
+            splitter: Splitter::new(&prompt.format),
             stops: StopMatcher::new(request.stop.clone())?,
             sampler: Sampler::new(request.sampling, vocab),
             prompt_len: prompt.tokens.len(),
@@ -119,7 +118,6 @@ impl<'m> Generation<'m> {
             finish: None,
             tokenizer,
             cached,
-            splitter,
             tokens,
             stats,
             started,
@@ -194,7 +192,7 @@ impl<'m> Generation<'m> {
         }
         let text = self.detokeniser.push(token)?;
         let shown = self.stops.push(&text);
-        self.show(shown.text);
+        self.ready.extend(self.splitter.push(&shown.text));
         if shown.stopped {
             self.finish = Some(Finish::Stop);
         } else if self.request.max_tokens.is_some_and(|most| self.stats.generated_tokens >= most) {
@@ -222,25 +220,15 @@ impl<'m> Generation<'m> {
         self.request.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed))
     }
 
-    fn show(&mut self, text: String) {
-        match &mut self.splitter {
-            Some(splitter) => self.ready.extend(splitter.push(&text)),
-            None if text.is_empty() => {}
-            None => self.ready.push_back(Piece::Answer(text)),
-        }
-    }
-
     /// Hands out what was held back.
     fn flush(&mut self) -> Result<(), Error> {
         if self.finish != Some(Finish::Stop) {
             let text = self.detokeniser.finish()?;
             let shown = self.stops.push(&text);
             let held = self.stops.finish();
-            self.show(shown.text + &held);
+            self.ready.extend(self.splitter.push(&(shown.text + &held)));
         }
-        if let Some(splitter) = &mut self.splitter {
-            self.ready.extend(splitter.finish());
-        }
+        self.ready.extend(self.splitter.finish());
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! A conversation as callers hand it over.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::{Error, limits};
+use crate::{Error, ToolCall, limits};
 
 /// One message of a chat.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -17,6 +17,23 @@ pub struct Message {
 }
 
 impl Message {
+    /// An answer that called tools.
+    pub fn calling(content: impl Into<String>, calls: &[ToolCall]) -> Message {
+        let calls = calls.iter().map(|call| {
+            let function = json!({ "name": call.name, "arguments": call.arguments });
+            json!({ "id": call.id(), "type": "function", "function": function })
+        });
+        let extra = Map::from_iter([("tool_calls".to_owned(), calls.collect())]);
+        Message { extra, ..Message::new("assistant", content) }
+    }
+
+    /// What a called tool answered.
+    pub fn tool(call: &ToolCall, content: impl Into<String>) -> Message {
+        let fields = [("tool_call_id", call.id()), ("name", call.name.clone())];
+        let extra = fields.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+        Message { extra, ..Message::new("tool", content) }
+    }
+
     /// A message without further fields.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
         Message { role: role.into(), content: content.into(), extra: Map::new() }

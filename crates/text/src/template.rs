@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::chat::Arguments;
 use crate::environment::{Raised, environment, prepare};
 use crate::files::{self, invalid};
-use crate::{Chat, Error, Tokenizer, limits};
+use crate::{Chat, Dialect, Error, Tokenizer, limits, recognise};
 
 /// The name under which the tool variant is kept.
 const TOOL_USE: &str = "tool_use";
@@ -90,6 +90,17 @@ impl ChatTemplate {
     /// The sources of all variants.
     pub(crate) fn sources(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.source.as_str()).chain(self.tool_use.as_deref())
+    }
+
+    /// How a model with this template spells tool calls.
+    pub fn dialect(&self, tokenizer: &Tokenizer) -> Option<&'static Dialect> {
+        let token = |text: &str| tokenizer.token_id(text).is_some();
+        self.sources().find_map(|source| recognise(source, &token))
+    }
+
+    /// Whether it looks at tools at all.
+    pub fn takes_tools(&self) -> bool {
+        self.sources().any(|source| source.contains("tools"))
     }
 
     /// The prompt text. Caller's text that spells control tokens comes out as it is: for ids use

@@ -61,14 +61,6 @@ fn jinja2_behaviour() {
         ),
         ("{{ 'generation' }}{# {% generation %} #}", "generation"),
         ("{{ 'abc'.removeprefix('a') }}{{ 'abc'.removesuffix('c') }}{{ 'aBc'.upper() }}", "bcabABC"),
-        (
-            "{{ 'ab'.center(7, '*') }}{{ 'abc' | center(6) }}|{{ 'a,b,c'.rsplit(',', 1) }}{{ 'a</t>b'.rsplit('</t>')[-1] }}",
-            "***ab** abc  |['a,b', 'c']b",
-        ),
-        (
-            "{{ '{} of {n:>3}'.format('a', n=2) }} {{ 'one two'.title() }} {{ s.rstrip() }}|{{ 'x\n'.rstrip('\n') }}",
-            "a of   2 One Two   Hello <World>|x",
-        ),
         ("{{ 7 // 2 }} {{ -7 // 2 }} {{ 7 % 3 }} {{ 2 ** 3 }} {{ 1 / 2 }}", "3 -4 1 8 0.5"),
         ("{{ {'a': 1} }} {{ ['x', none, 1.0] }}", "{'a': 1} ['x', None, 1.0]"),
         (
@@ -81,6 +73,26 @@ fn jinja2_behaviour() {
             Ok(text) => assert_eq!(text, expected, "{source}"),
             Err(error) => panic!("{source}: {error}"),
         }
+    }
+}
+
+#[test]
+fn methods_of_strings() {
+    for (source, expected) in [
+        (
+            "{{ 'ab'.center(7, '*') }}{{ 'abc' | center(6) }}|{{ 'a,b,c'.rsplit(',', 1) }}{{ 'a</t>b'.rsplit('</t>')[-1] }}",
+            "***ab** abc  |['a,b', 'c']b",
+        ),
+        (
+            "{{ '{} of {n:>3}'.format('a', n=2) }} {{ 'one two'.title() }} {{ s.rstrip() }}|{{ 'x\n'.rstrip('\n') }}",
+            "a of   2 One Two   Hello <World>|x",
+        ),
+        ("{{ 'a'.rsplit(',', 0) }}{{ ''.center(0) }}|{{ 'ab'.center(1) }}", "['a']|ab"),
+    ] {
+        assert_eq!(render(source, json!({ "s": "  Hello <World>  " })).unwrap(), expected, "{source}");
+    }
+    for source in ["{{ 'a'.rsplit('') }}", "{{ 'a'.center(5, '') }}", "{{ 'a'.center(99999999) }}"] {
+        assert!(render(source, json!({})).is_err(), "{source}");
     }
 }
 

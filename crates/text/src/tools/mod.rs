@@ -44,6 +44,13 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
+impl ToolCall {
+    /// The model's own name for the call, or one of nine letters and digits, as some templates want it.
+    pub fn id(&self) -> String {
+        self.id.clone().unwrap_or_else(|| format!("call{:05}", self.index))
+    }
+}
+
 /// How to read what a model writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Format {
@@ -69,9 +76,7 @@ impl Format {
         let starts_inside = chat.add_generation_prompt
             && reasoning.as_ref().is_some_and(|(open, _)| starts_inside(tail, open));
         let tools = Tools::of(chat);
-        let token = |text: &str| tokenizer.token_id(text).is_some();
-        let dialect = template.sources().find_map(|source| recognise(source, &token));
-        let dialect = dialect.filter(|dialect| dialect.always || !tools.is_empty());
+        let dialect = template.dialect(tokenizer).filter(|dialect| dialect.always || !tools.is_empty());
         Format { reasoning, starts_inside, dialect, tools }
     }
 

@@ -52,6 +52,8 @@ pub struct TextFacts {
     pub template: Option<usize>,
     /// Tags around thoughts.
     pub reasoning: Option<(String, String)>,
+    /// How tool calls are spelled.
+    pub dialect: Option<&'static str>,
 }
 
 impl Facts {
@@ -139,6 +141,10 @@ fn text_facts(dir: &Path) -> Result<TextFacts, amoeba_text::Error> {
         vocab: tokenizer.vocab_size(),
         ends: tokenizer.eos_ids().iter().map(spelled).collect::<Result<_, _>>()?,
         reasoning: template.as_ref().and_then(|template| reasoning_markers(template.source(), &tokenizer)),
+        dialect: template
+            .as_ref()
+            .and_then(|template| template.dialect(&tokenizer))
+            .map(|dialect| dialect.name),
         template: template.map(|template| template.source().len()),
     })
 }

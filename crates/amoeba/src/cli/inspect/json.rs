@@ -22,6 +22,7 @@ pub fn render(facts: &Facts) -> Value {
             "end_tokens": text.ends.iter().map(|(id, text)| json!({ "id": id, "text": text })).collect::<Vec<_>>(),
             "chat_template_bytes": text.template,
             "reasoning_tags": text.reasoning,
+            "tool_dialect": text.dialect,
         }),
         Err(error) => json!({ "error": error }),
     };

@@ -123,6 +123,7 @@ fn words(text: &TextFacts) -> String {
         row([&"ends", &ends.join(", ")]),
         row([&"chat template", &template]),
         row([&"reasoning", &thoughts]),
+        row([&"tool calls", &text.dialect.unwrap_or("none known")]),
     ];
     format!("text\n{}", table(&rows, [false, false]))
 }

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
+use crate::op::{AttentionOp, ExpertWeights, ExpertsOp, NormOp, Op};
 use crate::program::{
-    AttentionOp, Buffer, BufferId, Cache, CacheId, CacheKind, ExpertWeights, ExpertsOp, NormOp, Op, RopeId,
-    Step, Weight, WeightId, WeightShape,
+    Buffer, BufferId, Cache, CacheId, CacheKind, RopeId, Step, Weight, WeightId, WeightShape,
 };
 use crate::spec::{
-    AttentionSpec, BlockSpec, Body, ExpertSpec, LinearSpec, MlpSpec, ModelSpec, MoeSpec, NormSpec,
+    AttentionSpec, BlockSpec, Body, ExpertSpec, GateKind, LinearSpec, MlpSpec, ModelSpec, MoeSpec, NormSpec,
     QkNormWidth, RopeSpec, SharedSpec,
 };
 
@@ -48,7 +48,7 @@ impl Lowering {
         self.linear(&spec.head.linear, spec.vocab, spec.hidden, normed, logits);
         if spec.head.scale != 1.0 || spec.head.softcap.is_some() {
             let (scale, softcap) = (spec.head.scale, spec.head.softcap);
-            self.push(Op::ScaleLogits { x: logits, scale, softcap, width: spec.vocab });
+            self.push(Op::Scale { x: logits, scale, by: None, softcap, width: spec.vocab });
         }
         head
     }
@@ -84,8 +84,8 @@ impl Lowering {
         }
         if let Some(rope) = &spec.rope {
             let rope = self.rope(rope);
-            self.push(Op::Rope { rope, heads: spec.heads, head_dim: spec.head_dim, x: q });
-            self.push(Op::Rope { rope, heads: spec.kv_heads, head_dim: spec.head_dim, x: k });
+            self.push(Op::Rope { rope, heads: spec.heads, head_dim: spec.head_dim, first: 0, x: q });
+            self.push(Op::Rope { rope, heads: spec.kv_heads, head_dim: spec.head_dim, first: 0, x: k });
         }
         let kind = CacheKind::Kv { kv_heads: spec.kv_heads, k_dim: spec.head_dim, v_dim: spec.v_dim };
         let cache = CacheId(self.caches.len());
@@ -128,12 +128,15 @@ impl Lowering {
         self.linear(&spec.router, spec.experts, hidden, x, logits);
         let route = self.buffer("route", 2 * spec.rule.top_k);
         let correction = spec.rule.correction.as_ref().map(|name| self.vector(name.clone(), spec.experts));
+        let per_expert = spec.rule.per_expert.as_ref().map(|name| self.vector(name.clone(), spec.experts));
         self.push(Op::Router {
             logits,
             out: route,
             experts: spec.experts,
             rule: spec.rule.clone(),
             correction,
+            per_expert,
+            input_gate: None,
         });
         let gate = spec.gate.as_ref().map(|gate| self.experts(gate, spec.experts, spec.d_ff, hidden));
         let up = self.experts(&spec.up, spec.experts, spec.d_ff, hidden);
@@ -162,7 +165,8 @@ impl Lowering {
         if let Some(linear) = &spec.gate {
             let gate = self.buffer("shared_gate", 1);
             self.linear(linear, 1, hidden, x, gate);
-            self.push(Op::SigmoidGate { gate, x: result, width: hidden });
+            let kind = GateKind::Sigmoid;
+            self.push(Op::HeadGate { kind, gate, heads: 1, x: result, width: hidden });
         }
         self.push(Op::Add { x: out, y: result, scale: 1.0, width: hidden });
     }
@@ -171,7 +175,8 @@ impl Lowering {
         let weight = spec.path.as_ref().map(|path| self.vector(format!("{path}.weight"), dim));
         let bias =
             spec.path.as_ref().filter(|_| spec.bias).map(|path| self.vector(format!("{path}.bias"), dim));
-        self.push(Op::Norm(NormOp { kind: spec.kind, weight, bias, eps: spec.eps, chunks, dim, x, out }));
+        let NormSpec { kind, eps, scale, .. } = *spec;
+        self.push(Op::Norm(NormOp { kind, weight, bias, per_chunk: false, eps, scale, chunks, dim, x, out }));
     }
 
     fn linear(&mut self, spec: &LinearSpec, rows: usize, cols: usize, x: BufferId, out: BufferId) {

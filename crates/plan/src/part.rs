@@ -73,7 +73,7 @@ fn part_of(plan: &Plan, index: usize, step: &Step) -> Part {
     };
     match &step.op {
         Op::Embed { .. } => Part::Embedding,
-        Op::Attention(_) => Part::Attention,
+        Op::Attention(_) | Op::HeadLinear { .. } => Part::Attention,
         Op::Router { .. } => Part::Router,
         Op::Experts(_) => Part::Experts,
         Op::Linear { .. } if index >= plan.head => Part::Head,

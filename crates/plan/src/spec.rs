@@ -78,6 +78,8 @@ pub struct NormSpec {
     pub bias: bool,
     /// Added to the mean square (or variance).
     pub eps: f32,
+    /// Factor on the result.
+    pub scale: f32,
 }
 
 /// A linear layer by tensor path.
@@ -134,12 +136,32 @@ pub struct AttentionSpec {
     pub rope: Option<RopeSpec>,
     /// Factor on q·k.
     pub scale: f32,
-    /// A query sees keys with distance < window.
-    pub window: Option<usize>,
+    /// Which of the keys before it a query sees; all without.
+    pub window: Option<Window>,
     /// Tensor name of per-head sink logits.
     pub sinks: Option<String>,
     /// `cap·tanh(s/cap)` on scores.
     pub softcap: Option<f32>,
+}
+
+/// Which keys a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// Those at a distance below this.
+    Sliding(usize),
+    /// Those of its own chunk of so many positions.
+    Chunk(usize),
+}
+
+/// What makes a gate of a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateKind {
+    /// The number itself.
+    Plain,
+    /// `σ`.
+    Sigmoid,
+    /// `ln(1 + e^x)`.
+    Softplus,
 }
 
 /// Rotary position embedding (Su et al. 2021), any scaling reduced to a table of frequencies.
@@ -155,7 +177,7 @@ pub struct RopeSpec {
     pub amplitude: f32,
 }
 
-/// Expert and MLP activations; all but the last combine two projections.
+/// Expert and MLP activations, and the elementwise gates of mixers; most combine two projections.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// `silu(gate) · up` (Shazeer 2020).
@@ -169,14 +191,27 @@ pub enum Activation {
         /// Slope of the sigmoid.
         alpha: f32,
     },
+    /// Step-3.5: `min(silu(gate), limit) · clamp(up, ±limit)`.
+    LimitedSwiGlu {
+        /// Bound.
+        limit: f32,
+    },
+    /// `σ(gate) · up`.
+    Sigmoid,
+    /// `gate · up`.
+    Product,
     /// `relu(up)²`, no gate projection.
     Relu2,
+    /// `gelu_tanh(up)`, no gate projection.
+    Gelu,
+    /// `silu(up)`, no gate projection.
+    Silu,
 }
 
 impl Activation {
     /// Whether a gate projection exists.
     pub const fn gated(self) -> bool {
-        !matches!(self, Activation::Relu2)
+        !matches!(self, Activation::Relu2 | Activation::Gelu | Activation::Silu)
     }
 }
 
@@ -210,10 +245,12 @@ pub struct RouterRule {
     pub normalise: Option<f32>,
     /// Factor on the weights.
     pub scale: f32,
+    /// Tensor name of a factor on each expert's weight, `[experts]` (Gemma 4).
+    pub per_expert: Option<String>,
 }
 
 /// Score functions of a router.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Score {
     /// Softmax over all experts, then top-k.
     Softmax,
@@ -221,6 +258,12 @@ pub enum Score {
     TopKSoftmax,
     /// Sigmoid of each logit.
     Sigmoid,
+    /// Phi-3.5-MoE: pick after pick, the best remaining logit by a softmax over those remaining ones that are within
+    /// `2 · jitter` of it, relative to the larger magnitude of the two.
+    SparseMixer {
+        /// Jitter.
+        jitter: f32,
+    },
 }
 
 /// Keep the experts of the best `keep` of `count` groups.

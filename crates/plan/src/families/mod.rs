@@ -8,7 +8,7 @@ use row::{Bias, DenseLayers, Family, HeadDim, Normalise, QkNorm, RopeRule, Share
 
 use crate::spec::{
     Activation, AttentionSpec, BlockSpec, Body, ExpertSpec, HeadSpec, LayerSpec, LinearSpec, MlpSpec,
-    ModelSpec, MoeSpec, NormKind, NormSpec, QkNormSpec, QkNormWidth, RouterRule, SharedSpec,
+    ModelSpec, MoeSpec, NormKind, NormSpec, QkNormSpec, QkNormWidth, RouterRule, SharedSpec, Window,
 };
 use crate::{Error, RopeSpec, rope};
 
@@ -82,7 +82,7 @@ impl Reader<'_> {
 
     fn norm(&self, path: String) -> Result<NormSpec, Error> {
         let eps = self.config.f32_or("rms_norm_eps", 1e-6, 0.0..=1.0)?;
-        Ok(NormSpec { kind: NormKind::Rms, path: Some(path), bias: false, eps })
+        Ok(NormSpec { kind: NormKind::Rms, path: Some(path), bias: false, eps, scale: 1.0 })
     }
 
     fn attention(&self, prefix: &str) -> Result<AttentionSpec, Error> {
@@ -127,7 +127,7 @@ impl Reader<'_> {
             rope: Some(self.rope(head_dim)?),
             scale: (1.0 / (head_dim as f64).sqrt()) as f32,
             window: match self.family.window {
-                Some(key) if self.config.has(key) => Some(self.config.usize(key, WIDTH)?),
+                Some(key) if self.config.has(key) => Some(Window::Sliding(self.config.usize(key, WIDTH)?)),
                 _ => None,
             },
             sinks: None,
@@ -220,6 +220,7 @@ impl Reader<'_> {
                 groups: None,
                 normalise: normalise.then_some(0.0),
                 scale: 1.0,
+                per_expert: None,
             },
             gate: Some(stack(0, names.gate)),
             up: stack(1, names.up),

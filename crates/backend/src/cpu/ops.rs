@@ -37,7 +37,7 @@ fn row_op(step: &Step<'_>, worker: usize, op: &Op, row: usize) {
             embed::embed_packed(model.weights.matrix(*table), step.rows[row].token, *scale, out);
         }
         Op::Norm(op) => row_norm(model, op, row),
-        Op::Rope { rope: id, heads, head_dim, x } => {
+        Op::Rope { rope: id, heads, head_dim, x, .. } => {
             let table = model.ropes[id.0].row(row);
             let x = buffer(*x).part_mut(row, 0, heads * head_dim);
             for head in x.chunks_exact_mut(*head_dim) {
@@ -54,23 +54,23 @@ fn row_op(step: &Step<'_>, worker: usize, op: &Op, row: usize) {
             let gate = gate.map_or(&[][..], |gate| &buffer(gate).row(row)[..*width]);
             activate::activate(model.isa, *activation, gate, out);
         }
-        Op::Router { logits, out, experts, rule, correction } => {
+        Op::Router { logits, out, experts, rule, correction, .. } => {
             let logits = &buffer(*logits).row(row)[..*experts];
             let scratch = &mut model.scratch.get(worker).router;
             let out = buffer(*out).part_mut(row, 0, 2 * rule.top_k);
             router::route(rule, model.weights.vector(*correction), logits, scratch, out);
         }
-        Op::SigmoidGate { gate, x, width } => {
+        Op::HeadGate { gate, x, width, .. } => {
             let factor = add::sigmoid_of(buffer(*gate).row(row)[0]);
             add::scale(model.isa, buffer(*x).part_mut(row, 0, *width), factor);
         }
         Op::Add { x, y, scale, width } => {
             add::add(model.isa, buffer(*x).part_mut(row, 0, *width), &buffer(*y).row(row)[..*width], *scale);
         }
-        Op::ScaleLogits { x, scale, softcap, width } => {
+        Op::Scale { x, scale, softcap, width, .. } => {
             add::scale_logits(buffer(*x).part_mut(row, 0, *width), *scale, *softcap);
         }
-        Op::Linear { .. } | Op::Attention(_) | Op::Experts(_) => unreachable!("{} is no row work", op.name()),
+        other => unreachable!("{} is no row work", other.name()),
     }
 }
 

@@ -131,7 +131,7 @@ impl Reference {
                 let products = products.collect();
                 self.buffers.0[out.0] = products;
             }
-            Op::Rope { rope, heads, head_dim, x } => {
+            Op::Rope { rope, heads, head_dim, x, .. } => {
                 let rope = &self.plan.ropes[rope.0];
                 let mut table = vec![0.0; rope.dims];
                 for (row, x) in rows.iter().zip(&mut self.buffers.0[x.0]) {
@@ -154,7 +154,7 @@ impl Reference {
                 let activated = activated.collect();
                 self.buffers.0[out.0] = activated;
             }
-            Op::Router { logits, out, rule, correction, experts } => {
+            Op::Router { logits, out, rule, correction, experts, .. } => {
                 let routes = self.buffers.0[logits.0][..rows.len()].iter().map(|logits| {
                     let mut route = vec![0.0; 2 * rule.top_k];
                     router::reference::route(rule, self.vector(*correction), &logits[..*experts], &mut route);
@@ -164,9 +164,8 @@ impl Reference {
                 self.buffers.0[out.0] = routes;
             }
             Op::Experts(op) => self.experts(op, rows.len())?,
-            Op::SigmoidGate { .. } | Op::Add { .. } | Op::ScaleLogits { .. } => {
-                self.elementwise(op, rows.len())
-            }
+            Op::HeadGate { .. } | Op::Add { .. } | Op::Scale { .. } => self.elementwise(op, rows.len()),
+            other => unreachable!("{}", other.name()),
         }
         Ok(())
     }
@@ -185,7 +184,7 @@ impl Reference {
     fn elementwise(&mut self, op: &Op, rows: usize) {
         for row in 0..rows {
             match op {
-                Op::SigmoidGate { gate, x, width } => {
+                Op::HeadGate { gate, x, width, .. } => {
                     let factor = add::sigmoid_of(self.buffers.0[gate.0][row][0]);
                     self.buffers.0[x.0][row][..*width].iter_mut().for_each(|x| *x *= factor);
                 }
@@ -194,7 +193,7 @@ impl Reference {
                     let sums = self.buffers.0[x.0][row].iter_mut().zip(addend);
                     sums.for_each(|(x, y)| *x = (f64::from(*x) + f64::from(*scale) * f64::from(y)) as f32);
                 }
-                Op::ScaleLogits { x, scale, softcap, width } => {
+                Op::Scale { x, scale, softcap, width, .. } => {
                     add::scale_logits(&mut self.buffers.0[x.0][row][..*width], *scale, *softcap);
                 }
                 other => unreachable!("{} is not elementwise", other.name()),

@@ -23,6 +23,7 @@ pub fn reference(activation: Activation, gate: f32, up: f32) -> f64 {
             (u + 1.0) * g * sigmoid(alpha * g)
         }
         Activation::Relu2 => u.max(0.0).powi(2),
+        other => unreachable!("{other:?}"),
     }
 }
 
@@ -77,6 +78,7 @@ fn activate_with<S: Simd>(simd: S, activation: Activation, gate: &[f32], up: &mu
                 simd.mul(positive, positive)
             },
         ),
+        other => unreachable!("{other:?}"),
     }
 }
 

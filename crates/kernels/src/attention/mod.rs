@@ -15,6 +15,8 @@ mod tiles;
 #[cfg(test)]
 mod cases;
 
+use amoeba_plan::Window;
+
 pub use cache::{Element, Half, Head, KEY_STRIDE, key_at, key_len, value_at, value_len};
 pub use cpu::{Query, Scratch, chunk, finish, fold, partial_len};
 
@@ -37,6 +39,10 @@ pub struct Shape {
 }
 
 /// First position a query at `position` sees.
-pub fn first_visible(position: usize, window: Option<usize>) -> usize {
-    window.map_or(0, |window| (position + 1).saturating_sub(window))
+pub fn first_visible(position: usize, window: Option<Window>) -> usize {
+    match window {
+        None => 0,
+        Some(Window::Sliding(width)) => (position + 1).saturating_sub(width),
+        Some(Window::Chunk(width)) => position / width * width,
+    }
 }

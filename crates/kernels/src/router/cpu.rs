@@ -34,6 +34,7 @@ pub fn route(
             Score::Softmax => (f64::from(x) - f64::from(max)).exp(),
             Score::Sigmoid => 1.0 / (1.0 + (-f64::from(x)).exp()),
             Score::TopKSoftmax => f64::from(x),
+            Score::SparseMixer { .. } => unreachable!(),
         };
     }
     if rule.score == Score::Softmax {
@@ -75,7 +76,7 @@ fn pick(rule: &RouterRule, scores: &[f64], choice: &mut [f64], max: f32, out: &m
     }
     let raw = |index: f32| match rule.score {
         Score::TopKSoftmax => (scores[index as usize] - f64::from(max)).exp(),
-        Score::Softmax | Score::Sigmoid => scores[index as usize],
+        _ => scores[index as usize],
     };
     let sum: f64 = indices.iter().map(|&index| raw(index)).sum();
     let within = if rule.score == Score::TopKSoftmax { 1.0 / sum } else { 1.0 };

@@ -11,6 +11,7 @@ pub fn route(rule: &RouterRule, correction: Option<&[f32]>, logits: &[f32], out:
         Score::Softmax => softmax(&logits),
         Score::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
         Score::TopKSoftmax => logits.clone(),
+        Score::SparseMixer { .. } => unreachable!(),
     };
     let mut choice: Vec<f64> = scores.clone();
     if let Some(correction) = correction {

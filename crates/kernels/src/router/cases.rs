@@ -6,7 +6,7 @@ use super::{cpu, reference};
 use crate::testing::Rng;
 
 fn rule(score: Score, top_k: usize) -> RouterRule {
-    RouterRule { top_k, score, correction: None, groups: None, normalise: None, scale: 1.0 }
+    RouterRule { top_k, score, correction: None, groups: None, normalise: None, scale: 1.0, per_expert: None }
 }
 
 fn both(rule: &RouterRule, correction: Option<&[f32]>, logits: &[f32]) -> Vec<f32> {

@@ -9,6 +9,7 @@ use amoeba_kernels::experts::{Bank, Projection};
 use amoeba_kernels::linear::Packed;
 use amoeba_plan::{ExpertWeights, Op, Plan, WeightId, WeightShape};
 
+use super::recurrent;
 use crate::Error;
 use packing::Source;
 pub use repack_cache::RepackCache;
@@ -39,7 +40,8 @@ impl Weights {
             WeightShape::Vector(len) => checkpoint.vector(&weight.path, len),
             _ => Ok(Vec::new()),
         });
-        let vectors = vectors.collect::<Result<Vec<_>, _>>()?;
+        let mut vectors = vectors.collect::<Result<Vec<_>, _>>()?;
+        recurrent::arrange(plan, &mut vectors);
         let sources = sources(plan, checkpoint)?;
         checkpoint.release_all(); // headers and vectors
         let mut loader =

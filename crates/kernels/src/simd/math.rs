@@ -33,7 +33,7 @@ pub fn tanh<S: Simd>(simd: S, x: S::F) -> S::F {
     simd.sub(one, simd.div(simd.splat(2.0), simd.add(exp(simd, simd.add(x, x)), one)))
 }
 
-/// `ln(1 + e^x)`, relative error below 8e-7 for x above -87 (it saturates below). NaN stays NaN.
+/// `ln(1 + e^x)`, relative error below 3e-7 for x above -87 (it saturates below). NaN stays NaN.
 ///
 /// `max(x, 0) + ln(1 + u)` with `u = e^-|x|`; the logarithm is `2 artanh(u / (2 + u))`, a series whose terms fall by
 /// more than nine each.
@@ -94,8 +94,7 @@ mod tests {
             let truth = f64::from(x).exp().ln_1p();
             worst = worst.max((f64::from(y) - truth).abs() / truth);
         }
-        println!("softplus: {worst:e}");
-        assert!(worst < 8e-7, "{worst:e}");
+        assert!(worst < 3e-7, "{worst:e}");
         assert!(softplus(Scalar, [f32::NAN; LANES])[0].is_nan());
     }
 

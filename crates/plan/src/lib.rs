@@ -30,7 +30,8 @@ pub use program::{
     Buffer, BufferId, Cache, CacheId, CacheKind, Rope, RopeId, Step, Weight, WeightId, WeightShape,
 };
 pub use spec::{
-    Activation, AttentionSpec, BlockSpec, Body, ExpertSpec, GateKind, Groups, HeadSpec, LayerSpec,
-    LinearSpec, MlpSpec, ModelSpec, MoeSpec, NormKind, NormSpec, QkNormSpec, QkNormWidth, RopeSpec,
-    RouterRule, Score, SharedSpec, Window,
+    Activation, AttentionSpec, BlockSpec, Body, ConvSpec, DeltaProjections, DeltaSpec, ExpertSpec, GateKind,
+    Groups, HeadSpec, Inner, LatentExperts, LatentForm, LatentQuery, LatentSpec, LayerSpec, LinearSpec,
+    MambaSpec, MlpSpec, ModelSpec, MoeSpec, NormKind, NormSpec, OutputGate, PerLayerSpec, Projections,
+    QkNormSpec, QkNormWidth, RopeSpec, RouterRule, Score, SharedSpec, ShortConvSpec, TemperatureSpec, Window,
 };

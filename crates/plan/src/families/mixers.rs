@@ -1,0 +1,102 @@
+//! Delta nets, state spaces, short convolutions.
+
+use super::{Reader, linear};
+use crate::Error;
+use crate::spec::{ConvSpec, DeltaProjections, DeltaSpec, MambaSpec, ShortConvSpec};
+
+const HEADS: std::ops::RangeInclusive<usize> = 1..=1024;
+const DIM: std::ops::RangeInclusive<usize> = 1..=4096;
+const KERNEL: std::ops::RangeInclusive<usize> = 2..=64;
+
+impl Reader<'_> {
+    pub(super) fn delta(&self, prefix: &str) -> Result<DeltaSpec, Error> {
+        let config = self.config;
+        let (k_heads, v_heads) =
+            (config.usize("linear_num_key_heads", HEADS)?, config.usize("linear_num_value_heads", HEADS)?);
+        if !v_heads.is_multiple_of(k_heads) {
+            return Err(Error::Inconsistent(format!(
+                "linear_num_value_heads {v_heads} is no multiple of linear_num_key_heads {k_heads}"
+            )));
+        }
+        let at = |name: &str| format!("{prefix}.{name}");
+        let plain = |name: &str| linear(at(name), false);
+        let projections = match self.family.names.qkvz {
+            Some(qkvz) => DeltaProjections::Grouped { qkvz: plain(qkvz), ba: plain("in_proj_ba") },
+            None => DeltaProjections::Apart {
+                qkv: plain("in_proj_qkv"),
+                z: plain("in_proj_z"),
+                beta: plain("in_proj_b"),
+                decay: plain("in_proj_a"),
+            },
+        };
+        Ok(DeltaSpec {
+            k_heads,
+            v_heads,
+            k_dim: config.usize("linear_key_head_dim", DIM)?,
+            v_dim: config.usize("linear_value_head_dim", DIM)?,
+            projections,
+            conv: ConvSpec {
+                path: at("conv1d"),
+                bias: false,
+                kernel: config.usize("linear_conv_kernel_dim", KERNEL)?,
+            },
+            a_log: at("A_log"),
+            dt_bias: at("dt_bias"),
+            norm: self.inner_norm(&at("norm"), self.eps()?),
+            out: plain("out_proj"),
+        })
+    }
+
+    pub(super) fn mamba(&self, prefix: &str) -> Result<MambaSpec, Error> {
+        let config = self.config;
+        let Some(keys) = self.family.mamba else {
+            return Err(Error::Unsupported(format!("state space layers in {}", self.family.name)));
+        };
+        let (heads, groups) = (config.usize(keys.heads, HEADS)?, config.usize_or(keys.groups, 1, HEADS)?);
+        if !heads.is_multiple_of(groups) {
+            let what = format!("{} {heads} is no multiple of {} {groups}", keys.heads, keys.groups);
+            return Err(Error::Inconsistent(what));
+        }
+        let at = |name: &str| format!("{prefix}.{name}");
+        let bias = config.bool_or(keys.bias, false)?;
+        let dt_limit = match config.f32s("time_step_limit", 0.0..=f32::MAX)?.as_deref() {
+            None => keys.dt_limit,
+            Some([low, high]) if low <= high => (*low, *high),
+            Some(_) => {
+                return Err(Error::Inconsistent(
+                    "time_step_limit is no pair of a low and a high bound".into(),
+                ));
+            }
+        };
+        Ok(MambaSpec {
+            heads,
+            head_dim: config.usize(keys.head_dim, DIM)?,
+            groups,
+            state: config.usize(keys.state, DIM)?,
+            input: linear(at("in_proj"), bias),
+            conv: ConvSpec {
+                path: at("conv1d"),
+                bias: config.bool_or(keys.conv_bias, true)?,
+                kernel: config.usize(keys.kernel, KERNEL)?,
+            },
+            a_log: at("A_log"),
+            d: at("D"),
+            dt_bias: at("dt_bias"),
+            dt_limit,
+            norm: self.inner_norm(&at("norm"), self.eps()?),
+            norm_groups: if keys.norm_by_group { groups } else { 1 },
+            out: linear(at("out_proj"), bias),
+        })
+    }
+
+    pub(super) fn short_conv(&self, prefix: &str) -> Result<ShortConvSpec, Error> {
+        let bias = self.config.bool_or("conv_bias", false)?;
+        let at = |name: &str| format!("{prefix}.{name}");
+        let kernel = self.config.usize("conv_L_cache", KERNEL)?;
+        Ok(ShortConvSpec {
+            input: linear(at("in_proj"), bias),
+            conv: ConvSpec { path: at("conv"), bias, kernel },
+            out: linear(at("out_proj"), bias),
+        })
+    }
+}

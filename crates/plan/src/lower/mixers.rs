@@ -1,0 +1,147 @@
+//! Delta nets, state spaces, short convolutions: projections, the recurrent op, its gate.
+
+use super::Lowering;
+use crate::mixers::{ConvOp, DeltaNetOp, SsmOp};
+use crate::op::Op;
+use crate::program::{BufferId, CacheKind};
+use crate::spec::{
+    Activation, ConvSpec, DeltaProjections, DeltaSpec, MambaSpec, NormKind, NormSpec, ShortConvSpec,
+};
+
+impl Lowering {
+    pub(super) fn delta(&mut self, spec: &DeltaSpec, x: BufferId, out: BufferId) {
+        let DeltaSpec { k_heads, v_heads, k_dim, v_dim, .. } = *spec;
+        let (k_width, v_width) = (k_heads * k_dim, v_heads * v_dim);
+        let channels = 2 * k_width + v_width;
+        let [mixed, z, beta, decay] =
+            [("conv_in", channels), ("z", v_width), ("beta", v_heads), ("decay", v_heads)]
+                .map(|(name, width)| self.buffer(name, width));
+        match &spec.projections {
+            DeltaProjections::Apart { qkv, z: of_z, beta: of_beta, decay: of_decay } => {
+                self.linear(qkv, channels, self.hidden, x, mixed);
+                self.linear(of_z, v_width, self.hidden, x, z);
+                self.linear(of_beta, v_heads, self.hidden, x, beta);
+                self.linear(of_decay, v_heads, self.hidden, x, decay);
+            }
+            DeltaProjections::Grouped { qkvz, ba } => {
+                let per_key = v_heads / k_heads;
+                let (v_part, stride) = (per_key * v_dim, 2 * k_dim + 2 * per_key * v_dim);
+                let all = self.project(qkvz, "qkvz", k_heads * stride, self.hidden, x);
+                self.heads((all, 0, stride), (mixed, 0, k_dim), k_heads, k_dim);
+                self.heads((all, k_dim, stride), (mixed, k_width, k_dim), k_heads, k_dim);
+                self.heads((all, 2 * k_dim, stride), (mixed, 2 * k_width, v_part), k_heads, v_part);
+                self.heads((all, 2 * k_dim + v_part, stride), (z, 0, v_part), k_heads, v_part);
+                let all = self.project(ba, "ba", 2 * v_heads, self.hidden, x);
+                self.heads((all, 0, 2 * per_key), (beta, 0, per_key), k_heads, per_key);
+                self.heads((all, per_key, 2 * per_key), (decay, 0, per_key), k_heads, per_key);
+            }
+        }
+        let conv = self.conv(&spec.conv, channels, true, mixed);
+        let [q, k, v, y] =
+            [("delta_q", k_width), ("delta_k", k_width), ("delta_v", v_width), ("delta_out", v_width)]
+                .map(|(name, width)| self.buffer(name, width));
+        self.part((conv, 0), q, k_width);
+        self.part((conv, k_width), k, k_width);
+        self.part((conv, 2 * k_width), v, v_width);
+        // x / |x| as an RMS norm: its mean square is |x|² / k_dim. Queries also take the factor 1/√k_dim.
+        let root = 1.0 / (k_dim as f32).sqrt();
+        for (x, scale) in [(q, 1.0 / k_dim as f32), (k, root)] {
+            let (kind, eps) = (NormKind::Rms, 1e-6 / k_dim as f32);
+            self.norm(&NormSpec { kind, weight: None, bias: None, eps, scale }, k_heads, k_dim, x, x);
+        }
+        let cache = self.cache(CacheKind::State { heads: v_heads, rows: v_dim, cols: k_dim });
+        let [a_log, dt_bias] = [&spec.a_log, &spec.dt_bias].map(|name| self.vector(name.clone(), v_heads));
+        self.push(Op::DeltaNet(DeltaNetOp {
+            cache,
+            q,
+            k,
+            v,
+            decay,
+            beta,
+            a_log,
+            dt_bias,
+            per_channel: false,
+            k_heads,
+            v_heads,
+            k_dim,
+            v_dim,
+            out: y,
+        }));
+        self.norm(&spec.norm, v_heads, v_dim, y, y);
+        let activation = Activation::SwiGlu;
+        self.push(Op::Activate { activation, gate: Some(z), up: y, out: y, width: v_width });
+        self.linear(&spec.out, self.hidden, v_width, y, out);
+    }
+
+    pub(super) fn mamba(&mut self, spec: &MambaSpec, x: BufferId, out: BufferId) {
+        let MambaSpec { heads, head_dim, groups, state, .. } = *spec;
+        let (width, bc) = (heads * head_dim, groups * state);
+        let channels = width + 2 * bc;
+        let all = self.project(&spec.input, "mamba_in", width + channels + heads, self.hidden, x);
+        let [z, mixed, dt, inner, b, c, y] = [
+            ("z", width),
+            ("conv_in", channels),
+            ("dt", heads),
+            ("ssm_x", width),
+            ("ssm_b", bc),
+            ("ssm_c", bc),
+            ("ssm_out", width),
+        ]
+        .map(|(name, width)| self.buffer(name, width));
+        self.part((all, 0), z, width);
+        self.part((all, width), mixed, channels);
+        self.part((all, width + channels), dt, heads);
+        let conv = self.conv(&spec.conv, channels, true, mixed);
+        self.part((conv, 0), inner, width);
+        self.part((conv, width), b, bc);
+        self.part((conv, width + bc), c, bc);
+        let cache = self.cache(CacheKind::State { heads, rows: head_dim, cols: state });
+        let [a_log, d, dt_bias] =
+            [&spec.a_log, &spec.d, &spec.dt_bias].map(|name| self.vector(name.clone(), heads));
+        self.push(Op::Ssm(SsmOp {
+            cache,
+            x: inner,
+            b,
+            c,
+            dt,
+            a_log,
+            per_state: false,
+            d,
+            dt_bias: Some(dt_bias),
+            dt_limit: spec.dt_limit,
+            heads,
+            head_dim,
+            groups,
+            state,
+            out: y,
+        }));
+        let activation = Activation::SwiGlu;
+        self.push(Op::Activate { activation, gate: Some(z), up: y, out: y, width });
+        self.norm_with(&spec.norm, (spec.norm_groups, width / spec.norm_groups, true), y, y);
+        self.linear(&spec.out, self.hidden, width, y, out);
+    }
+
+    pub(super) fn short_conv(&mut self, spec: &ShortConvSpec, x: BufferId, out: BufferId) {
+        let width = self.hidden;
+        let all = self.project(&spec.input, "conv_bcx", 3 * width, width, x);
+        let [b, c, mixed] = ["conv_b", "conv_c", "conv_in"].map(|name| self.buffer(name, width));
+        self.part((all, 0), b, width);
+        self.part((all, width), c, width);
+        self.part((all, 2 * width), mixed, width);
+        let activation = Activation::Product;
+        self.push(Op::Activate { activation, gate: Some(b), up: mixed, out: mixed, width });
+        let y = self.conv(&spec.conv, width, false, mixed);
+        self.push(Op::Activate { activation, gate: Some(c), up: y, out: y, width });
+        self.linear(&spec.out, width, width, y, out);
+    }
+
+    fn conv(&mut self, spec: &ConvSpec, channels: usize, silu: bool, x: BufferId) -> BufferId {
+        let taps = spec.kernel - 1;
+        let weight = self.vector(format!("{}.weight", spec.path), channels * spec.kernel);
+        let bias = spec.bias.then(|| self.vector(format!("{}.bias", spec.path), channels));
+        let cache = self.cache(CacheKind::Conv { channels, taps });
+        let out = self.buffer("conv_out", channels);
+        self.push(Op::Conv(ConvOp { cache, weight, bias, channels, taps, silu, x, out }));
+        out
+    }
+}

@@ -249,7 +249,7 @@ impl Reader<'_> {
         };
         if !dims.is_multiple_of(2) || dims == 0 {
             return Err(Error::Inconsistent(format!(
-                "rotary pairs need an even width, not {dims} of {head_dim}"
+                "head_dim {head_dim}: rotary pairs need an even width, and {dims} of it turn"
             )));
         }
         let interleaved = match rule.interleaved {

@@ -30,7 +30,7 @@ pub use program::{
     Buffer, BufferId, Cache, CacheId, CacheKind, Rope, RopeId, Step, Weight, WeightId, WeightShape,
 };
 pub use spec::{
-    Activation, AttentionSpec, BlockSpec, Body, ExpertSpec, GateKind, Groups, HeadSpec, LayerSpec,
-    LinearSpec, MlpSpec, ModelSpec, MoeSpec, NormKind, NormSpec, QkNormSpec, QkNormWidth, RopeSpec,
-    RouterRule, Score, SharedSpec, Window,
+    Activation, AttentionSpec, BlockSpec, Body, ExpertSpec, GROUPS_MAX, GateKind, Groups, HeadSpec,
+    LayerSpec, LinearSpec, MlpSpec, ModelSpec, MoeSpec, NormKind, NormSpec, QkNormSpec, QkNormWidth,
+    RopeSpec, RouterRule, Score, SharedSpec, Window,
 };

@@ -30,8 +30,9 @@ pub use program::{
     Buffer, BufferId, Cache, CacheId, CacheKind, Rope, RopeId, Step, Weight, WeightId, WeightShape,
 };
 pub use spec::{
-    Activation, AttentionSpec, BlockSpec, Body, ConvSpec, DeltaProjections, DeltaSpec, ExpertSpec, GateKind,
-    Groups, HeadSpec, Inner, LatentExperts, LatentForm, LatentQuery, LatentSpec, LayerSpec, LinearSpec,
-    MambaSpec, MlpSpec, ModelSpec, MoeSpec, NormKind, NormSpec, OutputGate, PerLayerSpec, Projections,
-    QkNormSpec, QkNormWidth, RopeSpec, RouterRule, Score, SharedSpec, ShortConvSpec, TemperatureSpec, Window,
+    Activation, AttentionSpec, BlockSpec, Body, ConvSpec, DeltaProjections, DeltaSpec, ExpertSpec,
+    GROUPS_MAX, GateKind, Groups, HeadSpec, Inner, LatentExperts, LatentForm, LatentQuery, LatentSpec,
+    LayerSpec, LinearSpec, MambaSpec, MlpSpec, ModelSpec, MoeSpec, NormKind, NormSpec, OutputGate,
+    PerLayerSpec, Projections, QkNormSpec, QkNormWidth, RopeSpec, RouterRule, Score, SharedSpec,
+    ShortConvSpec, TemperatureSpec, Window,
 };

@@ -68,7 +68,7 @@ fn contradictions_are_named() {
             "num_experts_per_tok 9 exceeds the 8 experts",
         ),
         ("qwen3_moe-q4g64", &[("num_key_value_heads", json!(3))], "no multiple of num_key_value_heads 3"),
-        ("qwen3_moe-q4g64", &[("head_dim", json!(31))], "head_dim 31 is odd"),
+        ("qwen3_moe-q4g64", &[("head_dim", json!(31))], "head_dim 31: rotary pairs need an even width"),
         (
             "qwen2_moe-q4g64",
             &[("num_attention_heads", json!(5)), ("num_key_value_heads", json!(5))],
@@ -77,7 +77,7 @@ fn contradictions_are_named() {
         ("qwen3_moe-q4g64", &[("hidden_act", json!("tanh"))], "hidden_act `tanh`"),
         ("olmoe-q4g64", &[("clip_qkv", json!(8.0))], "clip_qkv"),
         ("llama-q4g64", &[("rope_scaling", json!({"rope_type": "spiral"}))], "spiral"),
-        ("llama-q4g64", &[("model_type", json!("llama9"))], "known: llama, mixtral"),
+        ("llama-q4g64", &[("model_type", json!("llama9"))], "known: deepseek_v2"),
     ];
     for (fixture, changes, expected) in cases {
         let message = error(fixture, changes);

@@ -50,7 +50,9 @@ impl Caches {
 
     /// Keys and values of one head, all positions.
     pub fn head(&self, cache: CacheId, slot: usize, head: usize) -> Head<'_> {
-        let (store, CacheKind::Kv { kv_heads, .. }) = &self.0[cache.0];
+        let (store, CacheKind::Kv { kv_heads, .. }) = &self.0[cache.0] else {
+            unreachable!("cache {} holds no keys", cache.0)
+        };
         let row = slot * kv_heads + head;
         match store {
             Store::F32(kv) => Head::F32(kv.keys.row(row), kv.values.row(row)),
@@ -70,7 +72,7 @@ impl Caches {
 
 impl<T: Zeroable + Element> Kv<T> {
     fn new(kind: CacheKind, limits: Limits) -> Result<Kv<T>, Error> {
-        let CacheKind::Kv { kv_heads, k_dim, v_dim } = kind;
+        let CacheKind::Kv { kv_heads, k_dim, v_dim } = kind else { unreachable!("{kind:?} holds no keys") };
         let context = limits.context.next_multiple_of(BLOCK);
         let room = |width: usize| Shared::zeroed(limits.slots * kv_heads, width);
         let (keys, values) = (attention::key_len(context, k_dim), attention::value_len(context, v_dim));
@@ -78,7 +80,7 @@ impl<T: Zeroable + Element> Kv<T> {
     }
 
     fn append(&self, kind: CacheKind, slot: usize, position: usize, k: &[f32], v: &[f32]) {
-        let CacheKind::Kv { kv_heads, k_dim, v_dim } = kind;
+        let CacheKind::Kv { kv_heads, k_dim, v_dim } = kind else { unreachable!("{kind:?} holds no keys") };
         let (key_at, value_at) = (attention::key_at(position, k_dim), attention::value_at(position, v_dim));
         for head in 0..kv_heads {
             let row = slot * kv_heads + head;

@@ -202,7 +202,7 @@ fn carried(plan: &Plan) -> Vec<BufferId> {
     for step in &plan.program[plan.head..] {
         let read = match &step.op {
             Op::Norm(norm) => Some(norm.x),
-            Op::Linear { x, .. } | Op::ScaleLogits { x, .. } => Some(*x),
+            Op::Linear { x, .. } | Op::Scale { x, .. } => Some(*x),
             _ => None,
         };
         carried.extend(read.filter(|x| !written.contains(x) && !carried.contains(x)));

@@ -4,10 +4,11 @@ use std::fmt::Write;
 
 use amoeba_backend::KvType;
 use amoeba_checkpoint::Checkpoint;
-use amoeba_plan::{CacheKind, Op, Part, Plan, Stored, WeightId, WeightShape, parts};
+use amoeba_plan::{Op, Part, Plan, Stored, WeightId, WeightShape, parts};
 use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::trace::visible;
 
 /// What identifies a model, and what its steps cost.
 #[derive(Clone, Debug)]
@@ -147,9 +148,8 @@ impl Model {
         }
         for step in &self.plan.program {
             if let Op::Attention(op) = &step.op {
-                let CacheKind::Kv { kv_heads, k_dim, v_dim } = self.plan.caches[op.cache.0].kind;
-                let seen = op.window.map_or(positions, |window| positions.min(window as f64));
-                reads.kv += seen * (kv_heads * (k_dim + v_dim) * element * rows) as f64;
+                let elements = self.plan.caches[op.cache.0].kind.elements_per_position();
+                reads.kv += visible(positions, op.window) * (elements * element * rows) as f64;
             }
         }
         reads

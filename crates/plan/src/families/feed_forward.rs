@@ -3,12 +3,9 @@
 use super::row::{Correction, Grouping, Moe, Normalise, ScoreRule, SharedWidth};
 use super::{Reader, WIDTH, linear};
 use crate::spec::{
-    ExpertSpec, Groups, Inner, LatentExperts, MlpSpec, MoeSpec, RouterRule, Score, SharedSpec,
+    ExpertSpec, GROUPS_MAX, Groups, Inner, LatentExperts, MlpSpec, MoeSpec, RouterRule, Score, SharedSpec,
 };
 use crate::{Error, NormKind, NormSpec};
-
-/// Most groups of a group-limited router.
-pub(crate) const GROUPS_MAX: usize = 64;
 
 impl Reader<'_> {
     /// A dense MLP.

@@ -98,10 +98,13 @@ pub enum Score {
     },
 }
 
-/// Keep the experts of the best `keep` of `count` groups.
+/// Most groups of a group-limited router; a config with more is refused.
+pub const GROUPS_MAX: usize = 64;
+
+/// Keep the experts of the best `keep` of `count` groups: those of the others compete with a score of zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Groups {
-    /// Number of groups.
+    /// Number of groups, at most [`GROUPS_MAX`]; divides that of the experts.
     pub count: usize,
     /// Groups kept.
     pub keep: usize,

@@ -12,7 +12,8 @@ pub use attention::{
     QkNormWidth, RopeSpec, TemperatureSpec, Window,
 };
 pub use feed_forward::{
-    Activation, ExpertSpec, Groups, Inner, LatentExperts, MlpSpec, MoeSpec, RouterRule, Score, SharedSpec,
+    Activation, ExpertSpec, GROUPS_MAX, Groups, Inner, LatentExperts, MlpSpec, MoeSpec, RouterRule, Score,
+    SharedSpec,
 };
 pub use mixers::{ConvSpec, DeltaProjections, DeltaSpec, MambaSpec, ShortConvSpec};
 

@@ -1,5 +1,5 @@
 //! The facts for people.
-use amoeba_plan::{AttentionSpec, Body, MoeSpec, Part};
+use amoeba_plan::{AttentionSpec, Body, MoeSpec, Part, Window};
 
 use super::facts::{Facts, TextFacts};
 use crate::cli::console::{bytes, count, row, table};
@@ -60,7 +60,11 @@ fn architecture(facts: &Facts) -> String {
 }
 
 fn describe_attention(spec: &AttentionSpec) -> String {
-    let window = spec.window.map_or(String::new(), |window| format!(", window {window}"));
+    let window = match spec.window {
+        None => String::new(),
+        Some(Window::Sliding(width)) => format!(", window {width}"),
+        Some(Window::Chunk(width)) => format!(", chunks of {width}"),
+    };
     let norm = if spec.qk_norm.is_some() { ", query and key norms" } else { "" };
     format!("{} heads over {} of width {}{norm}{window}", spec.heads, spec.kv_heads, spec.head_dim)
 }

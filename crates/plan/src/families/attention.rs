@@ -40,19 +40,17 @@ impl Reader<'_> {
     ) -> Result<AttentionSpec, Error> {
         let (config, names) = (self.config, &self.family.names);
         let at = |name: &str| format!("{prefix}.{name}");
-        let heads = config.usize(rule.heads, HEADS)?;
+        let heads = self.count(rule.heads, None)?;
         let values_are_keys = rule.values_are_keys.map_or(Ok(false), |key| config.bool_or(key, false))?;
         // Fewer heads of keys count only where they are also the values (Gemma 4).
         let kv_key = match rule.values_are_keys {
             Some(_) if !values_are_keys => "num_key_value_heads",
             _ => rule.kv_heads,
         };
-        let fallback = if kv_key == "num_key_value_heads" {
-            heads
-        } else {
-            config.usize_or("num_key_value_heads", heads, HEADS)?
+        let kv_heads = match kv_key {
+            "num_key_value_heads" => self.count(kv_key, Some(heads))?,
+            other => self.count(other, Some(self.count("num_key_value_heads", Some(heads))?))?,
         };
-        let kv_heads = config.usize_or(kv_key, fallback, HEADS)?;
         if !heads.is_multiple_of(kv_heads) {
             return Err(Error::Inconsistent(format!(
                 "{} {heads} is no multiple of {kv_key} {kv_heads}",
@@ -85,6 +83,7 @@ impl Reader<'_> {
             Scale::Root => (1.0 / (head_dim as f64).sqrt()) as f32,
             Scale::One => 1.0,
             Scale::Key(key) => config.f32(key, 1e-6..=1e6)?,
+            Scale::InverseRoot(key, default) => 1.0 / config.f32_or(key, default, 1e-6..=1e6)?.sqrt(),
         };
         Ok(AttentionSpec {
             heads,
@@ -115,11 +114,20 @@ impl Reader<'_> {
                 Gate::None => None,
                 Gate::InQuery => Some(OutputGate::InQuery),
                 Gate::Elementwise(name) => Some(OutputGate::Elementwise(linear(at(name), false))),
-                Gate::PerHead(name, kind, key) => {
+                Gate::PerHead(name, kind, key, default) => {
                     let gate = OutputGate::PerHead(linear(at(name), false), kind);
-                    config.bool_or(key, false)?.then_some(gate)
+                    config.bool_or(key, default)?.then_some(gate)
                 }
             },
+        })
+    }
+
+    /// A number of heads.
+    fn count(&self, key: &str, default: Option<usize>) -> Result<usize, Error> {
+        let (place, key) = self.nested(key)?;
+        Ok(match default {
+            Some(default) => place.usize_or(key, default, HEADS)?,
+            None => place.usize(key, HEADS)?,
         })
     }
 
@@ -161,11 +169,15 @@ impl Reader<'_> {
 
     fn temperature(&self, rule: &Attention) -> Result<Option<TemperatureSpec>, Error> {
         let Some(keys) = rule.temperature else { return Ok(None) };
-        let off = match self.config.raw().get(keys.on) {
+        let (place, on) = self.nested(keys.on)?;
+        let off = match place.raw().get(on) {
             Some(value) => value.as_bool() == Some(false) || value.as_u64() == Some(0),
-            None => false,
+            None => keys.on == keys.scale.0,
         };
-        let number = |(key, default): (&str, f32)| self.config.f32_or(key, default, 1e-6..=1e9);
+        let number = |(key, default): (&str, f32)| -> Result<f32, Error> {
+            let (place, key) = self.nested(key)?;
+            Ok(place.f32_or(key, default, 1e-6..=1e9)?)
+        };
         let (scale, period) = (number(keys.scale)?, number(keys.period)?);
         Ok((!off).then_some(TemperatureSpec { scale, period, shift: keys.shift }))
     }
@@ -189,7 +201,7 @@ impl Reader<'_> {
                 rank: config.usize("q_lora_rank", WIDTH)?,
             },
         };
-        let scaling = config.object("rope_scaling")?;
+        let scaling = config.object("rope_scaling")?.or(config.object("rope_parameters")?);
         let mscale = scaling.as_ref().map_or(Ok(1.0), rope::softmax_scale)?;
         Ok(LatentSpec {
             heads,
@@ -259,8 +271,9 @@ impl Reader<'_> {
         };
         let plain = rope::plain(dims, theta, interleaved);
         let context = self.config.usize_or("max_position_embeddings", 32768, 1..=1 << 24)?;
+        let original = self.config.usize_or("original_max_position_embeddings", 4096, 2..=1 << 24)?;
         Ok(Some(match scaling.filter(|_| rule.scaled) {
-            Some(scaling) => rope::scaled(plain, theta, &scaling, context)?,
+            Some(scaling) => rope::scaled(plain, theta, &scaling, (context, original))?,
             None => plain,
         }))
     }
@@ -290,5 +303,5 @@ impl Reader<'_> {
 
 /// An RMS norm without a weight.
 fn plain_norm(eps: f32) -> NormSpec {
-    NormSpec { kind: NormKind::Rms, weight: None, bias: None, eps, scale: 1.0 }
+    NormSpec { kind: NormKind::Rms, weight: None, bias: None, plus_one: false, eps, scale: 1.0 }
 }

@@ -123,7 +123,7 @@ pub(crate) enum Interleaved {
 /// Queries that grow with the position.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Temperature {
-    /// Key that says whether they do; absent is yes.
+    /// Key that says whether they do; absent is yes, unless it is the key of the factor.
     pub on: &'static str,
     /// Key of the factor on the logarithm, and what it is where absent.
     pub scale: (&'static str, f32),
@@ -140,6 +140,8 @@ pub(crate) enum Scale {
     Root,
     One,
     Key(&'static str),
+    /// One over the root of this key's, and what that is where absent.
+    InverseRoot(&'static str, f32),
 }
 
 /// Keys seen.
@@ -160,8 +162,8 @@ pub(crate) enum Gate {
     InQuery,
     /// Name of an elementwise projection.
     Elementwise(&'static str),
-    /// Name of a projection to a number per head, and key that says whether it is there; absent is no.
-    PerHead(&'static str, GateKind, &'static str),
+    /// Name of a projection to a number per head, and key that says whether it is there; absent is this.
+    PerHead(&'static str, GateKind, &'static str, bool),
 }
 
 /// Latent attention.

@@ -9,10 +9,10 @@ use crate::{Error, NormKind, NormSpec};
 
 impl Reader<'_> {
     /// A dense MLP.
-    pub(super) fn mlp(&self, prefix: &str, d_ff: usize) -> Result<MlpSpec, Error> {
+    pub(super) fn mlp(&self, prefix: &str, d_ff: usize, layer: usize) -> Result<MlpSpec, Error> {
         let names = &self.family.names;
         let bias = self.bias(self.family.mlp.bias)?;
-        let activation = self.activation(self.family.mlp.activation)?;
+        let activation = self.activation(self.family.mlp.activation, layer)?;
         let projection = |name: &str| linear(format!("{prefix}.{name}"), bias);
         let inner = match names.gate_up {
             Some(both) => Inner::Fused(projection(both)),
@@ -22,14 +22,14 @@ impl Reader<'_> {
     }
 
     /// Experts of the layer at `prefix`.
-    pub(super) fn moe(&self, prefix: &str) -> Result<MoeSpec, Error> {
+    pub(super) fn moe(&self, prefix: &str, layer: usize) -> Result<MoeSpec, Error> {
         let (names, family) = (&self.family.names, self.family);
         let Some(moe) = &family.moe else {
             return Err(Error::Inconsistent("experts in a dense family".into()));
         };
         let experts = self.config.usize(moe.experts, 1..=1 << 14)?;
         let at = |name: &str| format!("{prefix}.{name}");
-        let activation = self.activation(moe.activation)?;
+        let activation = self.activation(moe.activation, layer)?;
         let bias = self.bias(moe.expert_bias)?;
         let stack = |i: usize| ExpertSpec {
             path: at(&format!("{}.{}", names.experts, names.expert[i])),
@@ -58,7 +58,7 @@ impl Reader<'_> {
             gate: activation.gated().then(|| stack(0)),
             up: stack(1),
             down: stack(2),
-            shared: self.shared(moe, prefix)?,
+            shared: self.shared(moe, prefix, layer)?,
         })
     }
 
@@ -68,6 +68,7 @@ impl Reader<'_> {
             kind: NormKind::Rms,
             weight: Some(weight.to_owned()),
             bias: None,
+            plus_one: false,
             eps: self.eps()?,
             scale,
         })
@@ -148,23 +149,27 @@ impl Reader<'_> {
         Ok((keep < count).then_some(Groups { count, keep, best_two }))
     }
 
-    fn shared(&self, moe: &Moe, prefix: &str) -> Result<Option<SharedSpec>, Error> {
+    fn shared(&self, moe: &Moe, prefix: &str, layer: usize) -> Result<Option<SharedSpec>, Error> {
         let (config, names) = (self.config, &self.family.names);
         let read = |key: &str| config.usize_or(key, 0, 0..=*WIDTH.end());
         let width = match moe.shared.width {
             SharedWidth::None => 0,
             SharedWidth::Key(key) => read(key)?,
             SharedWidth::Product(count, width) => read(count)? * read(width)?,
+            SharedWidth::ProductIf(on, count, widths) => {
+                let width = widths.into_iter().find(|key| config.has(key)).map_or(Ok(0), read)?;
+                if config.bool_or(on, true)? { read(count)? * width } else { 0 }
+            }
         };
         if width == 0 {
             return Ok(None);
         }
         let at = |name: &str| format!("{prefix}.{name}");
         let mlp = match names.shared_fused {
-            None => self.mlp(&at(names.shared), width)?,
+            None => self.mlp(&at(names.shared), width, layer)?,
             Some([input, output]) => MlpSpec {
                 d_ff: width,
-                activation: self.activation(self.family.mlp.activation)?,
+                activation: self.activation(self.family.mlp.activation, layer)?,
                 inner: Inner::Fused(linear(at(&format!("{}.{input}", names.shared)), false)),
                 down: linear(at(&format!("{}.{output}", names.shared)), false),
             },

@@ -18,11 +18,14 @@ impl Reader<'_> {
         let kinds: Vec<Kind> = match self.family.layers {
             Layers::Same | Layers::Pattern(_) => vec![Kind::Full; count],
             Layers::Every(key, n, other) => every(self.config.usize_or(key, n, 1..=1024)?, other),
+            Layers::EveryOr(list, key, n) if !self.config.has(list) => {
+                every(self.config.usize_or(key, n, 1..=1024)?, Kind::Local)
+            }
             Layers::TypesOr(key, n) if !self.config.has("layer_types") => {
                 every(self.config.usize_or(key, n, 1..=1024)?, Kind::Local)
             }
             Layers::Types | Layers::TypesOr(..) => self.named("layer_types")?,
-            Layers::Flags(key) => {
+            Layers::Flags(key) | Layers::EveryOr(key, ..) => {
                 let flags = self.config.usizes(key, 0..=1)?.unwrap_or_default();
                 flags.into_iter().map(|flag| if flag == 1 { Kind::Local } else { Kind::Full }).collect()
             }
@@ -126,7 +129,7 @@ impl Reader<'_> {
                 post,
             );
         }
-        let moe = Body::Moe(self.moe(prefix)?);
+        let moe = Body::Moe(self.moe(prefix, layer)?);
         if !self.family.beside {
             return self.block(Some(at(norm)), moe, post);
         }
@@ -200,7 +203,7 @@ impl Reader<'_> {
         if layer >= layers - sharing && self.config.bool_or("use_double_wide_mlp", true)? {
             width *= 2;
         }
-        self.mlp(prefix, width)
+        self.mlp(prefix, width, layer)
     }
 
     /// How many of the last layers use keys and values of earlier ones.

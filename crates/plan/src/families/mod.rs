@@ -159,6 +159,9 @@ impl Reader<'_> {
         Ok(match factor {
             Factor::One => 1.0,
             Factor::RootHidden => root,
+            Factor::RootHiddenBf16 => {
+                f32::from_bits((root.to_bits() + 0x7fff + (root.to_bits() >> 16 & 1)) & !0xffff)
+            }
             Factor::RootHiddenIf(key) if self.config.bool_or(key, true)? => root,
             Factor::RootHiddenIf(_) => 1.0,
             Factor::Key(key) => self.config.f32(key, 1e-6..=1e6)?,
@@ -174,17 +177,31 @@ impl Reader<'_> {
     fn norm(&self, path: String) -> Result<NormSpec, Error> {
         let kind = self.family.norm.kind;
         let bias = (kind == NormKind::Layer).then(|| format!("{path}.bias"));
-        Ok(NormSpec { kind, weight: Some(format!("{path}.weight")), bias, eps: self.eps()?, scale: 1.0 })
+        Ok(NormSpec { bias, kind, ..self.inner_norm(&path, self.eps()?) })
     }
 
     /// A norm of heads or other parts, which is an RMS norm in every family.
     fn inner_norm(&self, path: &str, eps: f32) -> NormSpec {
-        NormSpec { kind: NormKind::Rms, weight: Some(format!("{path}.weight")), bias: None, eps, scale: 1.0 }
+        NormSpec {
+            kind: NormKind::Rms,
+            weight: Some(format!("{path}.weight")),
+            bias: None,
+            plus_one: self.family.norm.plus_one,
+            eps,
+            scale: 1.0,
+        }
     }
 
-    fn activation(&self, rule: Act) -> Result<Activation, Error> {
+    /// An activation in a layer.
+    fn activation(&self, rule: Act, layer: usize) -> Result<Activation, Error> {
         let name = match rule {
-            Act::SwiGlu => return Ok(Activation::SwiGlu),
+            Act::Limited(key) => {
+                let limits = self.config.f32s(key, 0.0..=1e6)?.unwrap_or_default();
+                return Ok(match limits.get(layer) {
+                    Some(&limit) if limit > 0.0 => Activation::LimitedSwiGlu { limit },
+                    _ => Activation::SwiGlu,
+                });
+            }
             Act::GeGlu => return Ok(Activation::GeGlu),
             Act::Relu2 => return Ok(Activation::Relu2),
             Act::Clamped(key) => {
@@ -204,6 +221,13 @@ impl Reader<'_> {
                 self.family.name
             ))),
         }
+    }
+
+    /// The object that holds the last part of a dotted key, and that part; the top level where there is no such object.
+    fn nested<'k>(&self, key: &'k str) -> Result<(Config, &'k str), Error> {
+        let (object, last) = key.rsplit_once('.').unwrap_or(("", key));
+        let inner = if object.is_empty() { None } else { self.config.object(object)? };
+        Ok((inner.unwrap_or_else(|| self.config.clone()), last))
     }
 
     fn bias(&self, rule: Bias) -> Result<bool, Error> {

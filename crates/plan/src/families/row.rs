@@ -96,6 +96,8 @@ pub(crate) struct NormRule {
     pub kind: NormKind,
     /// Key of epsilon, and what it is where absent.
     pub eps: (&'static str, f32),
+    /// Weights are stored less one.
+    pub plus_one: bool,
 }
 
 /// Embedding table and head.
@@ -112,6 +114,8 @@ pub(crate) enum Factor {
     One,
     /// √hidden.
     RootHidden,
+    /// √hidden rounded to bf16.
+    RootHiddenBf16,
     /// √hidden if this key says so; absent is yes.
     RootHiddenIf(&'static str),
     Key(&'static str),
@@ -144,6 +148,8 @@ pub(crate) enum Layers {
     TypesOr(&'static str, usize),
     /// Every n-th is full and the rest this, n from the key or this.
     Every(&'static str, usize, Kind),
+    /// A flag a layer at the first key, 0 is full and 1 local; without a list as `Every` of the second key, local else.
+    EveryOr(&'static str, &'static str, usize),
     /// A letter a layer at this key (or the names of `layers_block_type`); each is one block.
     Pattern(&'static str),
     /// 1 is local, 0 full.
@@ -180,8 +186,9 @@ pub(crate) struct Mlp {
 pub(crate) enum Act {
     /// As `hidden_act` or `hidden_activation` says; absent is SwiGLU.
     Key,
-    SwiGlu,
     GeGlu,
+    /// SwiGLU limited by the layer's number in the list at this key; 0 or absent is not.
+    Limited(&'static str),
     /// gpt-oss; the limit from this key, 7 where absent.
     Clamped(&'static str),
     Relu2,
@@ -294,4 +301,6 @@ pub(crate) enum SharedWidth {
     Key(&'static str),
     /// The product of these keys'; 0 or absent is none.
     Product(&'static str, &'static str),
+    /// Unless the first key is false, the product of the second's and the first present one of the last.
+    ProductIf(&'static str, &'static str, [&'static str; 2]),
 }

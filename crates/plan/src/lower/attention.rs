@@ -242,6 +242,7 @@ impl Lowering {
             path: path.to_owned(),
             each: None,
             shape: WeightShape::Stack(heads, rows, cols),
+            shift: 0.0,
         })
     }
 }

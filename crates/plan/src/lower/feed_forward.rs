@@ -140,7 +140,8 @@ impl Lowering {
 
     fn experts(&mut self, spec: &ExpertSpec, experts: usize, rows: usize, cols: usize) -> ExpertWeights {
         let shape = WeightShape::Stack(experts, rows, cols);
-        let stack = self.weight(Weight { path: spec.path.clone(), each: spec.each.clone(), shape });
+        let stack =
+            self.weight(Weight { path: spec.path.clone(), each: spec.each.clone(), shape, shift: 0.0 });
         let bias = spec.bias.then(|| self.vector(format!("{}.bias", spec.path), experts * rows));
         ExpertWeights { stack, bias }
     }

@@ -47,7 +47,13 @@ impl Lowering {
         let root = 1.0 / (k_dim as f32).sqrt();
         for (x, scale) in [(q, 1.0 / k_dim as f32), (k, root)] {
             let (kind, eps) = (NormKind::Rms, 1e-6 / k_dim as f32);
-            self.norm(&NormSpec { kind, weight: None, bias: None, eps, scale }, k_heads, k_dim, x, x);
+            self.norm(
+                &NormSpec { kind, weight: None, bias: None, plus_one: false, eps, scale },
+                k_heads,
+                k_dim,
+                x,
+                x,
+            );
         }
         let cache = self.cache(CacheKind::State { heads: v_heads, rows: v_dim, cols: k_dim });
         let [a_log, dt_bias] = [&spec.a_log, &spec.dt_bias].map(|name| self.vector(name.clone(), v_heads));

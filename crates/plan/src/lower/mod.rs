@@ -156,7 +156,10 @@ impl Lowering {
         out: BufferId,
     ) {
         let len = if per_chunk { chunks * dim } else { dim };
-        let weight = spec.weight.as_ref().map(|name| self.vector(name.clone(), len));
+        let shift = if spec.plus_one { 1.0 } else { 0.0 };
+        let shape = WeightShape::Vector(len);
+        let stored = |name: &String| Weight { path: name.clone(), each: None, shape, shift };
+        let weight = spec.weight.as_ref().map(|name| self.weight(stored(name)));
         let bias = spec.bias.as_ref().map(|name| self.vector(name.clone(), len));
         let NormSpec { kind, eps, scale, .. } = *spec;
         self.push(Op::Norm(NormOp { kind, weight, bias, per_chunk, eps, scale, chunks, dim, x, out }));
@@ -234,11 +237,16 @@ impl Lowering {
     }
 
     fn matrix(&mut self, path: &str, rows: usize, cols: usize) -> WeightId {
-        self.weight(Weight { path: path.to_owned(), each: None, shape: WeightShape::Matrix(rows, cols) })
+        self.weight(Weight {
+            path: path.to_owned(),
+            each: None,
+            shape: WeightShape::Matrix(rows, cols),
+            shift: 0.0,
+        })
     }
 
     fn vector(&mut self, name: String, len: usize) -> WeightId {
-        self.weight(Weight { path: name, each: None, shape: WeightShape::Vector(len) })
+        self.weight(Weight { path: name, each: None, shape: WeightShape::Vector(len), shift: 0.0 })
     }
 
     /// The weight at that path; a tied head finds the embedding's.

@@ -127,6 +127,8 @@ pub struct NormSpec {
     pub weight: Option<String>,
     /// Tensor name of the offset.
     pub bias: Option<String>,
+    /// The scale is stored less one (Gemma 3).
+    pub plus_one: bool,
     /// Added to the mean square (or variance).
     pub eps: f32,
     /// Factor on the result.

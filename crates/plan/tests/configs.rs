@@ -77,7 +77,7 @@ fn contradictions_are_named() {
         ("qwen3_moe-q4g64", &[("hidden_act", json!("tanh"))], "hidden_act `tanh`"),
         ("olmoe-q4g64", &[("clip_qkv", json!(8.0))], "clip_qkv"),
         ("llama-q4g64", &[("rope_scaling", json!({"rope_type": "spiral"}))], "spiral"),
-        ("llama-q4g64", &[("model_type", json!("llama9"))], "known: deepseek_v2"),
+        ("llama-q4g64", &[("model_type", json!("llama9"))], "known: Klear, afmoe"),
     ];
     for (fixture, changes, expected) in cases {
         let message = error(fixture, changes);

@@ -8,6 +8,7 @@ use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
 use amoeba_plan::{Op, Part, Stored, Weight, WeightId, WeightShape, parts, select_path};
 use amoeba_text::{ChatTemplate, reasoning_markers};
 
+use super::layers::{Layers, layers};
 use crate::cli::failure::Failure;
 use crate::cli::memory::Need;
 use crate::cli::system::{self, Memory};
@@ -34,6 +35,8 @@ pub struct Facts {
     pub need: Need,
     /// Memory of the machine.
     pub memory: Option<Memory>,
+    /// Layers and their paths.
+    pub layers: Vec<Layers>,
     /// Path of a decode step.
     pub decode: String,
     /// Path of a prefill chunk, and its rows.
@@ -107,6 +110,7 @@ impl Facts {
                 Need::new(&plan, &stored.collect::<Vec<_>>(), options)?
             },
             memory: system::memory(),
+            layers: layers(&plan, options, rows),
             decode: path(1),
             prefill: (path(rows), rows),
             text: text_facts(dir).map_err(|error| error.to_string()),
@@ -125,7 +129,7 @@ impl Facts {
     }
 
     /// Number of layers, and of those with routed experts.
-    pub fn layers(&self) -> (usize, usize) {
+    pub fn layer_counts(&self) -> (usize, usize) {
         let experts = self.plan.program.iter().filter(|step| matches!(step.op, Op::Experts(_)));
         (self.plan.spec.layers.len(), experts.count())
     }

@@ -1,6 +1,7 @@
 //! `amoeba inspect`: what a model is, what a token costs, and whether it fits.
 mod facts;
 mod json;
+mod layers;
 mod text;
 
 use std::path::{Path, PathBuf};

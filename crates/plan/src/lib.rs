@@ -20,7 +20,7 @@ mod rope;
 mod spec;
 
 pub use error::Error;
-pub use families::{family_names, read_spec};
+pub use families::{families, family_names, read_spec};
 pub use mixers::{ConvOp, DeltaNetOp, SsmOp};
 pub use op::{AttentionOp, ExpertWeights, ExpertsOp, NormOp, Op, Strided};
 pub use part::{Part, parts};

@@ -22,6 +22,11 @@ pub fn family_names() -> Vec<&'static str> {
     table::FAMILIES.iter().map(|family| family.name).collect()
 }
 
+/// Every family with the other `model_type`s that mean it.
+pub fn families() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    table::FAMILIES.iter().map(|family| (family.name, family.also))
+}
+
 /// Reads a model's spec from its `config.json`. A checkpoint of several parts (`text_config`) gives its text part.
 ///
 /// # Errors

@@ -34,5 +34,5 @@ pub use spec::{
     GROUPS_MAX, GateKind, Groups, HeadSpec, Inner, LatentExperts, LatentForm, LatentQuery, LatentSpec,
     LayerSpec, LinearSpec, MambaSpec, MlpSpec, ModelSpec, MoeSpec, NormKind, NormSpec, OutputGate,
     PerLayerSpec, Projections, QkNormSpec, QkNormWidth, RopeSpec, RouterRule, Score, SharedSpec,
-    ShortConvSpec, TemperatureSpec, Window,
+    ShortConvSpec, SsmInputs, TemperatureSpec, Window,
 };

@@ -71,7 +71,7 @@ pub fn parts(plan: &Plan) -> Vec<Part> {
 }
 
 /// Buffers between the projections of a mixer, by what reads or writes them.
-const ATTENTION: [&str; 13] = [
+const ATTENTION: [&str; 15] = [
     "q",
     "k",
     "v",
@@ -85,9 +85,26 @@ const ATTENTION: [&str; 13] = [
     "latent",
     "q_nope",
     "attended_latent",
+    "k_lent",
+    "v_lent",
 ];
-const RECURRENT: [&str; 10] =
-    ["conv_in", "z", "beta", "decay", "qkvz", "ba", "delta_out", "mamba_in", "ssm_out", "conv_bcx"];
+const RECURRENT: [&str; 15] = [
+    "conv_in",
+    "z",
+    "beta",
+    "decay",
+    "qkvz",
+    "ba",
+    "delta_out",
+    "mamba_in",
+    "ssm_out",
+    "conv_bcx",
+    "decay_low",
+    "z_low",
+    "dt",
+    "selected",
+    "dt_low",
+];
 const SHARED: [&str; 3] = ["shared", "shared_gate", "mix_logits"];
 
 fn part_of(plan: &Plan, index: usize, step: &Step) -> Part {

@@ -63,8 +63,20 @@ impl Reader<'_> {
         let projection = |name: &str| linear(at(name), qkv);
         let first_shared = kinds.len() - if self.family.gemma { self.shared_layers(kinds.len())? } else { 0 };
         let source = (0..first_shared).rev().find(|&other| kinds[other] == kinds[layer]);
+        // Whether the layer lends its keys and values or borrows them.
+        let lent = match self.family.lent {
+            Some((on, every)) if config.bool_or(on, false)? => {
+                Some(layer.is_multiple_of(config.usize(every, 1..=1024)?))
+            }
+            _ => None,
+        };
         let projections = match (names.qkv, source) {
             (Some(fused), _) => Projections::Fused(projection(fused)),
+            (None, _) if lent == Some(true) => {
+                let [q, k, v] = [names.q, names.k, names.v].map(projection);
+                Projections::Lent { q, k, v }
+            }
+            (None, _) if lent == Some(false) => Projections::Borrowed(projection(names.q)),
             (None, Some(source)) if layer >= first_shared => {
                 Projections::Shared { q: projection(names.q), layer: source }
             }

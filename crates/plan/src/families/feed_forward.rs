@@ -1,5 +1,7 @@
 //! Dense MLPs, routers, experts.
 
+use std::ops::RangeInclusive;
+
 use super::row::{Correction, Grouping, Moe, Normalise, ScoreRule, SharedWidth};
 use super::{Reader, WIDTH, linear};
 use crate::spec::{
@@ -48,18 +50,36 @@ impl Reader<'_> {
         };
         Ok(MoeSpec {
             experts,
-            d_ff: self.config.usize(moe.width, WIDTH)?,
+            d_ff: self.expert_width(moe, layer)?,
             activation,
             router: linear(at(names.router), moe.router_bias),
             router_norm: family.beside.then(|| self.router_norm(&at("router.scale"))).transpose()?,
             input_gate: moe.input_gate,
             latent,
-            rule: self.rule(moe, prefix, experts)?,
+            rule: self.rule(moe, prefix, experts, layer)?,
             gate: activation.gated().then(|| stack(0)),
             up: stack(1),
             down: stack(2),
             shared: self.shared(moe, prefix, layer)?,
         })
+    }
+
+    /// A number, or the layer's in a list of several.
+    fn of_layer(&self, key: &str, layer: usize, range: RangeInclusive<usize>) -> Result<usize, Error> {
+        let several =
+            self.config.raw().get(key).and_then(|value| value.as_array()).is_some_and(|l| l.len() > 1);
+        if !several {
+            return Ok(self.config.usize(key, range)?);
+        }
+        let list = self.config.usizes(key, range)?.unwrap_or_default();
+        list.get(layer).copied().ok_or_else(|| {
+            Error::Inconsistent(format!("{key} has {} numbers and none for layer {layer}", list.len()))
+        })
+    }
+
+    fn expert_width(&self, moe: &Moe, layer: usize) -> Result<usize, Error> {
+        let own = self.config.has(moe.width);
+        self.of_layer(if own { moe.width } else { moe.width_or.unwrap_or(moe.width) }, layer, WIDTH)
     }
 
     fn router_norm(&self, weight: &str) -> Result<NormSpec, Error> {
@@ -74,9 +94,9 @@ impl Reader<'_> {
         })
     }
 
-    fn rule(&self, moe: &Moe, prefix: &str, experts: usize) -> Result<RouterRule, Error> {
+    fn rule(&self, moe: &Moe, prefix: &str, experts: usize, layer: usize) -> Result<RouterRule, Error> {
         let (config, names) = (self.config, &self.family.names);
-        let top_k = config.usize(moe.top_k, 1..=256)?;
+        let top_k = self.of_layer(moe.top_k, layer, 1..=256)?;
         if top_k > experts {
             return Err(Error::Inconsistent(format!("{} {top_k} exceeds the {experts} experts", moe.top_k)));
         }
@@ -125,25 +145,28 @@ impl Reader<'_> {
     }
 
     fn groups(&self, rule: Grouping, experts: usize, top_k: usize) -> Result<Option<Groups>, Error> {
-        let best_two = match rule {
+        let (best_two, key) = match rule {
             Grouping::Never => return Ok(None),
-            Grouping::BestTwo => true,
-            Grouping::Greedy if self.config.str("topk_method")? == Some("group_limited_greedy") => false,
+            Grouping::BestTwo => (true, "n_group"),
+            Grouping::BestTwoOf(key) => (true, key),
+            Grouping::Greedy if self.config.str("topk_method")? == Some("group_limited_greedy") => {
+                (false, "n_group")
+            }
             Grouping::Greedy => return Ok(None),
         };
-        let count = self.config.usize_or("n_group", 1, 1..=1 << 14)?;
+        let count = self.config.usize_or(key, 1, 1..=1 << 14)?;
         if count == 1 {
             return Ok(None);
         }
         let keep = self.config.usize_or("topk_group", 1, 1..=count)?;
         if count > GROUPS_MAX {
             return Err(Error::Unsupported(format!(
-                "n_group {count}: at most {GROUPS_MAX} groups are built in"
+                "{key} {count}: at most {GROUPS_MAX} groups are built in"
             )));
         }
         if !experts.is_multiple_of(count) || keep * (experts / count) < top_k {
             return Err(Error::Inconsistent(format!(
-                "n_group {count} and topk_group {keep} do not suit {experts} experts of which {top_k} are picked"
+                "{key} {count} and topk_group {keep} do not suit {experts} experts of which {top_k} are picked"
             )));
         }
         Ok((keep < count).then_some(Groups { count, keep, best_two }))
@@ -151,7 +174,10 @@ impl Reader<'_> {
 
     fn shared(&self, moe: &Moe, prefix: &str, layer: usize) -> Result<Option<SharedSpec>, Error> {
         let (config, names) = (self.config, &self.family.names);
-        let read = |key: &str| config.usize_or(key, 0, 0..=*WIDTH.end());
+        let read = |key: &str| match config.has(key) {
+            true => self.of_layer(key, layer, 0..=*WIDTH.end()),
+            false => Ok(0),
+        };
         let width = match moe.shared.width {
             SharedWidth::None => 0,
             SharedWidth::Key(key) => read(key)?,

@@ -25,6 +25,17 @@ impl Reader<'_> {
                 every(self.config.usize_or(key, n, 1..=1024)?, Kind::Local)
             }
             Layers::Types | Layers::TypesOr(..) => self.named("layer_types")?,
+            Layers::DeltaAt(key) => {
+                let (place, key) = self.nested(key)?;
+                let listed = place.usizes(key, 1..=1024)?.unwrap_or_default();
+                (1..=count).map(|n| if listed.contains(&n) { Kind::Delta } else { Kind::Full }).collect()
+            }
+            Layers::Offset(..) if self.config.has("layers_block_type") => self.named("layers_block_type")?,
+            Layers::Offset(period, offset) => {
+                let (period, offset) =
+                    (self.config.usize(period, 1..=1024)?, self.config.usize(offset, 0..=1024)?);
+                (0..count).map(|n| if n % period == offset { Kind::Full } else { Kind::Mamba }).collect()
+            }
             Layers::Flags(key) | Layers::EveryOr(key, ..) => {
                 let flags = self.config.usizes(key, 0..=1)?.unwrap_or_default();
                 flags.into_iter().map(|flag| if flag == 1 { Kind::Local } else { Kind::Full }).collect()
@@ -183,6 +194,10 @@ impl Reader<'_> {
             },
             DenseLayers::Unless(key) => self.config.bool_or(key, false)?,
             DenseLayers::Without(key) => count(key, 0)? > 0,
+            DenseLayers::Offset(period, offset) => {
+                let experts = self.config.usize_or(moe.experts, 0, 0..=1 << 14)?;
+                experts > 1 && (layer + count(offset, 0)?).is_multiple_of(count(period, 1)?.max(1))
+            }
         })
     }
 

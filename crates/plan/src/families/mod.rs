@@ -19,12 +19,14 @@ const WIDTH: std::ops::RangeInclusive<usize> = 1..=1 << 20;
 
 /// Names of all families this build can run.
 pub fn family_names() -> Vec<&'static str> {
-    table::FAMILIES.iter().map(|family| family.name).collect()
+    families().map(|(name, _)| name).collect()
 }
 
 /// Every family with the other `model_type`s that mean it.
 pub fn families() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
-    table::FAMILIES.iter().map(|family| (family.name, family.also))
+    let mut all: Vec<_> = table::rows().map(|family| (family.name, family.also)).collect();
+    all.sort_unstable_by_key(|(name, _)| *name);
+    all.into_iter()
 }
 
 /// Reads a model's spec from its `config.json`. A checkpoint of several parts (`text_config`) gives its text part.
@@ -40,7 +42,7 @@ pub fn read_spec(config: &Config) -> Result<ModelSpec, Error> {
         None => outer,
     };
     let names = [inner, inner.strip_suffix("_text").unwrap_or(inner), outer];
-    let known = |name: &&str| table::FAMILIES.iter().find(|family| family.is(name));
+    let known = |name: &&str| table::rows().find(|family| family.is(name));
     let family = names.iter().find_map(known).ok_or_else(|| Error::UnknownFamily {
         found: if inner == outer { outer.to_owned() } else { format!("{outer}` with text `{inner}") },
         known: family_names().join(", "),

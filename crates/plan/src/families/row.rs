@@ -32,7 +32,7 @@ pub(crate) struct Family {
     pub full: Attention,
     /// Layers of local attention.
     pub local: Attention,
-    /// Keys of Mamba-2 layers.
+    /// State space layers.
     pub mamba: Option<MambaKeys>,
     /// Dense MLPs.
     pub mlp: Mlp,
@@ -40,6 +40,8 @@ pub(crate) struct Family {
     pub moe: Option<Moe>,
     /// Layers without experts.
     pub dense_layers: DenseLayers,
+    /// Keys that say whether and how many layers in a row share keys and values before norms and rotation.
+    pub lent: Option<(&'static str, &'static str)>,
     /// A dense MLP runs beside the experts of a layer, each between norms of its own (Gemma 4).
     pub beside: bool,
     /// Every layer ends in a learned factor, and a second embedding may feed it (Gemma 4).
@@ -154,11 +156,17 @@ pub(crate) enum Layers {
     Pattern(&'static str),
     /// 1 is local, 0 full.
     Flags(&'static str),
+    /// Delta nets where this list has the layer's number, counted from one; full attention else.
+    DeltaAt(&'static str),
+    /// A list of names at `layers_block_type`; without one, attention where the number is the second key's modulo the first
+    /// key's, and state spaces else.
+    Offset(&'static str, &'static str),
 }
 
-/// Keys of Mamba-2.
+/// Keys of state space layers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MambaKeys {
+    /// Of the number of heads; for Mamba-1 of channels over hidden size.
     pub heads: &'static str,
     pub head_dim: &'static str,
     pub groups: &'static str,
@@ -170,6 +178,8 @@ pub(crate) struct MambaKeys {
     pub dt_limit: (f32, f32),
     /// The gated norm works group by group.
     pub norm_by_group: bool,
+    /// Mamba-1: of the width of the time step.
+    pub rank: Option<&'static str>,
 }
 
 /// Dense MLPs.
@@ -203,6 +213,8 @@ pub(crate) struct Moe {
     pub top_k: &'static str,
     /// Key of an expert's inner width.
     pub width: &'static str,
+    /// Key that holds it where that one is absent.
+    pub width_or: Option<&'static str>,
     pub score: ScoreRule,
     pub router_bias: bool,
     /// A bias on the choice.
@@ -245,6 +257,8 @@ pub(crate) enum Grouping {
     Never,
     /// The sum of a group's two best.
     BestTwo,
+    /// The same, with the number of groups at this key.
+    BestTwoOf(&'static str),
     /// A group's best, if `topk_method` is `group_limited_greedy`.
     Greedy,
 }
@@ -280,6 +294,8 @@ pub(crate) enum DenseLayers {
     Unless(&'static str),
     /// All, if this key is 0 or absent.
     Without(&'static str),
+    /// All, if there is but one expert; else those whose number plus the second key's is no multiple of the first key's.
+    Offset(&'static str, &'static str),
 }
 
 /// Shared expert.

@@ -30,6 +30,21 @@ impl Lowering {
                 self.part((fused, q_width), k, k_width);
                 self.part((fused, q_width + k_width), v, v_width);
             }
+            Projections::Lent { q: of_q, k: of_k, v: of_v } => {
+                self.query(spec, of_q, x, q);
+                for (linear, own, name, width) in [(of_k, k, "k_lent", k_width), (of_v, v, "v_lent", v_width)]
+                {
+                    let lent = self.project(linear, name, width, self.hidden, x);
+                    self.part((lent, 0), own, width);
+                }
+            }
+            Projections::Borrowed(of_q) => {
+                self.query(spec, of_q, x, q);
+                let [k_lent, v_lent] =
+                    [("k_lent", k_width), ("v_lent", v_width)].map(|(name, width)| self.buffer(name, width));
+                self.part((k_lent, 0), k, k_width);
+                self.part((v_lent, 0), v, v_width);
+            }
             Projections::Shared { q: of_q, .. } => self.query(spec, of_q, x, q),
         }
         let gate = self.gate(spec, x);

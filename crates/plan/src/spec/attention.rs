@@ -38,7 +38,18 @@ pub enum Projections {
     },
     /// One projection: rows of the queries, then of the keys, then of the values.
     Fused(LinearSpec),
-    /// Keys and values are those of an earlier layer.
+    /// As `Apart`; keys and values are also kept for the layers that follow, before norms and rotation (Hunyuan).
+    Lent {
+        /// `[heads·head_dim, hidden]`.
+        q: LinearSpec,
+        /// `[kv_heads·head_dim, hidden]`.
+        k: LinearSpec,
+        /// `[kv_heads·v_dim, hidden]`.
+        v: LinearSpec,
+    },
+    /// Keys and values are those the last layer lent.
+    Borrowed(LinearSpec),
+    /// Keys and values are those of an earlier layer, from its cache.
     Shared {
         /// Query projection.
         q: LinearSpec,

@@ -1,6 +1,6 @@
 //! Mixers other than attention as data.
 
-use super::{LinearSpec, NormSpec};
+use super::{Activation, LinearSpec, NormSpec};
 
 /// Depthwise causal convolution.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +34,19 @@ pub enum DeltaProjections {
         /// `[v_heads, hidden]`.
         decay: LinearSpec,
     },
+    /// Apart, with low-rank decays of every key channel and gates (Kimi Linear). Convolutions are apart too.
+    LowRank {
+        /// Queries, keys, values: `[heads·dim, hidden]`.
+        qkv: [LinearSpec; 3],
+        /// `[v_heads, hidden]`.
+        beta: LinearSpec,
+        /// `[rank, hidden]` and `[k_heads·k_dim, rank]`.
+        decay: [LinearSpec; 2],
+        /// `[rank, hidden]` and `[v_heads·v_dim, rank]`.
+        z: [LinearSpec; 2],
+        /// Width between.
+        rank: usize,
+    },
 }
 
 /// Gated delta net (Yang et al. 2024).
@@ -49,19 +62,46 @@ pub struct DeltaSpec {
     pub v_dim: usize,
     /// Into it.
     pub projections: DeltaProjections,
-    /// Over q, k and v.
-    pub conv: ConvSpec,
+    /// Over q, k and v, or one over each.
+    pub convs: Vec<ConvSpec>,
     /// Tensor name, `[v_heads]`.
     pub a_log: String,
-    /// Tensor name, `[v_heads]`.
+    /// Tensor name, `[v_heads]`; with low-rank decays `[v_heads·k_dim]`.
     pub dt_bias: String,
-    /// Of each value head, before `silu(z)` scales it.
+    /// Of each value head, before the gate scales it.
     pub norm: NormSpec,
+    /// The gate: `silu(z)` or `σ(z)`.
+    pub gate: Activation,
     /// `[hidden, v_heads·v_dim]`.
     pub out: LinearSpec,
 }
 
-/// Mamba-2 (Dao & Gu 2024).
+/// Where time step, B and C of a state space come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SsmInputs {
+    /// Mamba-2 (Dao & Gu 2024): from the input projection, `[gate, x, B, C, dt]`; B and C pass the convolution.
+    Joint {
+        /// Tensor name, `[heads]`.
+        dt_bias: String,
+        /// Of `silu(gate) · y`, in `norm_groups` parts with weights of their own.
+        norm: NormSpec,
+        /// Parts of the norm.
+        norm_groups: usize,
+    },
+    /// Mamba-1 (Gu & Dao 2023): from what the convolution gives; the input projection is `[x, gate]`. Heads are channels.
+    Selected {
+        /// `[dt, B, C]`: `[rank + 2·state, heads]`.
+        x_proj: LinearSpec,
+        /// `[heads, rank]`, with the bias of the time step.
+        dt_proj: LinearSpec,
+        /// Of dt, B and C.
+        norms: [NormSpec; 3],
+        /// Width of dt.
+        rank: usize,
+    },
+}
+
+/// A state space layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MambaSpec {
     /// Heads.
@@ -72,22 +112,18 @@ pub struct MambaSpec {
     pub groups: usize,
     /// Width of the state.
     pub state: usize,
-    /// `[gate, x, B, C, dt]`: `[2·heads·head_dim + 2·groups·state + heads, hidden]`.
+    /// Input projection.
     pub input: LinearSpec,
-    /// Over x, B and C.
+    /// Over x, or x, B and C.
     pub conv: ConvSpec,
-    /// Tensor name, `[heads]`.
+    /// Time step, B and C.
+    pub inputs: SsmInputs,
+    /// Tensor name, `[heads]`; for Mamba-1 `[heads, state]`.
     pub a_log: String,
     /// Tensor name, `[heads]`.
     pub d: String,
-    /// Tensor name, `[heads]`.
-    pub dt_bias: String,
     /// Bounds of the time step.
     pub dt_limit: (f32, f32),
-    /// Of `silu(gate) · y`, in `norm_groups` parts with weights of their own.
-    pub norm: NormSpec,
-    /// Parts of the norm.
-    pub norm_groups: usize,
     /// `[hidden, heads·head_dim]`.
     pub out: LinearSpec,
 }

@@ -15,7 +15,7 @@ pub use feed_forward::{
     Activation, ExpertSpec, GROUPS_MAX, Groups, Inner, LatentExperts, MlpSpec, MoeSpec, RouterRule, Score,
     SharedSpec,
 };
-pub use mixers::{ConvSpec, DeltaProjections, DeltaSpec, MambaSpec, ShortConvSpec};
+pub use mixers::{ConvSpec, DeltaProjections, DeltaSpec, MambaSpec, ShortConvSpec, SsmInputs};
 
 /// A whole decoder-only language model.
 #[derive(Clone, Debug, PartialEq)]

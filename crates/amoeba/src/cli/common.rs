@@ -157,7 +157,7 @@ pub fn find_or_bundled(name: Option<&str>) -> Result<PathBuf, Failure> {
 pub fn load(dir: &Path, options: &LoadOptions, force: bool, console: &Console) -> Result<Model, Failure> {
     if !force {
         let checkpoint = Checkpoint::open(dir)?;
-        let plan = Plan::new(checkpoint.config())?;
+        let plan = Plan::of(&checkpoint)?;
         let stored = plan.resolve(&checkpoint)?;
         Need::new(&plan, &stored, options)?.check()?;
     }

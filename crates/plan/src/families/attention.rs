@@ -224,7 +224,8 @@ impl Reader<'_> {
             q,
             kv_a: linear(at("kv_a_proj_with_mqa"), bias),
             kv_norm: self.inner_norm(&at("kv_a_layernorm"), eps),
-            form: match latent.absorbed {
+            // Files made before mlx-lm absorbed the projection hold it whole.
+            form: match latent.absorbed && !self.has(&format!("{}.weight", at("kv_b_proj"))) {
                 true => LatentForm::Absorbed { embed_q: at("embed_q"), unembed_out: at("unembed_out") },
                 false => LatentForm::Expanded(linear(at("kv_b_proj"), false)),
             },

@@ -35,6 +35,11 @@ pub fn families() -> impl Iterator<Item = (&'static str, &'static [&'static str]
 /// An unknown `model_type` (the message lists the known ones), a number missing or out of range, or a feature
 /// this build lacks.
 pub fn read_spec(config: &Config) -> Result<ModelSpec, Error> {
+    read(config, None)
+}
+
+/// As [`read_spec`], told which tensors there are: where files of one family come in two forms, the one they have is read.
+pub(crate) fn read(config: &Config, has: Option<&dyn Fn(&str) -> bool>) -> Result<ModelSpec, Error> {
     let outer = config.str("model_type")?.unwrap_or("(missing)");
     let text = config.object("text_config")?;
     let inner = match &text {
@@ -57,6 +62,7 @@ pub fn read_spec(config: &Config) -> Result<ModelSpec, Error> {
         config: text.as_ref().unwrap_or(config),
         outer: config,
         prefix,
+        has,
     };
     reader.model(text.is_some().then(|| outer.to_owned()))
 }
@@ -78,9 +84,16 @@ struct Reader<'a> {
     /// What all tensor names start with.
     prefix: &'static str,
     hidden: usize,
+    /// Whether a tensor exists; `None` if nobody knows.
+    has: Option<&'a dyn Fn(&str) -> bool>,
 }
 
 impl Reader<'_> {
+    /// Whether the files hold a tensor; no, if nobody knows.
+    fn has(&self, name: &str) -> bool {
+        self.has.is_some_and(|has| has(name))
+    }
+
     fn model(&self, part_of: Option<String>) -> Result<ModelSpec, Error> {
         let names = &self.family.names;
         let kinds = self.kinds()?;
@@ -88,7 +101,10 @@ impl Reader<'_> {
             Tied::Always => true,
             Tied::Key(default) => {
                 let outer = self.outer.bool_or("tie_word_embeddings", default)?;
-                self.config.bool_or("tie_word_embeddings", outer)?
+                let tied = self.config.bool_or("tie_word_embeddings", outer)?;
+                // A head of its own counts where the config does not say.
+                let said = self.config.has("tie_word_embeddings") || self.outer.has("tie_word_embeddings");
+                tied && (said || !self.has(&format!("{}.weight", self.path(names.head))))
             }
         };
         let head = self.path(if tied { names.embed } else { names.head });

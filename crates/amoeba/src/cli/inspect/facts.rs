@@ -65,15 +65,17 @@ impl Facts {
         has_weights: bool,
         options: &LoadOptions,
     ) -> Result<Facts, Failure> {
-        let plan = Plan::new(config)?;
-        let (stored, files) = if has_weights {
+        let (plan, stored, files) = if has_weights {
             let checkpoint = Checkpoint::open(dir)?;
+            let plan = Plan::of(&checkpoint)?;
             let stored = plan.resolve(&checkpoint)?;
             let stored: Vec<_> = stored.iter().map(|stored| (stored.format, stored.bytes as u64)).collect();
-            (stored, Some(checkpoint.index().files().len()))
+            (plan, stored, Some(checkpoint.index().files().len()))
         } else {
+            let plan = Plan::new(config)?;
             let quantisation = Quantisation::parse(config)?;
-            (plan.weights.iter().map(|weight| expected(weight, &quantisation)).collect(), None)
+            let stored = plan.weights.iter().map(|weight| expected(weight, &quantisation)).collect();
+            (plan, stored, None)
         };
         let parts = parts(&plan);
         let mut formats: BTreeMap<(Part, String), (usize, u64)> = BTreeMap::new();

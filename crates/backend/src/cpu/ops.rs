@@ -33,15 +33,16 @@ fn row_op(step: &Step<'_>, worker: usize, op: &Op, row: usize) {
     let buffer = |id: BufferId| model.buffers.get(id);
     match op {
         Op::Embed { table, scale, out } => {
-            let out = buffer(*out).part_mut(row, 0, model.plan.spec.hidden);
-            embed::embed_packed(model.weights.matrix(*table), step.rows[row].token, *scale, out);
+            let table = model.weights.matrix(*table);
+            let out = buffer(*out).part_mut(row, 0, table.layout().cols);
+            embed::embed_packed(table, step.rows[row].token, *scale, out);
         }
         Op::Norm(op) => row_norm(model, op, row),
-        Op::Rope { rope: id, heads, head_dim, x, .. } => {
+        Op::Rope { rope: id, heads, head_dim, first, x } => {
             let table = model.ropes[id.0].row(row);
             let x = buffer(*x).part_mut(row, 0, heads * head_dim);
             for head in x.chunks_exact_mut(*head_dim) {
-                rope::rotate(head, table, model.plan.ropes[id.0].interleaved);
+                rope::rotate(&mut head[*first..], table, model.plan.ropes[id.0].interleaved);
             }
         }
         Op::KvAppend { cache, k, v } => {
@@ -54,23 +55,34 @@ fn row_op(step: &Step<'_>, worker: usize, op: &Op, row: usize) {
             let gate = gate.map_or(&[][..], |gate| &buffer(gate).row(row)[..*width]);
             activate::activate(model.isa, *activation, gate, out);
         }
-        Op::Router { logits, out, experts, rule, correction, .. } => {
+        Op::Router { logits, out, experts, rule, correction, per_expert, input_gate } => {
             let logits = &buffer(*logits).row(row)[..*experts];
             let scratch = &mut model.scratch.get(worker).router;
             let out = buffer(*out).part_mut(row, 0, 2 * rule.top_k);
-            router::route(rule, model.weights.vector(*correction), logits, scratch, out);
+            let [correction, per_expert] = [*correction, *per_expert].map(|id| model.weights.vector(id));
+            router::route(rule, router::Learned { correction, per_expert }, logits, scratch, out);
+            if let Some(gate) = input_gate {
+                buffer(*gate).part_mut(row, 0, 1)[0] = router::take_weight(out);
+            }
         }
-        Op::HeadGate { gate, x, width, .. } => {
-            let factor = add::sigmoid_of(buffer(*gate).row(row)[0]);
-            add::scale(model.isa, buffer(*x).part_mut(row, 0, *width), factor);
+        Op::HeadGate { kind, gate, heads, x, width } => {
+            for (head, gate) in buffer(*gate).row(row)[..*heads].iter().enumerate() {
+                let x = buffer(*x).part_mut(row, head * width, *width);
+                add::scale(model.isa, x, add::gate_of(*kind, *gate), None);
+            }
         }
         Op::Add { x, y, scale, width } => {
             add::add(model.isa, buffer(*x).part_mut(row, 0, *width), &buffer(*y).row(row)[..*width], *scale);
         }
-        Op::Scale { x, scale, softcap, width, .. } => {
-            add::scale_logits(buffer(*x).part_mut(row, 0, *width), *scale, *softcap);
+        Op::Scale { x, scale, by, softcap, width } => {
+            let factor = add::scale_of(*scale, model.weights.vector(*by));
+            add::scale(model.isa, buffer(*x).part_mut(row, 0, *width), factor, *softcap);
         }
-        other => unreachable!("{} is no row work", other.name()),
+        Op::HeadLinear { .. } | Op::Copy { .. } | Op::Temperature { .. } => {
+            unreachable!("{} is not built in yet", op.name())
+        }
+        Op::Linear { .. } | Op::Attention(_) | Op::Experts(_) => unreachable!("{} is no row work", op.name()),
+        Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => unreachable!("{} is no row work", op.name()),
     }
 }
 
@@ -85,9 +97,11 @@ fn row_norm(model: &Model, op: &NormOp, row: usize) {
         weight: model.weights.vector(op.weight),
         bias: model.weights.vector(op.bias),
         eps: op.eps,
+        scale: op.scale,
     };
-    for chunk in out.chunks_exact_mut(op.dim) {
-        norm::norm(model.isa, &parameters, chunk);
+    for (i, chunk) in out.chunks_exact_mut(op.dim).enumerate() {
+        let own = if op.per_chunk { parameters.of_chunk(i, op.dim) } else { parameters };
+        norm::norm(model.isa, &own, chunk);
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use amoeba_checkpoint::{Checkpoint, Matrix};
 use amoeba_kernels::{activate, add, attention, embed, experts, linear, norm, rope, router};
 use amoeba_plan::{
-    AttentionOp, BufferId, CacheId, CacheKind, ExpertWeights, ExpertsOp, NormOp, Op, Path, PathChoice, Plan, WeightId,
-    WeightShape, select_path,
+    AttentionOp, BufferId, CacheId, CacheKind, ExpertWeights, ExpertsOp, NormOp, Op, Path, PathChoice, Plan,
+    WeightId, WeightShape, select_path,
 };
 
 use crate::sequences::Sequences;
@@ -49,11 +49,9 @@ impl Reference {
     /// A tensor missing or misshapen.
     pub fn load(plan: Plan, checkpoint: Arc<Checkpoint>, limits: Limits) -> Result<Reference, Error> {
         plan.resolve(&checkpoint)?;
-        let vectors = plan.weights.iter().map(|weight| match weight.shape {
-            WeightShape::Vector(len) => checkpoint.vector(&weight.path, len),
-            _ => Ok(Vec::new()),
-        });
-        let vectors = vectors.collect::<Result<_, _>>()?;
+        let vectors =
+            plan.weights.iter().map(|weight| Ok(weight.read_vector(&checkpoint)?.unwrap_or_default()));
+        let vectors = vectors.collect::<Result<_, Error>>()?;
         let empty: Vec<_> = plan.caches.iter().map(|cache| Kept::new(cache.kind)).collect();
         let (caches, sequences) = (vec![empty; limits.slots], Sequences::new(&plan, limits));
         let buffers = Grid(vec![Vec::new(); plan.buffers.len()]);
@@ -137,13 +135,13 @@ impl Reference {
                 let products = products.collect();
                 self.buffers.0[out.0] = products;
             }
-            Op::Rope { rope, heads, head_dim, x, .. } => {
+            Op::Rope { rope, heads, head_dim, first, x } => {
                 let rope = &self.plan.ropes[rope.0];
                 let mut table = vec![0.0; rope.dims];
                 for (row, x) in rows.iter().zip(&mut self.buffers.0[x.0]) {
                     rope::table(rope, row.position as u32, &mut table);
                     for head in x.chunks_exact_mut(*head_dim).take(*heads) {
-                        rope::rotate(head, &table, rope.interleaved);
+                        rope::rotate(&mut head[*first..], &table, rope.interleaved);
                     }
                 }
             }
@@ -163,18 +161,26 @@ impl Reference {
                 let activated = activated.collect();
                 self.buffers.0[out.0] = activated;
             }
-            Op::Router { logits, out, rule, correction, experts, .. } => {
+            Op::Router { logits, out, rule, correction, per_expert, input_gate, experts } => {
+                let [correction, per_expert] = [*correction, *per_expert].map(|id| self.vector(id));
+                let learned = router::Learned { correction, per_expert };
                 let routes = self.buffers.0[logits.0][..rows.len()].iter().map(|logits| {
                     let mut route = vec![0.0; 2 * rule.top_k];
-                    router::reference::route(rule, self.vector(*correction), &logits[..*experts], &mut route);
+                    router::reference::route(rule, learned, &logits[..*experts], &mut route);
                     route
                 });
-                let routes = routes.collect();
+                let mut routes: Vec<Vec<f32>> = routes.collect();
+                if let Some(gate) = input_gate {
+                    let weights = routes.iter_mut().map(|route| vec![router::take_weight(route)]);
+                    self.buffers.0[gate.0] = weights.collect();
+                }
                 self.buffers.0[out.0] = routes;
             }
             Op::Experts(op) => self.experts(op, rows.len())?,
             Op::HeadGate { .. } | Op::Add { .. } | Op::Scale { .. } => self.elementwise(op, rows.len()),
-            other => unreachable!("{}", other.name()),
+            Op::HeadLinear { .. } | Op::Copy { .. } | Op::Temperature { .. } => {
+                unreachable!("{} is not built in yet", op.name())
+            }
         }
         Ok(())
     }
@@ -195,17 +201,20 @@ impl Reference {
     fn elementwise(&mut self, op: &Op, rows: usize) {
         for row in 0..rows {
             match op {
-                Op::HeadGate { gate, x, width, .. } => {
-                    let factor = add::sigmoid_of(self.buffers.0[gate.0][row][0]);
-                    self.buffers.0[x.0][row][..*width].iter_mut().for_each(|x| *x *= factor);
+                Op::HeadGate { kind, gate, heads, x, width } => {
+                    for head in 0..*heads {
+                        let factor = add::gate_of(*kind, self.buffers.0[gate.0][row][head]);
+                        let x = &mut self.buffers.0[x.0][row][head * width..][..*width];
+                        add::reference::scale(x, factor, None);
+                    }
                 }
                 Op::Add { x, y, scale, width } => {
                     let addend = self.buffers.0[y.0][row][..*width].to_vec();
-                    let sums = self.buffers.0[x.0][row].iter_mut().zip(addend);
-                    sums.for_each(|(x, y)| *x = (f64::from(*x) + f64::from(*scale) * f64::from(y)) as f32);
+                    add::reference::add(&mut self.buffers.0[x.0][row], &addend, *scale);
                 }
-                Op::Scale { x, scale, softcap, width, .. } => {
-                    add::scale_logits(&mut self.buffers.0[x.0][row][..*width], *scale, *softcap);
+                Op::Scale { x, scale, by, softcap, width } => {
+                    let factor = add::scale_of(*scale, self.vector(*by));
+                    add::reference::scale(&mut self.buffers.0[x.0][row][..*width], factor, *softcap);
                 }
                 other => unreachable!("{} is not elementwise", other.name()),
             }
@@ -218,11 +227,16 @@ impl Reference {
             weight: self.vector(op.weight),
             bias: self.vector(op.bias),
             eps: op.eps,
+            scale: op.scale,
         };
         let mut out: Vec<Vec<f32>> = self.buffers.0[op.x.0][..rows].to_vec();
         for row in &mut out {
-            for chunk in row.chunks_exact_mut(op.dim).take(op.chunks) {
-                norm::reference::norm(&parameters, chunk);
+            if op.x != op.out {
+                row.truncate(op.chunks * op.dim);
+            }
+            for (i, chunk) in row.chunks_exact_mut(op.dim).take(op.chunks).enumerate() {
+                let own = if op.per_chunk { parameters.of_chunk(i, op.dim) } else { parameters };
+                norm::reference::norm(&own, chunk);
             }
         }
         self.buffers.0[op.out.0] = out;

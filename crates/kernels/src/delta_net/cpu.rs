@@ -101,10 +101,10 @@ fn rows<'s, S: Simd, const N: usize>(
         }
     }
     let mut delta = [simd.splat(0.0); N];
-    for n in 0..N {
+    for (n, delta) in delta.iter_mut().enumerate() {
         let held = join(simd, &sums, n);
         let v = load_at(simd, v, (block + n) * LANES);
-        delta[n] = simd.mul(factors.beta, simd.sub(v, held));
+        *delta = simd.mul(factors.beta, simd.sub(v, held));
     }
     sums = [[simd.splat(0.0); N]; CHAINS];
     for (i, ((q, k), g)) in factors.q.iter().zip(factors.k).zip(factors.g).enumerate() {

@@ -81,7 +81,7 @@ fn rows<'s, S: Simd, const N: usize, const SIDE: bool, const PER_STATE: bool>(
     });
     let mut sums = [[zero; N]; 2];
     for pair in (0..columns).step_by(2) {
-        for chain in 0..2 {
+        for (chain, sums) in sums.iter_mut().enumerate() {
             let column = pair + chain;
             if column == columns {
                 break;
@@ -95,13 +95,13 @@ fn rows<'s, S: Simd, const N: usize, const SIDE: bool, const PER_STATE: bool>(
                 let cell = &mut state[n][column];
                 let s = simd.fma(simd.load(cell), decay[n], simd.mul(moved[n], b));
                 simd.store(s, cell);
-                sums[chain][n] = simd.fma(s, c, sums[chain][n]);
+                sums[n] = simd.fma(s, c, sums[n]);
             }
         }
     }
-    for n in 0..N {
+    for (n, (even, odd)) in sums[0].iter().zip(&sums[1]).enumerate() {
         let at = (block + n) * LANES;
-        let sum = simd.add(sums[0][n], sums[1][n]);
+        let sum = simd.add(*even, *odd);
         let d = of::<S, SIDE>(simd, channels.d, at);
         store_at(simd, simd.fma(d, load_at(simd, token.x, at), sum), out, at);
     }

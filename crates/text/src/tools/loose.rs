@@ -7,6 +7,13 @@ use super::ToolCall;
 use super::body::call;
 use crate::limits;
 
+/// A text that is one Python literal.
+pub(super) fn python_literal(text: &str) -> Option<Value> {
+    let mut reader = Reader::new(text, None);
+    let value = reader.value(0)?;
+    reader.rest().trim_start().is_empty().then_some(value)
+}
+
 /// Reads calls and values from the front of a text.
 pub(super) struct Reader<'t> {
     text: &'t str,

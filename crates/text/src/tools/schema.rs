@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::loose::python_literal;
 use crate::{Chat, Error, limits};
 
 /// What a model is told it may call: functions with JSON schemas, as the chat completions interface has them.
@@ -66,14 +67,9 @@ pub(super) fn typed(text: &str, parameters: Option<&Value>, name: &str) -> Value
     let schema = parameters.map(|root| (root, &root["properties"][name]));
     let Some((root, schema)) = schema else { return text.into() };
     let plain = text.trim();
-    let value = match plain {
-        "True" => Ok(true.into()),
-        "False" => Ok(false.into()),
-        "None" => Ok(Value::Null),
-        _ => serde_json::from_str(plain),
-    };
-    match value {
-        Ok(value) if !value.is_string() && allows(root, schema, &value, &mut { limits::SCHEMA_STEPS }) => {
+    // Some templates print lists and truth values as Python does, and models follow.
+    match serde_json::from_str(plain).ok().or_else(|| python_literal(plain)) {
+        Some(value) if !value.is_string() && allows(root, schema, &value, &mut { limits::SCHEMA_STEPS }) => {
             value
         }
         _ => text.into(),
@@ -132,6 +128,9 @@ mod tests {
             ("o", "{\"a\": [1]}", json!({ "a": [1] })),
             ("o", "{a: 1}", json!("{a: 1}")),
             ("a", "[1, \"x\"]", json!([1, "x"])),
+            ("a", "['x', None]", json!(["x", null])),
+            ("o", "{'k': True}", json!({ "k": true })),
+            ("o", "{} {}", json!("{} {}")),
             ("any", "7", json!(7)),
             ("any", "seven", json!("seven")),
             ("e", "1", json!(1)),

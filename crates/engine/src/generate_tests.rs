@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use amoeba_backend::{Error as BackendError, Limits, Probe};
 use amoeba_plan::{Cache, CacheKind, Path as ExpertPath, Plan};
+use amoeba_text::Format;
 
 use super::*;
 use crate::LoadOptions;
@@ -78,7 +79,7 @@ fn model() -> (Model, Arc<AtomicBool>) {
 }
 
 fn prompt(tokens: &[u32]) -> Prompt {
-    Prompt { tokens: tokens.to_vec(), reasoning: None }
+    Prompt { tokens: tokens.to_vec(), format: Format::default() }
 }
 
 /// Generates some tokens; tokens reused and generated.

@@ -2,6 +2,8 @@
 //!
 //! Invariant: knows tokens and text, but neither HTTP nor tensors. Start reading at [`Model`].
 
+#[cfg(test)]
+mod call_tests;
 mod error;
 mod generate;
 mod load;

@@ -4,7 +4,7 @@
 //! begin a marker is held back. A call is held until it is closed; if it cannot be read then, or is too large, all of
 //! it becomes part of the answer.
 
-use aho_corasick::{AhoCorasick, Input};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input};
 
 use super::body::{self, Calls};
 use super::table::Body;
@@ -31,8 +31,11 @@ struct Markers {
 impl Markers {
     fn new(list: Vec<(&str, Option<Mode>)>) -> Markers {
         let list: Vec<_> = list.into_iter().filter(|(text, _)| !text.is_empty()).collect();
-        // It fails for gigabytes of patterns only; these come from a table and two tags.
-        let finder = AhoCorasick::new(list.iter().map(|(text, _)| text)).ok();
+        // The kind that is built soonest: there is a new one for every answer. Building fails for gigabytes of
+        // patterns only; these come from a table and two tags.
+        let mut builder = AhoCorasick::builder();
+        builder.kind(Some(AhoCorasickKind::NoncontiguousNFA));
+        let finder = builder.build(list.iter().map(|(text, _)| text)).ok().filter(|_| !list.is_empty());
         Markers { list: list.into_iter().map(|(text, mode)| (text.to_owned(), mode)).collect(), finder }
     }
 

@@ -37,7 +37,7 @@ fn decode_allocates_nothing_after_the_first_steps() {
     for model in ["models/tiny-chat-moe-4bit", "fixtures/qwen2_moe-q4g64", "fixtures/llama-q4g64"] {
         for (path, spans) in [(PathChoice::Auto, 0), (PathChoice::Unfused, 0), (PathChoice::Auto, 4096)] {
             let checkpoint = Arc::new(Checkpoint::open(&root.join(model)).unwrap());
-            let plan = Plan::new(checkpoint.config()).unwrap();
+            let plan = Plan::of(&checkpoint).unwrap();
             let limits = Limits { slots: 1, context: 64, rows: 8 };
             let options = CpuOptions {
                 threads: Some(2),

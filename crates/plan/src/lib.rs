@@ -20,7 +20,7 @@ mod rope;
 mod spec;
 
 pub use error::Error;
-pub use families::{family_names, read_spec};
+pub use families::{families, family_names, read_spec};
 pub use mixers::{ConvOp, DeltaNetOp, SsmOp};
 pub use op::{AttentionOp, ExpertWeights, ExpertsOp, NormOp, Op, Strided};
 pub use part::{Part, parts};
@@ -30,7 +30,9 @@ pub use program::{
     Buffer, BufferId, Cache, CacheId, CacheKind, Rope, RopeId, Step, Weight, WeightId, WeightShape,
 };
 pub use spec::{
-    Activation, AttentionSpec, BlockSpec, Body, ExpertSpec, GROUPS_MAX, GateKind, Groups, HeadSpec,
-    LayerSpec, LinearSpec, MlpSpec, ModelSpec, MoeSpec, NormKind, NormSpec, QkNormSpec, QkNormWidth,
-    RopeSpec, RouterRule, Score, SharedSpec, Window,
+    Activation, AttentionSpec, BlockSpec, Body, ConvSpec, DeltaProjections, DeltaSpec, ExpertSpec,
+    GROUPS_MAX, GateKind, Groups, HeadSpec, Inner, LatentExperts, LatentForm, LatentQuery, LatentSpec,
+    LayerSpec, LinearSpec, MambaSpec, MlpSpec, ModelSpec, MoeSpec, NormKind, NormSpec, OutputGate,
+    PerLayerSpec, Projections, QkNormSpec, QkNormWidth, RopeSpec, RouterRule, Score, SharedSpec,
+    ShortConvSpec, SsmInputs, TemperatureSpec, Window,
 };

@@ -2,6 +2,7 @@
 
 use amoeba_checkpoint::{Checkpoint, Config, Format, Matrix};
 
+use crate::families;
 use crate::lower::Lowering;
 use crate::program::{Buffer, BufferId, Cache, Rope, Step, Weight, WeightShape};
 use crate::{Error, ModelSpec, Op, WeightId, read_spec};
@@ -32,6 +33,15 @@ impl Plan {
     /// As [`read_spec`].
     pub fn new(config: &Config) -> Result<Plan, Error> {
         Ok(Plan::from_spec(read_spec(config)?))
+    }
+
+    /// Plans the model of a checkpoint, in the form its tensors have.
+    ///
+    /// # Errors
+    /// As [`read_spec`].
+    pub fn of(checkpoint: &Checkpoint) -> Result<Plan, Error> {
+        let has = |name: &str| checkpoint.has(name);
+        Ok(Plan::from_spec(families::read(checkpoint.config(), Some(&has))?))
     }
 
     /// Plans a model from its spec.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use amoeba_checkpoint::Checkpoint;
+
 use crate::Op;
 use crate::spec::RopeSpec;
 
@@ -30,6 +32,23 @@ pub struct Weight {
     pub each: Option<String>,
     /// What the program expects.
     pub shape: WeightShape,
+    /// Vectors: added to every element of the file's.
+    pub shift: f32,
+}
+
+impl Weight {
+    /// The vector as the program expects it; `None` for matrices and stacks.
+    ///
+    /// # Errors
+    /// It is missing, of another size, or no float tensor.
+    pub fn read_vector(&self, checkpoint: &Checkpoint) -> Result<Option<Vec<f32>>, amoeba_checkpoint::Error> {
+        let WeightShape::Vector(len) = self.shape else { return Ok(None) };
+        let mut values = checkpoint.vector(&self.path, len)?;
+        if self.shift != 0.0 {
+            values.iter_mut().for_each(|value| *value += self.shift);
+        }
+        Ok(Some(values))
+    }
 }
 
 /// Expected shape of a weight.

@@ -91,7 +91,7 @@ mod tests {
         {
             let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(fixture);
             let checkpoint = Arc::new(Checkpoint::open(&dir).unwrap());
-            let plan = with_heads(Plan::new(checkpoint.config()).unwrap());
+            let plan = with_heads(Plan::of(&checkpoint).unwrap());
             let stored = plan.resolve(&checkpoint).unwrap();
             for limits in [[1, 64, 1], [2, 64, 5], [1, 64, 64]].map(|[slots, context, rows]| Limits {
                 slots,

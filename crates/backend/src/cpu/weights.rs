@@ -35,11 +35,9 @@ impl Weights {
         cache: Option<&RepackCache>,
         progress: PackProgress<'_>,
     ) -> Result<Weights, Error> {
-        let vectors = plan.weights.iter().map(|weight| match weight.shape {
-            WeightShape::Vector(len) => checkpoint.vector(&weight.path, len),
-            _ => Ok(Vec::new()),
-        });
-        let vectors = vectors.collect::<Result<Vec<_>, _>>()?;
+        let vectors =
+            plan.weights.iter().map(|weight| Ok(weight.read_vector(checkpoint)?.unwrap_or_default()));
+        let vectors = vectors.collect::<Result<Vec<_>, Error>>()?;
         let sources = sources(plan, checkpoint)?;
         checkpoint.release_all(); // headers and vectors
         let mut loader =

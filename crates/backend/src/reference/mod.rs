@@ -46,11 +46,9 @@ impl Reference {
     /// A tensor missing or misshapen.
     pub fn load(plan: Plan, checkpoint: Arc<Checkpoint>, limits: Limits) -> Result<Reference, Error> {
         plan.resolve(&checkpoint)?;
-        let vectors = plan.weights.iter().map(|weight| match weight.shape {
-            WeightShape::Vector(len) => checkpoint.vector(&weight.path, len),
-            _ => Ok(Vec::new()),
-        });
-        let vectors = vectors.collect::<Result<_, _>>()?;
+        let vectors =
+            plan.weights.iter().map(|weight| Ok(weight.read_vector(&checkpoint)?.unwrap_or_default()));
+        let vectors = vectors.collect::<Result<_, Error>>()?;
         let caches = vec![vec![[Vec::new(), Vec::new()]; plan.caches.len()]; limits.slots];
         let buffers = Grid(vec![Vec::new(); plan.buffers.len()]);
         Ok(Reference { plan, checkpoint, limits, vectors, caches, buffers, logits: Vec::new() })

@@ -38,12 +38,16 @@ pub struct Reads {
     pub mlp: f64,
     /// Projections of attention.
     pub attention: f64,
+    /// Projections of delta nets, state spaces and convolutions.
+    pub recurrent: f64,
     /// Routers.
     pub router: f64,
     /// The output projection.
     pub head: f64,
     /// Keys and values.
     pub kv: f64,
+    /// States of recurrences, which are also written.
+    pub state: f64,
     /// Norms, rows of the embedding table.
     pub other: f64,
 }
@@ -55,15 +59,17 @@ impl Reads {
     }
 
     /// Each part with its name.
-    pub fn by_part(&self) -> [(&'static str, f64); 8] {
+    pub fn by_part(&self) -> [(&'static str, f64); 10] {
         [
             ("experts", self.experts),
             ("shared_experts", self.shared_experts),
             ("mlp", self.mlp),
             ("attention", self.attention),
+            ("recurrent", self.recurrent),
             ("router", self.router),
             ("head", self.head),
             ("kv", self.kv),
+            ("state", self.state),
             ("other", self.other),
         ]
     }
@@ -141,6 +147,7 @@ impl Model {
                 Part::Shared => reads.shared_experts += bytes * share,
                 Part::Mlp => reads.mlp += bytes * share,
                 Part::Attention => reads.attention += bytes * share,
+                Part::Recurrent => reads.recurrent += bytes * share,
                 Part::Router => reads.router += bytes * share,
                 Part::Head => reads.head += bytes * share,
                 Part::Other => reads.other += bytes * share,
@@ -152,6 +159,8 @@ impl Model {
                 reads.kv += visible(positions, op.window) * (elements * element * rows) as f64;
             }
         }
+        let state: usize = self.plan.caches.iter().map(|cache| cache.kind.elements_per_sequence()).sum();
+        reads.state = (4 * state * rows) as f64;
         reads
     }
 

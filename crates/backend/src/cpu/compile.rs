@@ -17,6 +17,8 @@ pub enum Phase {
     Attention(usize),
     /// The parts of attention joined; nothing to do if positions were not shared out.
     AttentionJoin(usize),
+    /// An op that carries a state, cut by sequence and channels.
+    Recurrent(usize),
     /// Grouping of rows by expert, then all expert items (fused) or gate, up and activation (unfused).
     ExpertItems(usize),
     /// Unfused: the inner activations prepared for the down projections.
@@ -132,6 +134,7 @@ impl Compiler<'_> {
                 }
             }
             Op::Attention(_) => self.phases.extend([Phase::Attention(i), Phase::AttentionJoin(i)]),
+            Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => self.phases.push(Phase::Recurrent(i)),
             Op::Experts(experts) => {
                 let bank = weights.bank(i);
                 for projection in bank.gate.iter().chain([&bank.up]) {

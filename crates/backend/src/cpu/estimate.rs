@@ -86,9 +86,16 @@ mod tests {
 
     #[test]
     fn what_is_told_before_loading_is_what_a_load_takes() {
-        for fixture in
-            ["qwen3_moe-q4g64", "qwen2_moe-q4g64", "mixtral-q4g64", "qwen3_moe-mxfp4", "llama-q4g64"]
-        {
+        for fixture in [
+            "qwen3_moe-q4g64",
+            "qwen2_moe-q4g64",
+            "mixtral-q4g64",
+            "qwen3_moe-mxfp4",
+            "llama-q4g64",
+            "qwen3_next-q4g64",
+            "nemotron_h-q4g64",
+            "jamba-q4g64",
+        ] {
             let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(fixture);
             let checkpoint = Arc::new(Checkpoint::open(&dir).unwrap());
             let plan = with_heads(Plan::of(&checkpoint).unwrap());

@@ -9,6 +9,7 @@ mod ops;
 mod pool;
 mod probing;
 mod products;
+mod recurrent;
 mod shared;
 mod tracer;
 mod weights;
@@ -22,6 +23,7 @@ use amoeba_kernels::linear::{Digits, Packed, runs_on_tiles};
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
 
+use crate::sequences::Sequences;
 use crate::{
     Activations, Error, Executable, KvType, Limits, Probe, Recording, Row, check_finite, check_rows,
 };
@@ -58,6 +60,7 @@ pub struct CpuOptions {
 /// A model on the CPU.
 pub struct Cpu {
     pool: Pool<Model>,
+    sequences: Sequences,
 }
 
 /// Everything a step works on; shared by the workers.
@@ -88,6 +91,7 @@ struct Scratch {
     router: amoeba_kernels::router::cpu::Scratch,
     attention: attention::Workspace,
     experts: amoeba_kernels::experts::cpu::Scratch,
+    recurrent: amoeba_kernels::delta_net::Scratch,
 }
 
 fn digits(activations: Activations) -> Digits {
@@ -131,6 +135,7 @@ impl Cpu {
             router: ops::router_scratch(&plan),
             attention: attention::Workspace::new(&plan),
             experts: experts::scratch(&plan, &weights),
+            recurrent: recurrent::scratch(&plan),
         });
         let state = PerWorker::new(1, || StepState {
             rows: Vec::with_capacity(rows),
@@ -139,6 +144,7 @@ impl Cpu {
             works: ALL_WORKS,
             tracer: None,
         });
+        let sequences = Sequences::new(&plan, limits);
         let model = Model {
             caches: Caches::new(&plan, limits, options.kv)?,
             attention: attention::partials(&plan, limits)?,
@@ -160,7 +166,7 @@ impl Cpu {
             scratch,
             state,
         };
-        Ok(Cpu { pool: Pool::new(model, threads)? })
+        Ok(Cpu { pool: Pool::new(model, threads)?, sequences })
     }
 
     fn model(&self) -> &Model {
@@ -219,6 +225,7 @@ impl Model {
             Phase::Linears(linears) => products::items(step, linears),
             Phase::Attention(op) => attention::items(step, *op),
             Phase::AttentionJoin(op) => attention::join_items(step, *op),
+            Phase::Recurrent(op) => recurrent::items(step, *op),
             Phase::ExpertItems(op) => experts::group(step, *op),
             Phase::PrepareInner(op) => experts::prepare_items(step, *op),
             Phase::ExpertDown(_) => experts::down_items(step),
@@ -236,6 +243,7 @@ impl Model {
             Phase::Linears(linears) => products::item(step, linears, item, rows),
             Phase::Attention(op) => attention::item(step, *op, item, worker),
             Phase::AttentionJoin(op) => attention::join(step, *op, item, worker),
+            Phase::Recurrent(op) => recurrent::item(step, *op, item, worker),
             Phase::ExpertItems(op) => experts::item(step, *op, item, worker),
             Phase::PrepareInner(op) => experts::prepare_inner(step, *op, item),
             Phase::ExpertDown(op) => experts::down(step, *op, item),
@@ -309,6 +317,7 @@ impl Executable for Cpu {
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error> {
         let model = self.pool.work();
         check_rows(rows, model.limits, model.plan.spec.vocab)?;
+        self.sequences.begin(rows)?;
         let state = model.state.get(0);
         state.path = self.path(rows.len());
         state.rows.clear();
@@ -328,6 +337,7 @@ impl Executable for Cpu {
             return Ok(());
         }
         (0..wanted).try_for_each(|n| check_finite(self.logits(n), self.model().state.shared().wanted[n]))?;
+        self.sequences.complete(rows);
         if let Some(tracer) = &mut self.model().state.get(0).tracer {
             tracer.end(last, self.plan().program.len() - 1);
         }

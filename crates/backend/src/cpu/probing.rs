@@ -19,7 +19,7 @@ fn finished_ops(phase: &Phase, works: &Range<usize>, mut f: impl FnMut(usize)) {
             });
         }
         Phase::Linears(ops) => ops.iter().copied().for_each(f),
-        Phase::AttentionJoin(op) | Phase::Combine(op) => f(*op),
+        Phase::AttentionJoin(op) | Phase::Recurrent(op) | Phase::Combine(op) => f(*op),
         Phase::Attention(_) | Phase::ExpertItems(_) | Phase::PrepareInner(_) | Phase::ExpertDown(_) => {}
     }
 }

@@ -128,7 +128,7 @@ mod tests {
     /// A plan of one layer's end: experts into `out`, shared ones into it, and `behind`.
     fn plan(behind: &dyn Fn(BufferId, BufferId, BufferId) -> Vec<Op>) -> Plan {
         let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/qwen2_moe-q4g64");
-        let mut plan = Plan::new(Checkpoint::open(&dir).unwrap().config()).unwrap();
+        let mut plan = Plan::of(&Checkpoint::open(&dir).unwrap()).unwrap();
         let [residual, out, other] = ["residual", "branch", "shared"].map(|n| plan.buffer_named(n).unwrap());
         let is_experts = |step: &Step| matches!(step.op, Op::Experts(_));
         let experts = plan.program.iter().find(|step| is_experts(step)).unwrap().clone();

@@ -80,7 +80,7 @@ fn a_cached_model_of_which_only_the_config_is_there_can_be_inspected() {
     ] {
         assert!(out.contains(part), "`{part}` is not in {out}");
     }
-    ran(&["run", "org/big", "hi"]).expect(4, &["is not complete", "amoeba pull org/big"]);
+    ran(&["run", "org/big", "hi"]).expect(3, &["is not complete", "amoeba pull org/big"]);
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn architecture(facts: &Facts) -> String {
     let family = match &spec.part_of {
         None => spec.family.to_owned(),
         Some(whole) => {
-            format!("{}, the text part of {whole}; images and sound are not supported", spec.family)
+            format!("{}, as the text part of {whole}: images and sound are not supported", spec.family)
         }
     };
     let mut rows = vec![

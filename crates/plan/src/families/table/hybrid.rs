@@ -62,7 +62,12 @@ pub(super) const ROWS: &[Family] = &[
             experts: "num_local_experts",
             width: "intermediate_size",
             score: ScoreRule::Is(Score::TopKSoftmax),
-            shared: Shared { width: SharedWidth::Key("shared_intermediate_size"), gated: false, mix: None },
+            shared: Shared {
+                width: SharedWidth::Key("shared_intermediate_size"),
+                gated: false,
+                beside: true,
+                mix: None,
+            },
             ..MOE
         }),
         dense_layers: DenseLayers::Without("num_local_experts"),

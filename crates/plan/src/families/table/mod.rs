@@ -129,13 +129,14 @@ const MOE: Moe = Moe {
     activation: Act::Key,
     input_gate: false,
     latent: None,
-    shared: Shared { width: SharedWidth::None, gated: false, mix: None },
+    shared: Shared { width: SharedWidth::None, gated: false, beside: false, mix: None },
 };
 
 /// Shared experts side by side in one MLP.
 const SHARED: Shared = Shared {
     width: SharedWidth::Product("n_shared_experts", "moe_intermediate_size"),
     gated: false,
+    beside: false,
     mix: None,
 };
 

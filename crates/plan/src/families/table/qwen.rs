@@ -21,7 +21,12 @@ const QWEN_HYBRID: Family = Family {
 
 const QWEN_HYBRID_MOE: Moe = Moe {
     normalise: Normalise::Key("norm_topk_prob", false, 0.0),
-    shared: Shared { width: SharedWidth::Key("shared_expert_intermediate_size"), gated: true, mix: None },
+    shared: Shared {
+        width: SharedWidth::Key("shared_expert_intermediate_size"),
+        gated: true,
+        beside: false,
+        mix: None,
+    },
     ..MOE
 };
 
@@ -34,6 +39,7 @@ pub(super) const ROWS: &[Family] = &[
             shared: Shared {
                 width: SharedWidth::Key("shared_expert_intermediate_size"),
                 gated: true,
+                beside: false,
                 mix: None,
             },
             ..MOE

@@ -103,7 +103,12 @@ pub(super) const ROWS: &[Family] = &[
             width: "intermediate_size",
             score: ScoreRule::Is(Score::Sigmoid),
             input_gate: true,
-            shared: Shared { width: SharedWidth::Key("intermediate_size"), gated: false, mix: None },
+            shared: Shared {
+                width: SharedWidth::Key("intermediate_size"),
+                gated: false,
+                beside: false,
+                mix: None,
+            },
             ..MOE
         }),
         dense_layers: DenseLayers::Interval("interleave_moe_layer_step"),

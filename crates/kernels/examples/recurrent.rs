@@ -28,7 +28,7 @@ fn time(op: &str, shape: &str, isa: Isa, (units, len): (usize, usize), mut step:
     let layer = units * len;
     let layers = (COLD / 4 / layer).max(1);
     let mut states = vec![0.01; layers * layer];
-    let mut report = |kind: &str, rounds: usize, run: &mut dyn FnMut()| {
+    let report = |kind: &str, rounds: usize, run: &mut dyn FnMut()| {
         run();
         let mut times: Vec<f64> = (0..7)
             .map(|_| {

@@ -115,8 +115,12 @@ fn reads(facts: &Facts) -> String {
     let mut rows: Vec<_> = parts.map(|(part, size)| line(&part.to_string(), *size)).collect();
     rows.push(line("all", total));
     let cache = bytes(facts.cache_per_position);
+    let state = match facts.state {
+        0 => String::new(),
+        state => format!(", and {} of state, which are written too", bytes(state)),
+    };
     format!(
-        "read per decoded token\n{}  and {cache} of keys and values per position\n",
+        "read per decoded token\n{}  and {cache} of keys and values per position{state}\n",
         table(&rows, [false, true, true])
     )
 }
@@ -125,7 +129,7 @@ fn memory(facts: &Facts) -> String {
     let need = facts.need;
     let rows = [
         row([&"weights", &bytes(need.weights)]),
-        row([&"keys and values", &bytes(need.cache)]),
+        row([&if facts.state > 0 { "keys, values, states" } else { "keys and values" }, &bytes(need.cache)]),
         row([&"buffers", &bytes(need.buffers)]),
         row([&"needed", &bytes(need.total())]),
     ];

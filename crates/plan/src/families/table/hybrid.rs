@@ -10,6 +10,16 @@ use crate::Score;
 
 pub(super) const ROWS: &[Family] = &[
     Family {
+        name: "granite",
+        tied: Tied::Key(true),
+        embed_scale: Factor::Key("embedding_multiplier"),
+        residual_scale: Factor::Key("residual_multiplier"),
+        logit_scale: Factor::Inverse("logits_scaling"),
+        full: Attention { head_dim: HeadDim::Hidden, scale: Scale::Key("attention_multiplier"), ..BIASED },
+        mlp: Mlp { bias: Bias::Key("mlp_bias"), ..BASE.mlp },
+        ..BASE
+    },
+    Family {
         name: "granitemoe",
         names: Names { router: "block_sparse_moe.router.layer", experts_apart: None, ..SPARSE_BLOCK },
         tied: Tied::Key(true),

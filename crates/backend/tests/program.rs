@@ -65,7 +65,7 @@ impl Made {
 
 /// Every op beside those of the families that the fixtures have.
 fn plan(checkpoint: &Checkpoint) -> Plan {
-    let plan = Plan::new(checkpoint.config()).unwrap();
+    let plan = Plan::of(checkpoint).unwrap();
     let (hidden, head) = (plan.spec.hidden, plan.program[plan.head..].to_vec());
     let op = |name: &str| plan.program.iter().find(|step| step.op.name() == name).unwrap().op.clone();
     let (Op::Experts(experts), Op::Router { mut rule, .. }) = (op("experts"), op("router")) else {

@@ -20,8 +20,9 @@ pub struct Point {
 
 /// Where each layer's output and, for layers with experts, the block's input, route and output can be read.
 ///
-/// A layer's output is the residual stream after the last op of the layer that writes it. The output of a block of
-/// experts includes shared experts, but no norm or factor behind it: see [`block_output`].
+/// A layer's output is the residual stream after the last op of the layer that writes it. The input of a block of experts
+/// is what its router reads, unless that has a norm of its own. Its output includes shared experts, but no norm or
+/// factor behind it: see [`block_output`].
 pub fn points(plan: &Plan) -> Vec<Point> {
     let Some(residual) = plan.buffer_named("residual") else { return Vec::new() };
     let hidden = plan.spec.hidden;
@@ -30,10 +31,11 @@ pub fn points(plan: &Plan) -> Vec<Point> {
         let Some(layer) = step.layer else { continue };
         if let Op::Experts(experts) = &step.op {
             let route = 2 * experts.top_k;
-            points.push(Point { op, layer, what: "moe.in", buffer: experts.x, width: experts.hidden });
+            let (at, buffer) = block_input(plan, op).unwrap_or((op, experts.x));
+            points.push(Point { op: at, layer, what: "moe.in", buffer, width: hidden });
             points.push(Point { op, layer, what: "moe.route", buffer: experts.route, width: route });
-            let (buffer, width) = (experts.out, experts.hidden);
-            points.push(Point { op: block_output(plan, op, buffer), layer, what: "moe.out", buffer, width });
+            let (at, buffer) = block_output(plan, op, experts.out);
+            points.push(Point { op: at, layer, what: "moe.out", buffer, width: hidden });
         }
         if step.op.output() == Some(residual) {
             points.retain(|point| (point.layer, point.what) != (layer, "out"));
@@ -43,17 +45,30 @@ pub fn points(plan: &Plan) -> Vec<Point> {
     points
 }
 
-/// The last op that adds to the output of the experts at `op`, before anything else is made of it.
-fn block_output(plan: &Plan, op: usize, out: BufferId) -> usize {
-    let mut last = op;
+/// What the router before the experts at `op` reads, and the op that reads it; `None` if that has a norm of its own.
+fn block_input(plan: &Plan, op: usize) -> Option<(usize, BufferId)> {
+    let logits = plan.buffer_named("router_logits")?;
+    let before = plan.program[..op].iter().enumerate().rev();
+    let (at, x) = before.into_iter().find_map(|(at, step)| match &step.op {
+        Op::Linear { x, out, .. } if *out == logits => Some((at, *x)),
+        _ => None,
+    })?;
+    (plan.buffer(x).name != "router_in").then_some((at, x))
+}
+
+/// The last op that adds a shared expert to the output of the experts at `op`, or the projection behind latent experts,
+/// before anything else is made of it; and its buffer.
+fn block_output(plan: &Plan, op: usize, out: BufferId) -> (usize, BufferId) {
+    let (mut last, mut out) = (op, out);
     for (i, step) in plan.program.iter().enumerate().skip(op + 1) {
         match &step.op {
-            Op::Add { x, y, .. } if *x == out && *y != out => last = i,
+            Op::Linear { x, out: wide, .. } if *x == out && i == op + 1 => (last, out) = (i, *wide),
+            Op::Add { x, y, .. } if *x == out && plan.buffer(*y).name == "shared" => last = i,
             other if step.layer != plan.program[op].layer || uses(other, out) => break,
             _ => {}
         }
     }
-    last
+    (last, out)
 }
 
 /// Whether an op writes a buffer, or reads it as ops behind a block do.
@@ -113,7 +128,7 @@ mod tests {
     /// A plan of one layer's end: experts into `out`, shared ones into it, and `behind`.
     fn plan(behind: &dyn Fn(BufferId, BufferId, BufferId) -> Vec<Op>) -> Plan {
         let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/qwen2_moe-q4g64");
-        let mut plan = Plan::new(Checkpoint::open(&dir).unwrap().config()).unwrap();
+        let mut plan = Plan::of(&Checkpoint::open(&dir).unwrap()).unwrap();
         let [residual, out, other] = ["residual", "branch", "shared"].map(|n| plan.buffer_named(n).unwrap());
         let is_experts = |step: &Step| matches!(step.op, Op::Experts(_));
         let experts = plan.program.iter().find(|step| is_experts(step)).unwrap().clone();

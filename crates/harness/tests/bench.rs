@@ -321,3 +321,12 @@ fn a_floor_is_kept_and_a_damaged_one_is_told() {
     fs::write(&file, "").unwrap();
     assert!(FloorCache::new(&file, &host(), &build).store(&Floor::default()).is_err());
 }
+
+#[test]
+fn recurrent_models_are_measured_at_any_depth() {
+    let tests = [PREFILL, Test { depth: 5, ..PREFILL }, decode(4, 0, 1), decode(4, 9, 2)];
+    for row in rows("nemotron_h-q4g64", Device::Cpu, &tests) {
+        assert!(row.samples_ns.len() == 2 && row.steps.is_some(), "{:?}", row.test);
+        assert!(row.reads.is_none_or(|reads| reads.state > 0.0), "{:?}", row.test);
+    }
+}

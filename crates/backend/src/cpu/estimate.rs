@@ -95,6 +95,8 @@ mod tests {
             "qwen3_next-q4g64",
             "nemotron_h-q4g64",
             "jamba-q4g64",
+            "deepseek_v3-q4g64",
+            "gemma4-q4g64-per_layer",
         ] {
             let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(fixture);
             let checkpoint = Arc::new(Checkpoint::open(&dir).unwrap());

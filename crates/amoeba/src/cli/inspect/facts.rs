@@ -31,6 +31,8 @@ pub struct Facts {
     pub reads: Vec<(Part, f64)>,
     /// Bytes of keys and values per position.
     pub cache_per_position: u64,
+    /// Bytes of the states of recurrent layers, per sequence.
+    pub state: u64,
     /// Memory needed.
     pub need: Need,
     /// Memory of the machine.
@@ -109,6 +111,7 @@ impl Facts {
                 .collect(),
             reads: reads.into_iter().filter(|(_, bytes)| *bytes > 0.0).collect(),
             cache_per_position: 4 * plan.cache_elements_per_position() as u64,
+            state: 4 * plan.cache_elements_per_sequence() as u64,
             need: {
                 let stored = stored.iter().map(|&(format, bytes)| Stored { format, bytes: bytes as usize });
                 Need::new(&plan, &stored.collect::<Vec<_>>(), options)?

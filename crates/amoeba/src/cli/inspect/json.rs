@@ -47,6 +47,7 @@ pub fn render(facts: &Facts) -> Value {
             "total": facts.bytes_per_token().round(),
             "parts": reads,
             "cache_per_position": facts.cache_per_position,
+            "state": facts.state,
         },
         "memory": {
             "context": facts.need.context,

@@ -198,7 +198,7 @@ fn fused(step: &Step<'_>, op: &ExpertsOp, bank: &Bank, grouping: &Grouping, item
     let choices = &grouping.choices[members];
     let scratch = &mut model.scratch.get(worker).experts;
     fused_item(model.isa, bank, expert, slice, &rows, scratch, &mut |i, col, values| {
-        let width = LANES.min(op.hidden - col);
+        let width = values.len().min(op.hidden - col);
         let row = choices[i] as usize * slices + slice;
         copy(model.experts.partials.part_mut(row, col, width), values);
     });
@@ -240,7 +240,7 @@ fn gate_and_up(
         let bias = projection.bias(expert, 0, op.d_ff);
         let weights = projection.weights.expert(expert);
         matmul(model.isa, weights, blocks.clone(), 0..1, input, &mut |i, col, values| {
-            let width = LANES.min(op.d_ff - col);
+            let width = values.len().min(op.d_ff - col);
             let out = out.part_mut(members.start + i, col, width);
             copy(out, values);
             if let Some(bias) = bias {
@@ -292,7 +292,7 @@ pub fn down(step: &Step<'_>, index: usize, item: usize) {
     let layout = weights.layout;
     let blocks = piece(layout.blocks(), item % PIECES);
     matmul(step.model.isa, weights, blocks, 0..layout.slices(), &x, &mut |i, col, values| {
-        let width = LANES.min(op.hidden - col);
+        let width = values.len().min(op.hidden - col);
         copy(work.partials.part_mut(choices[i] as usize, col, width), values);
     });
 }

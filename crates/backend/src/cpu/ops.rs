@@ -165,13 +165,19 @@ impl Product<'_> {
     }
 }
 
-/// The first values of sixteen; a whole vector without a call.
+/// The first of `values`; sixteen without a call.
 #[inline]
-pub fn copy(out: &mut [f32], values: &[f32; LANES]) {
-    match out.first_chunk_mut::<LANES>() {
-        Some(out) => *out = *values,
-        None => out.copy_from_slice(&values[..out.len()]),
+pub fn copy(out: &mut [f32], values: &[f32]) {
+    match (<&mut [f32; LANES]>::try_from(&mut *out), values.first_chunk()) {
+        (Ok(out), Some(values)) => *out = *values,
+        _ => copy_any(out, values),
     }
+}
+
+/// On its own, or the compiler makes one call of both cases.
+#[inline(never)]
+fn copy_any(out: &mut [f32], values: &[f32]) {
+    out.copy_from_slice(&values[..out.len()]);
 }
 
 /// The first `rows` rows of a buffer as input of a product with weights of that layout.

@@ -7,6 +7,7 @@ use super::cpu::{FUSED_ROWS_MAX, Rows, Scratch};
 use super::reference::{Experts, Stored};
 use super::{Bank, Partials, Projection, combine, fused_item};
 use crate::activate::activate;
+use crate::linear::cpu::Sink;
 use crate::linear::{Arrangement, Digits, Input, Layout, Packed, matmul, prepare};
 use crate::simd::Isa;
 use crate::testing::{OwnedMatrix, Rng, formats};
@@ -177,7 +178,7 @@ fn unfused(
     bank: &Bank,
     expert: usize,
     rows: &Rows<'_>,
-    sink: &mut dyn FnMut(usize, usize, &[f32; 16]),
+    sink: &mut Sink<'_>,
 ) {
     let (n, d_ff) = (rows.up.rows, bank.d_ff());
     let stride = d_ff.next_multiple_of(16);
@@ -185,7 +186,7 @@ fn unfused(
         let mut out = vec![0.0; n * stride];
         let weights = projection.weights.expert(expert);
         matmul(isa, weights, 0..weights.layout.blocks(), 0..1, input, &mut |row, col, values| {
-            out[row * stride + col..][..16].copy_from_slice(values);
+            out[row * stride + col..][..values.len()].copy_from_slice(values);
         });
         for row in out.chunks_exact_mut(stride) {
             if let Some(bias) = projection.bias(expert, 0, d_ff) {

@@ -142,10 +142,10 @@ impl Case {
                 };
                 let (gate, up) = (input(&for_gate, gate_layout), input(&for_up, up_layout));
                 let rows = Rows { gate, up, digits: self.digits };
-                let mut store = |slice: usize, i: usize, col: usize, values: &[f32; 16]| {
+                let mut store = |slice: usize, i: usize, col: usize, values: &[f32]| {
                     let (row, k) = (members[i].0 as usize, members[i].1);
                     let at = ((row * top_k + k) * parts + slice) * self.hidden;
-                    let width = 16.min(self.hidden - col);
+                    let width = values.len().min(self.hidden - col);
                     partials[at + col..][..width].copy_from_slice(&values[..width]);
                 };
                 if fused {

@@ -173,13 +173,7 @@ impl Case {
 }
 
 /// Three whole products with the activation between.
-fn unfused(
-    isa: Isa,
-    bank: &Bank,
-    expert: usize,
-    rows: &Rows<'_>,
-    sink: &mut Sink<'_>,
-) {
+fn unfused(isa: Isa, bank: &Bank, expert: usize, rows: &Rows<'_>, sink: &mut Sink<'_>) {
     let (n, d_ff) = (rows.up.rows, bank.d_ff());
     let stride = d_ff.next_multiple_of(16);
     let product = |projection: &Projection, input: &Input<'_>| {

@@ -302,6 +302,7 @@ fn multiply<S: Simd, T: Tiles, C: Codes, const D: usize, const G: usize, const H
 
 /// Sixteen rows' sums of one group, scaled and added.
 #[inline(always)]
+#[allow(clippy::out_of_bounds_indexing, reason = "`each` drops what is past the count")]
 fn accumulate<S: Simd, C: Codes, const D: usize, const H: usize>(
     simd: S,
     scales: &UnitScales<S>,

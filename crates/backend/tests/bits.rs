@@ -34,7 +34,7 @@ fn run(model: &str, run: Run, isa: Isa, path: PathChoice) -> Vec<u32> {
     let Run { tokens, threads, chunk, kv, activations } = run;
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(model);
     let checkpoint = Arc::new(Checkpoint::open(&dir).unwrap());
-    let plan = Plan::new(checkpoint.config()).unwrap();
+    let plan = Plan::of(&checkpoint).unwrap();
     let limits = Limits { slots: 1, context: tokens, rows: chunk };
     let options = CpuOptions {
         threads: Some(threads),

@@ -19,7 +19,7 @@ const LIMITS: Limits = Limits { slots: 1, context: 400, rows: 400 };
 fn open(model: &str) -> (Plan, Arc<Checkpoint>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let checkpoint = Arc::new(Checkpoint::open(&root.join(model)).unwrap());
-    (Plan::new(checkpoint.config()).unwrap(), checkpoint)
+    (Plan::of(&checkpoint).unwrap(), checkpoint)
 }
 
 fn cpu(model: &str, threads: usize, path: PathChoice) -> Cpu {

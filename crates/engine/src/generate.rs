@@ -47,7 +47,7 @@ pub enum Finish {
 pub struct Stats {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Of these, tokens that were already cached.
+    /// Of these, tokens that were already cached and not computed again.
     pub reused_tokens: usize,
     /// Tokens generated, an end-of-sequence token included.
     pub generated_tokens: usize,
@@ -98,9 +98,7 @@ impl<'m> Generation<'m> {
         }
         let Model { executable, tokenizer, cached, .. } = model;
         let vocab = executable.plan().spec.vocab;
-        // The last token is always computed: its logits are what generation starts from.
-        let shared =
-            cached.iter().zip(&prompt.tokens[..prompt.tokens.len() - 1]).take_while(|(a, b)| a == b).count();
+        let shared = reusable(cached, &prompt.tokens, executable.plan().recurrent());
         cached.truncate(shared);
         let mut tokens = Vec::with_capacity(context + 1);
         tokens.extend_from_slice(&prompt.tokens);
@@ -160,8 +158,7 @@ impl<'m> Generation<'m> {
             if self.stats.prompt_path.is_empty() {
                 self.stats.prompt_path = self.executable.path(rows.len()).to_string();
             }
-            self.executable.step(&rows, None)?;
-            self.cached.extend_from_slice(&self.tokens[start..end]);
+            self.compute(&rows)?;
         }
         Ok(())
     }
@@ -213,8 +210,18 @@ impl<'m> Generation<'m> {
         }
         let position = self.tokens.len() - 1;
         let row = Row { token: self.tokens[position], slot: 0, position, logits: true };
-        self.executable.step(&[row], None)?;
-        self.cached.push(row.token);
+        self.compute(&[row])
+    }
+
+    /// Runs tokens that follow what is cached. If that fails, what a recurrence had summed up is lost.
+    fn compute(&mut self, rows: &[Row]) -> Result<(), Error> {
+        if let Err(error) = self.executable.step(rows, None) {
+            if self.executable.plan().recurrent() {
+                self.cached.clear();
+            }
+            return Err(error.into());
+        }
+        self.cached.extend(rows.iter().map(|row| row.token));
         Ok(())
     }
 
@@ -245,6 +252,13 @@ impl<'m> Generation<'m> {
     }
 }
 
+/// How many of the cached tokens a prompt can start from: those it begins with, but for its last one, whose logits are what
+/// generation starts from. A recurrence has summed them up and cannot go back: it is all of them or none.
+fn reusable(cached: &[u32], prompt: &[u32], recurrent: bool) -> usize {
+    let shared = cached.iter().zip(&prompt[..prompt.len() - 1]).take_while(|(a, b)| a == b).count();
+    if recurrent && shared < cached.len() { 0 } else { shared }
+}
+
 impl Iterator for Generation<'_> {
     type Item = Result<Piece, Error>;
 
@@ -264,3 +278,7 @@ impl Iterator for Generation<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "generate_tests.rs"]
+mod tests;

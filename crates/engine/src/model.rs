@@ -17,7 +17,7 @@ pub struct Model {
     pub(crate) tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     defaults: Sampling,
-    /// Tokens whose keys and values are cached, in order.
+    /// Tokens whose keys and values (and states) are cached, in order.
     pub(crate) cached: Vec<u32>,
 }
 
@@ -121,7 +121,8 @@ impl Model {
         Ok(Prompt { tokens: self.tokenizer.encode(text, true)?, reasoning: None })
     }
 
-    /// Continues a prompt. What it shares with the last one is not computed again.
+    /// Continues a prompt. What it shares with the last one is not computed again; a model with recurrent layers, which cannot
+    /// go back, computes all of it unless it begins with everything that was read and written before.
     ///
     /// # Errors
     /// An empty or too long prompt, or sampling numbers out of range.

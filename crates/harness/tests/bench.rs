@@ -249,7 +249,7 @@ fn the_hash_tells_models_and_their_weights_apart() {
     }
     let hash = |dir: &Path| {
         let checkpoint = amoeba_engine::open(dir).unwrap();
-        let plan = amoeba_plan::Plan::new(checkpoint.config()).unwrap();
+        let plan = amoeba_plan::Plan::of(&checkpoint).unwrap();
         BenchModel::new("", &checkpoint, &plan).unwrap().hash
     };
     let same = hash(&fixture("qwen3_moe-q4g64"));

@@ -9,23 +9,30 @@
 mod error;
 mod families;
 mod lower;
+mod mixers;
+mod op;
 mod part;
 mod path;
 mod plan;
+mod print;
 mod program;
 mod rope;
 mod spec;
 
 pub use error::Error;
-pub use families::{family_names, read_spec};
+pub use families::{families, family_names, read_spec};
+pub use mixers::{ConvOp, DeltaNetOp, SsmOp};
+pub use op::{AttentionOp, ExpertWeights, ExpertsOp, NormOp, Op, Strided};
 pub use part::{Part, parts};
 pub use path::{Path, PathChoice, PathKind, Reason, select_path};
 pub use plan::{Plan, Stored};
 pub use program::{
-    AttentionOp, Buffer, BufferId, Cache, CacheId, CacheKind, ExpertWeights, ExpertsOp, NormOp, Op, Rope,
-    RopeId, Step, Weight, WeightId, WeightShape,
+    Buffer, BufferId, Cache, CacheId, CacheKind, Rope, RopeId, Step, Weight, WeightId, WeightShape,
 };
 pub use spec::{
-    Activation, AttentionSpec, BlockSpec, Body, ExpertSpec, Groups, HeadSpec, LayerSpec, LinearSpec, MlpSpec,
-    ModelSpec, MoeSpec, NormKind, NormSpec, QkNormSpec, QkNormWidth, RopeSpec, RouterRule, Score, SharedSpec,
+    Activation, AttentionSpec, BlockSpec, Body, ConvSpec, DeltaProjections, DeltaSpec, ExpertSpec,
+    GROUPS_MAX, GateKind, Groups, HeadSpec, Inner, LatentExperts, LatentForm, LatentQuery, LatentSpec,
+    LayerSpec, LinearSpec, MambaSpec, MlpSpec, ModelSpec, MoeSpec, NormKind, NormSpec, OutputGate,
+    PerLayerSpec, Projections, QkNormSpec, QkNormWidth, RopeSpec, RouterRule, Score, SharedSpec,
+    ShortConvSpec, SsmInputs, TemperatureSpec, Window,
 };

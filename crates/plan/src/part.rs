@@ -10,6 +10,8 @@ pub enum Part {
     Embedding,
     /// Projections and sinks of attention.
     Attention,
+    /// Delta nets, state spaces, convolutions.
+    Recurrent,
     /// From hidden state to the choice of experts.
     Router,
     /// Routed experts.
@@ -26,9 +28,10 @@ pub enum Part {
 
 impl Part {
     /// All of them.
-    pub const ALL: [Part; 8] = [
+    pub const ALL: [Part; 9] = [
         Part::Embedding,
         Part::Attention,
+        Part::Recurrent,
         Part::Router,
         Part::Experts,
         Part::Shared,
@@ -43,6 +46,7 @@ impl fmt::Display for Part {
         f.write_str(match self {
             Part::Embedding => "embedding",
             Part::Attention => "attention",
+            Part::Recurrent => "recurrent",
             Part::Router => "router",
             Part::Experts => "experts",
             Part::Shared => "shared experts",
@@ -66,24 +70,80 @@ pub fn parts(plan: &Plan) -> Vec<Part> {
     parts
 }
 
+/// Buffers between the projections of a mixer, by what reads or writes them.
+const ATTENTION: [&str; 15] = [
+    "q",
+    "k",
+    "v",
+    "qkv",
+    "q_and_gate",
+    "attention_gate",
+    "attended",
+    "q_low",
+    "kv_a",
+    "kv",
+    "latent",
+    "q_nope",
+    "attended_latent",
+    "k_lent",
+    "v_lent",
+];
+const RECURRENT: [&str; 15] = [
+    "conv_in",
+    "z",
+    "beta",
+    "decay",
+    "qkvz",
+    "ba",
+    "delta_out",
+    "mamba_in",
+    "ssm_out",
+    "conv_bcx",
+    "decay_low",
+    "z_low",
+    "dt",
+    "selected",
+    "dt_low",
+];
+const SHARED: [&str; 3] = ["shared", "shared_gate", "mix_logits"];
+
 fn part_of(plan: &Plan, index: usize, step: &Step) -> Part {
-    let in_experts_layer = || {
-        let layer = plan.program.iter().filter(|other| other.layer == step.layer);
-        layer.into_iter().any(|other| matches!(other.op, Op::Experts(_)))
-    };
     match &step.op {
         Op::Embed { .. } => Part::Embedding,
-        Op::Attention(_) => Part::Attention,
+        Op::Attention(_) | Op::HeadLinear { .. } => Part::Attention,
+        Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => Part::Recurrent,
         Op::Router { .. } => Part::Router,
         Op::Experts(_) => Part::Experts,
         Op::Linear { .. } if index >= plan.head => Part::Head,
-        Op::Linear { x, out, .. } => match (plan.buffer(*out).name, plan.buffer(*x).name) {
-            ("router_logits", _) => Part::Router,
-            ("q" | "k" | "v", _) | (_, "attended") => Part::Attention,
-            ("gate" | "up" | "shared" | "shared_gate", _) if in_experts_layer() => Part::Shared,
-            ("gate" | "up", _) | (_, "activated") => Part::Mlp,
-            _ => Part::Other,
-        },
+        Op::Linear { x, out, .. } => {
+            let [x, out] = [x, out].map(|id| plan.buffer(*id).name);
+            let either = |names: &[&str]| names.contains(&x) || names.contains(&out);
+            match () {
+                () if out == "router_logits" => Part::Router,
+                () if either(&ATTENTION) => Part::Attention,
+                // A short convolution's result goes into the output projection.
+                () if either(&RECURRENT) || x == "conv_out" => Part::Recurrent,
+                () if either(&["experts_in", "experts_out"]) => Part::Experts,
+                () if either(&SHARED) && in_experts_layer(plan, step) => Part::Shared,
+                () if either(&["gate", "up", "activated", "gate_and_up"]) => match mlp_of(plan, index) {
+                    Some("shared") => Part::Shared,
+                    _ => Part::Mlp,
+                },
+                () => Part::Other,
+            }
+        }
         _ => Part::Other,
     }
+}
+
+fn in_experts_layer(plan: &Plan, step: &Step) -> bool {
+    plan.program.iter().any(|other| other.layer == step.layer && matches!(other.op, Op::Experts(_)))
+}
+
+/// Where the MLP that the product at `index` is a part of puts its result: the next product of "activated".
+fn mlp_of(plan: &Plan, index: usize) -> Option<&'static str> {
+    plan.program[index..].iter().find_map(|step| match &step.op {
+        Op::Linear { x, out, .. } if plan.buffer(*x).name == "activated" => Some(plan.buffer(*out).name),
+        _ => None,
+    })
 }

@@ -1,12 +1,11 @@
 //! `Plan`: everything a backend needs to run a model, still without weights or device.
 
-use std::fmt;
-
 use amoeba_checkpoint::{Checkpoint, Config, Format, Matrix};
 
+use crate::families;
 use crate::lower::Lowering;
-use crate::program::{Buffer, BufferId, Cache, Op, Rope, Step, Weight, WeightShape};
-use crate::{Error, ModelSpec, WeightId, read_spec};
+use crate::program::{Buffer, BufferId, Cache, Rope, Step, Weight, WeightShape};
+use crate::{Error, ModelSpec, Op, WeightId, read_spec};
 
 /// A model ready to be loaded by a backend.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +33,15 @@ impl Plan {
     /// As [`read_spec`].
     pub fn new(config: &Config) -> Result<Plan, Error> {
         Ok(Plan::from_spec(read_spec(config)?))
+    }
+
+    /// Plans the model of a checkpoint, in the form its tensors have.
+    ///
+    /// # Errors
+    /// As [`read_spec`].
+    pub fn of(checkpoint: &Checkpoint) -> Result<Plan, Error> {
+        let has = |name: &str| checkpoint.has(name);
+        Ok(Plan::from_spec(families::read(checkpoint.config(), Some(&has))?))
     }
 
     /// Plans a model from its spec.
@@ -72,6 +80,16 @@ impl Plan {
         self.caches.iter().map(|cache| cache.kind.elements_per_position()).sum()
     }
 
+    /// f32 elements one sequence takes in all caches, however long it is.
+    pub fn cache_elements_per_sequence(&self) -> usize {
+        self.caches.iter().map(|cache| cache.kind.elements_per_sequence()).sum()
+    }
+
+    /// Whether some cache sums up the past, so that a sequence can only go on from its last position or start anew.
+    pub fn recurrent(&self) -> bool {
+        self.caches.iter().any(|cache| cache.kind.recurrent())
+    }
+
     /// Parameters in total.
     pub fn parameters(&self) -> usize {
         self.weights.iter().map(|weight| weight.shape.elements()).sum()
@@ -81,15 +99,15 @@ impl Plan {
     /// embedding table that is not also the head, everything else whole.
     pub fn share_read_per_token(&self, id: WeightId) -> f64 {
         let uses = self.program.iter().filter_map(|step| match &step.op {
-            Op::Experts(experts) => {
-                let stacks =
-                    [experts.gate.map(|gate| gate.stack), Some(experts.up.stack), Some(experts.down.stack)];
-                stacks.contains(&Some(id)).then(|| experts.top_k as f64 / experts.experts as f64)
-            }
-            Op::Embed { table, .. } => (*table == id).then(|| 1.0 / self.spec.vocab as f64),
             Op::Linear { weight, bias, .. } => (*weight == id || *bias == Some(id)).then_some(1.0),
             Op::Norm(norm) => (norm.weight == Some(id) || norm.bias == Some(id)).then_some(1.0),
-            _ => None,
+            op if !op.weights().contains(&id) => None,
+            Op::Experts(experts) => Some(experts.top_k as f64 / experts.experts as f64),
+            Op::Embed { .. } => match self.weight(id).shape {
+                WeightShape::Matrix(rows, _) => Some(1.0 / rows as f64),
+                _ => Some(1.0),
+            },
+            _ => Some(1.0),
         });
         uses.fold(0.0, f64::max)
     }
@@ -119,108 +137,6 @@ impl Stored {
             WeightShape::Matrix(rows, cols) => Ok(of(&[checkpoint.matrix(&weight.path, rows, cols)?])),
             WeightShape::Stack(experts, rows, cols) => {
                 Ok(of(&checkpoint.stack(&weight.path, weight.each.as_deref(), experts, rows, cols)?))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut layer = None;
-        for (i, step) in self.program.iter().enumerate() {
-            if step.layer != layer || i == 0 || i == self.head {
-                layer = step.layer;
-                match layer {
-                    Some(layer) => writeln!(f, "layer {layer}")?,
-                    None => writeln!(f, "{}", if i == 0 { "embed" } else { "head" })?,
-                }
-            }
-            writeln!(f, "{i:5}  {}", Line { plan: self, op: &step.op })?;
-        }
-        Ok(())
-    }
-}
-
-/// One printed line of a program.
-struct Line<'a> {
-    plan: &'a Plan,
-    op: &'a Op,
-}
-
-impl Line<'_> {
-    fn name(&self, id: BufferId) -> &'static str {
-        self.plan.buffer(id).name
-    }
-
-    fn weight(&self, id: WeightId) -> String {
-        let weight = self.plan.weight(id);
-        format!("{} {}", weight.path, weight.shape)
-    }
-}
-
-impl fmt::Display for Line<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:13}", self.op.name())?;
-        match self.op {
-            Op::Embed { table, scale, out } => {
-                write!(f, "{} <- {} × {scale}", self.name(*out), self.weight(*table))
-            }
-            Op::Norm(norm) => {
-                let weight = norm.weight.map_or_else(|| "no weight".to_owned(), |id| self.weight(id));
-                let (x, out) = (self.name(norm.x), self.name(norm.out));
-                write!(
-                    f,
-                    "{out} <- {x}  {:?} {} × {} eps {:e}, {weight}",
-                    norm.kind, norm.chunks, norm.dim, norm.eps
-                )
-            }
-            Op::Linear { weight, bias, x, out } => {
-                let bias = if bias.is_some() { " + bias" } else { "" };
-                write!(f, "{} <- {}  {}{bias}", self.name(*out), self.name(*x), self.weight(*weight))
-            }
-            Op::Rope { rope, heads, head_dim, x } => {
-                write!(f, "{}  rope {} on {heads} × {head_dim}", self.name(*x), rope.0)
-            }
-            Op::KvAppend { cache, k, v } => {
-                write!(f, "cache {} <- {}, {}", cache.0, self.name(*k), self.name(*v))
-            }
-            Op::Attention(a) => {
-                write!(f, "{} <- {}, cache {}  ", self.name(a.out), self.name(a.q), a.cache.0)?;
-                write!(f, "{} heads / {} kv × {}, scale {}", a.heads, a.kv_heads, a.head_dim, a.scale)?;
-                a.window.map_or(Ok(()), |window| write!(f, ", window {window}"))
-            }
-            Op::Activate { activation, up, out, width, .. } => {
-                write!(f, "{} <- gate, {}  {activation:?} × {width}", self.name(*out), self.name(*up))
-            }
-            Op::Router { logits, out, rule, .. } => {
-                write!(
-                    f,
-                    "{} <- {}  {:?} top {}",
-                    self.name(*out),
-                    self.name(*logits),
-                    rule.score,
-                    rule.top_k
-                )?;
-                if rule.normalise.is_some() { write!(f, ", normalised") } else { Ok(()) }
-            }
-            Op::Experts(e) => {
-                write!(f, "{} <- {}, {}  ", self.name(e.out), self.name(e.x), self.name(e.route))?;
-                write!(
-                    f,
-                    "{} of {} × {}, {:?}, {}",
-                    e.top_k,
-                    e.experts,
-                    e.d_ff,
-                    e.activation,
-                    self.weight(e.up.stack)
-                )
-            }
-            Op::SigmoidGate { gate, x, .. } => {
-                write!(f, "{} *= sigmoid({})", self.name(*x), self.name(*gate))
-            }
-            Op::Add { x, y, scale, .. } => write!(f, "{} += {scale} × {}", self.name(*x), self.name(*y)),
-            Op::ScaleLogits { x, scale, softcap, .. } => {
-                write!(f, "{} × {scale}, cap {softcap:?}", self.name(*x))
             }
         }
     }

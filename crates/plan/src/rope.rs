@@ -12,25 +12,63 @@ pub(crate) fn plain(dims: usize, base: f64, interleaved: bool) -> RopeSpec {
     RopeSpec { dims, interleaved, frequencies, amplitude: 1.0 }
 }
 
-/// Applies a `rope_scaling` object to plain frequencies.
+/// Kind of scaling a `rope_scaling` or `rope_parameters` object asks for.
+fn kind(scaling: &Config) -> Result<&str, Error> {
+    Ok(match scaling.str("rope_type")? {
+        Some(kind) => kind,
+        None => scaling.str("type")?.unwrap_or("default"),
+    })
+}
+
+/// Whether all of a head is laid out in pairs but only the first share of them turns (Gemma 4).
+///
+/// # Errors
+/// The kind is no string.
+pub(crate) fn is_proportional(scaling: &Config) -> Result<bool, Error> {
+    Ok(kind(scaling)? == "proportional")
+}
+
+/// What YaRN multiplies the softmax scale of latent attention by: `(0.1 · mscale_all_dim · ln(factor) + 1)²`.
+///
+/// # Errors
+/// A number out of range.
+pub(crate) fn softmax_scale(scaling: &Config) -> Result<f64, Error> {
+    if kind(scaling)? == "default" {
+        return Ok(1.0);
+    }
+    let all = f64::from(scaling.f32_or("mscale_all_dim", 0.0, 0.0..=100.0)?);
+    let factor = f64::from(scaling.f32_or("factor", 1.0, 1e-3..=1e4)?);
+    Ok(yarn_mscale(factor, all).powi(2))
+}
+
+/// Applies a `rope_scaling` object to plain frequencies of a model made for `context` positions and, before that, for
+/// `original`, where the object does not say.
 ///
 /// # Errors
 /// An unknown `rope_type`, or one of its numbers missing or out of range.
-pub(crate) fn scaled(mut rope: RopeSpec, base: f64, scaling: &Config) -> Result<RopeSpec, Error> {
-    let kind = match scaling.str("rope_type")? {
-        Some(kind) => kind,
-        None => scaling.str("type")?.unwrap_or("default"),
-    };
-    match kind {
+pub(crate) fn scaled(
+    mut rope: RopeSpec,
+    base: f64,
+    scaling: &Config,
+    (context, original): (usize, usize),
+) -> Result<RopeSpec, Error> {
+    match kind(scaling)? {
         "default" | "mrope" => {}
         "linear" => {
             let factor = f64::from(scaling.f32("factor", 1e-3..=1e4)?);
             rope.frequencies.iter_mut().for_each(|f| *f /= factor);
         }
         "llama3" => llama3(&mut rope, scaling)?,
-        "yarn" => yarn(&mut rope, base, scaling)?,
+        "yarn" | "deepseek_yarn" => yarn(&mut rope, base, scaling)?,
+        "longrope" | "su" => longrope(&mut rope, scaling, (context, original))?,
+        "proportional" => proportional(&mut rope, scaling)?,
+        "dynamic" if scaling.has("alpha") => {
+            let alpha = f64::from(scaling.f32("alpha", 1.0..=1e6)?);
+            let dims = rope.dims as f64;
+            rope = plain(rope.dims, base * alpha.powf(dims / (dims - 2.0)), rope.interleaved);
+        }
         other => {
-            let known = "default, linear, llama3, mrope, yarn";
+            let known = "default, dynamic with alpha, linear, llama3, longrope, mrope, proportional, yarn";
             return Err(Error::Unsupported(format!("rope_scaling type `{other}` (known: {known})")));
         }
     }
@@ -81,6 +119,34 @@ fn yarn(rope: &mut RopeSpec, base: f64, scaling: &Config) -> Result<(), Error> {
     Ok(())
 }
 
+/// LongRoPE (Ding et al. 2024) as mlx-lm runs it: the long factors at every length.
+fn longrope(rope: &mut RopeSpec, scaling: &Config, (context, original): (usize, usize)) -> Result<(), Error> {
+    let factors = scaling.f32s("long_factor", 1e-3..=1e6)?.unwrap_or_default();
+    if factors.len() != rope.frequencies.len() && factors.len() != 1 {
+        let what = format!("{} long factors for {} rotary pairs", factors.len(), rope.frequencies.len());
+        return Err(Error::Inconsistent(format!("rope_scaling: {what}")));
+    }
+    for (i, f) in rope.frequencies.iter_mut().enumerate() {
+        *f /= f64::from(factors[i % factors.len()]);
+    }
+    let original = scaling.usize_or("original_max_position_embeddings", original, 2..=1 << 24)? as f64;
+    let stretch = context as f64 / original;
+    let default = if stretch <= 1.0 { 1.0 } else { (1.0 + stretch.ln() / original.ln()).sqrt() };
+    rope.amplitude = scaling.f32_or("long_mscale", default as f32, 1e-3..=1e3)?;
+    Ok(())
+}
+
+/// The first share of the pairs turns, the rest stands still.
+fn proportional(rope: &mut RopeSpec, scaling: &Config) -> Result<(), Error> {
+    let share = f64::from(scaling.f32_or("partial_rotary_factor", 1.0, 0.0..=1.0)?);
+    let factor = f64::from(scaling.f32_or("factor", 1.0, 1e-3..=1e4)?);
+    let turning = (rope.dims as f64 * share) as usize / 2;
+    for (i, f) in rope.frequencies.iter_mut().enumerate() {
+        *f = if i < turning { *f / factor } else { 0.0 };
+    }
+    Ok(())
+}
+
 /// Attention temperature of YaRN.
 fn yarn_mscale(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
@@ -94,7 +160,7 @@ mod tests {
     fn llama3_keeps_short_and_divides_long_waves() {
         let text = r#"{"rope_type":"llama3","factor":8.0,"original_max_position_embeddings":512}"#;
         let scaling = Config::parse("config.json", text).unwrap();
-        let rope = scaled(plain(32, 5e5, false), 5e5, &scaling).unwrap();
+        let rope = scaled(plain(32, 5e5, false), 5e5, &scaling, (4096, 4096)).unwrap();
         let base = plain(32, 5e5, false);
         assert_eq!(rope.frequencies[0], base.frequencies[0]);
         assert_eq!(rope.frequencies[15], base.frequencies[15] / 8.0);
@@ -103,7 +169,7 @@ mod tests {
     #[test]
     fn unknown_scaling_is_named() {
         let scaling = Config::parse("config.json", r#"{"rope_type":"spiral"}"#).unwrap();
-        let error = scaled(plain(32, 1e4, false), 1e4, &scaling).unwrap_err().to_string();
+        let error = scaled(plain(32, 1e4, false), 1e4, &scaling, (4096, 4096)).unwrap_err().to_string();
         assert!(error.contains("spiral") && error.contains("yarn"), "{error}");
     }
 }

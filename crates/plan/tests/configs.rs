@@ -68,7 +68,7 @@ fn contradictions_are_named() {
             "num_experts_per_tok 9 exceeds the 8 experts",
         ),
         ("qwen3_moe-q4g64", &[("num_key_value_heads", json!(3))], "no multiple of num_key_value_heads 3"),
-        ("qwen3_moe-q4g64", &[("head_dim", json!(31))], "head_dim 31 is odd"),
+        ("qwen3_moe-q4g64", &[("head_dim", json!(31))], "head_dim 31: rotary pairs need an even width"),
         (
             "qwen2_moe-q4g64",
             &[("num_attention_heads", json!(5)), ("num_key_value_heads", json!(5))],
@@ -77,12 +77,66 @@ fn contradictions_are_named() {
         ("qwen3_moe-q4g64", &[("hidden_act", json!("tanh"))], "hidden_act `tanh`"),
         ("olmoe-q4g64", &[("clip_qkv", json!(8.0))], "clip_qkv"),
         ("llama-q4g64", &[("rope_scaling", json!({"rope_type": "spiral"}))], "spiral"),
-        ("llama-q4g64", &[("model_type", json!("llama9"))], "known: llama, mixtral"),
+        ("llama-q4g64", &[("model_type", json!("llama9"))], "known: Klear, afmoe"),
     ];
     for (fixture, changes, expected) in cases {
         let message = error(fixture, changes);
         assert!(message.contains(expected), "{changes:?}: {message}");
     }
+}
+
+/// Every place of a JSON value that holds no object, as a path of keys.
+fn leaves(value: &Value, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+    match value {
+        Value::Object(map) => {
+            for (key, inner) in map {
+                path.push(key.clone());
+                leaves(inner, path, found);
+                path.pop();
+            }
+        }
+        _ => found.push(path.clone()),
+    }
+}
+
+#[test]
+fn no_config_of_any_family_panics() {
+    let odd = [
+        json!(null),
+        json!(0),
+        json!(1),
+        json!(3),
+        json!(-1),
+        json!(1u64 << 40),
+        json!(1e30),
+        json!(0.3),
+        json!(true),
+        json!("x"),
+        json!([]),
+        json!([0]),
+        json!([1, 2, 3]),
+        json!([1e30, "x"]),
+        json!({}),
+        json!({"rope_type": 3}),
+    ];
+    let mut plans = 0;
+    for entry in std::fs::read_dir(fixture("")).unwrap() {
+        let Ok(text) = std::fs::read_to_string(entry.unwrap().path().join("config.json")) else { continue };
+        let config: Value = serde_json::from_str(&text).unwrap();
+        let mut paths = Vec::new();
+        leaves(&config, &mut Vec::new(), &mut paths);
+        for path in paths.iter().filter(|path| !path[0].starts_with("quantization")) {
+            for value in &odd {
+                let mut changed = config.clone();
+                let place = path.iter().fold(&mut changed, |inner, key| &mut inner[key.as_str()]);
+                *place = value.clone();
+                if let Ok(config) = Config::parse("config.json", &changed.to_string()) {
+                    plans += usize::from(Plan::new(&config).is_ok_and(|plan| !plan.to_string().is_empty()));
+                }
+            }
+        }
+    }
+    assert!(plans > 1000, "{plans} plans");
 }
 
 #[test]
@@ -103,7 +157,7 @@ fn numbers_that_do_not_fit_the_tensors_name_the_tensor() {
         }
         std::fs::write(dir.path().join("config.json"), with("qwen3_moe-q4g64", &[(key, value)])).unwrap();
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
-        let planned = Plan::new(checkpoint.config()).and_then(|plan| plan.resolve(&checkpoint).map(|_| ()));
+        let planned = Plan::of(&checkpoint).and_then(|plan| plan.resolve(&checkpoint).map(|_| ()));
         let message = planned.unwrap_err().to_string();
         assert!(message.contains(expected), "{key}: {message}");
     }

@@ -30,7 +30,7 @@ fn every_weight_of_every_fixture_is_there_in_the_expected_shape() {
         let dir = entry.unwrap().path();
         if dir.join("config.json").exists() {
             let checkpoint = Checkpoint::open(&dir).unwrap();
-            let plan = Plan::new(checkpoint.config()).unwrap();
+            let plan = Plan::of(&checkpoint).unwrap();
             let stored = plan.resolve(&checkpoint).unwrap();
             assert_eq!(stored.len(), plan.weights.len());
             let total: usize = stored.iter().map(|stored| stored.bytes).sum();

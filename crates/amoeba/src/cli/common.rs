@@ -157,7 +157,7 @@ pub fn find_or_bundled(name: Option<&str>) -> Result<PathBuf, Failure> {
 pub fn load(dir: &Path, options: &LoadOptions, force: bool, console: &Console) -> Result<Model, Failure> {
     if !force {
         let checkpoint = Checkpoint::open(dir)?;
-        let plan = Plan::new(checkpoint.config())?;
+        let plan = Plan::of(&checkpoint)?;
         let stored = plan.resolve(&checkpoint)?;
         Need::new(&plan, &stored, options)?.check()?;
     }
@@ -172,7 +172,11 @@ pub fn load(dir: &Path, options: &LoadOptions, force: bool, console: &Console) -
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    Ok(model?)
+    let model = model?;
+    if let Some(whole) = &model.plan().spec.part_of {
+        console.note(&format!("[{whole}: the text part; images and sound are not supported]"));
+    }
+    Ok(model)
 }
 
 /// A progress bar over bytes on standard error.

@@ -8,7 +8,7 @@ use amoeba_kernels::linear::{Arrangement, Input, matmul, prepare};
 use amoeba_kernels::simd::LANES;
 use amoeba_plan::{ExpertsOp, Op, PathKind, Plan};
 
-use super::ops::{copy, input};
+use super::products::{copy, input};
 use super::shared::{PerWorker, Shared};
 use super::weights::Weights;
 use super::{Model, Step};
@@ -208,7 +208,7 @@ fn fused(step: &Step<'_>, op: &ExpertsOp, bank: &Bank, grouping: &Grouping, item
 fn inputs<'a>(model: &'a Model, op: &ExpertsOp, bank: &Bank, index: &'a [u32]) -> Rows<'a> {
     let of = |projection: &Projection| Input {
         index: Some(index),
-        ..input(model, op.x, projection.weights.layout(), model.precision.digits, index.len())
+        ..input(model, op.x, projection.weights.layout(), 1, model.precision.digits, index.len())
     };
     let up = of(&bank.up);
     Rows { gate: bank.gate.as_ref().map_or(up, of), up, digits: model.precision.digits }

@@ -4,10 +4,11 @@ use std::fmt::Write;
 
 use amoeba_backend::KvType;
 use amoeba_checkpoint::Checkpoint;
-use amoeba_plan::{CacheKind, Op, Part, Plan, Stored, WeightId, WeightShape, parts};
+use amoeba_plan::{Op, Part, Plan, Stored, WeightId, WeightShape, parts};
 use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::trace::visible;
 
 /// What identifies a model, and what its steps cost.
 #[derive(Clone, Debug)]
@@ -37,12 +38,16 @@ pub struct Reads {
     pub mlp: f64,
     /// Projections of attention.
     pub attention: f64,
+    /// Projections of delta nets, state spaces and convolutions.
+    pub recurrent: f64,
     /// Routers.
     pub router: f64,
     /// The output projection.
     pub head: f64,
     /// Keys and values.
     pub kv: f64,
+    /// States of recurrences, which are also written.
+    pub state: f64,
     /// Norms, rows of the embedding table.
     pub other: f64,
 }
@@ -54,15 +59,17 @@ impl Reads {
     }
 
     /// Each part with its name.
-    pub fn by_part(&self) -> [(&'static str, f64); 8] {
+    pub fn by_part(&self) -> [(&'static str, f64); 10] {
         [
             ("experts", self.experts),
             ("shared_experts", self.shared_experts),
             ("mlp", self.mlp),
             ("attention", self.attention),
+            ("recurrent", self.recurrent),
             ("router", self.router),
             ("head", self.head),
             ("kv", self.kv),
+            ("state", self.state),
             ("other", self.other),
         ]
     }
@@ -140,6 +147,7 @@ impl Model {
                 Part::Shared => reads.shared_experts += bytes * share,
                 Part::Mlp => reads.mlp += bytes * share,
                 Part::Attention => reads.attention += bytes * share,
+                Part::Recurrent => reads.recurrent += bytes * share,
                 Part::Router => reads.router += bytes * share,
                 Part::Head => reads.head += bytes * share,
                 Part::Other => reads.other += bytes * share,
@@ -147,11 +155,12 @@ impl Model {
         }
         for step in &self.plan.program {
             if let Op::Attention(op) = &step.op {
-                let CacheKind::Kv { kv_heads, k_dim, v_dim } = self.plan.caches[op.cache.0].kind;
-                let seen = op.window.map_or(positions, |window| positions.min(window as f64));
-                reads.kv += seen * (kv_heads * (k_dim + v_dim) * element * rows) as f64;
+                let elements = self.plan.caches[op.cache.0].kind.elements_per_position();
+                reads.kv += visible(positions, op.window) * (elements * element * rows) as f64;
             }
         }
+        let state: usize = self.plan.caches.iter().map(|cache| cache.kind.elements_per_sequence()).sum();
+        reads.state = (4 * state * rows) as f64;
         reads
     }
 
@@ -187,7 +196,7 @@ impl Model {
     pub fn op_products(&self, op: &Op) -> f64 {
         let elements = |id: WeightId| self.plan.weight(id).shape.elements() as f64;
         match op {
-            Op::Linear { weight, .. } => elements(*weight),
+            Op::Linear { weight, .. } | Op::HeadLinear { weight, .. } => elements(*weight),
             Op::Experts(op) => {
                 let stacks = [op.gate, Some(op.up), Some(op.down)].into_iter().flatten();
                 let all: f64 = stacks.map(|weights| elements(weights.stack)).sum();

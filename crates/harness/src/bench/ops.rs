@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::row::{Kind, Row};
 use super::run::Steps;
 use crate::Error;
-use crate::trace::{Subject, Token as Traced, Trace, TracedOp, traced_ops};
+use crate::trace::{Subject, Token as Traced, Trace, TracedOp, traced_ops, visible};
 
 /// Steps recorded of a test, at most.
 const STEPS: usize = 8;
@@ -147,10 +147,9 @@ impl Shape {
             Op::Experts(_) => [traced.weight_bytes * self.experts, products],
             Op::Embed { .. } => [traced.weight_bytes * rows, products],
             Op::Attention(op) => {
-                let within = |n: usize| op.window.map_or(n, |window| n.min(window)) as f64;
-                let visible: f64 = self.window_rows.iter().map(|n| within(*n)).sum();
-                let read = self.read * visible / self.seen.max(1.0);
-                [traced.kv_bytes * read, (op.heads * (op.head_dim + op.v_dim)) as f64 * visible]
+                let seen: f64 = self.window_rows.iter().map(|n| visible(*n as f64, op.window)).sum();
+                let read = self.read * seen / self.seen.max(1.0);
+                [traced.kv_bytes * read, (op.heads * (op.head_dim + op.v_dim)) as f64 * seen]
             }
             _ => [traced.weight_bytes, products],
         }

@@ -17,7 +17,7 @@ pub use capture::{CaptureOptions, capture, capture_on, load};
 pub use check::{ATTEMPTS, Checked, Growth, IDLE_MARGIN, TOKENS_CHECK_MIN, check};
 pub use chrome::chrome;
 pub use ops::TracedOp;
-pub(crate) use ops::traced_ops;
+pub(crate) use ops::{traced_ops, visible};
 pub use overhead::{Overhead, overhead};
 pub use picture::picture;
 pub use summary::{LaneTime, OpTime, Summary};

@@ -1,7 +1,7 @@
 //! The decode program as a trace shows it: a name for every op, the bytes it reads.
 
 use amoeba_backend::{KvType, Span, Stage};
-use amoeba_plan::{CacheKind, Op, Part, WeightId};
+use amoeba_plan::{Op, Part, WeightId, Window};
 
 use crate::bench::BenchModel;
 
@@ -22,16 +22,16 @@ pub struct TracedOp {
     pub down_bytes: f64,
     /// Bytes of keys and values read per visible position.
     pub kv_bytes: f64,
-    /// Positions that are visible at most.
-    pub window: Option<usize>,
+    /// Which of the positions are visible.
+    pub window: Option<Window>,
 }
 
 impl TracedOp {
     /// Bytes that a stage of the op reads for a token which sees `positions` positions.
     pub fn bytes(&self, stage: Stage, positions: usize) -> f64 {
-        let seen = self.window.map_or(positions, |window| positions.min(window));
+        let seen = visible(positions as f64, self.window);
         match stage {
-            Stage::Whole => self.weight_bytes + self.kv_bytes * seen as f64,
+            Stage::Whole => self.weight_bytes + self.kv_bytes * seen,
             Stage::Fused => self.weight_bytes,
             Stage::GateUp => self.weight_bytes - self.down_bytes,
             Stage::Down => self.down_bytes,
@@ -42,6 +42,18 @@ impl TracedOp {
     /// Bytes of a whole token.
     pub fn all_bytes(&self, positions: usize) -> f64 {
         self.bytes(Stage::Whole, positions)
+    }
+}
+
+/// Of so many positions those that the last one sees.
+pub fn visible(positions: f64, window: Option<Window>) -> f64 {
+    match window {
+        None => positions,
+        Some(Window::Sliding(width)) => positions.min(width as f64),
+        Some(Window::Chunk(width)) => {
+            let width = width as f64;
+            positions - ((positions - 1.0).max(0.0) / width).floor() * width
+        }
     }
 }
 
@@ -65,8 +77,10 @@ pub fn traced_ops(model: &BenchModel, kv: KvType) -> Vec<TracedOp> {
     let element = if kv == KvType::F16 { 2 } else { 4 };
     let of = |(index, step): (usize, &amoeba_plan::Step)| {
         let part = match &step.op {
-            Op::Linear { weight, .. } => model.parts()[weight.0],
-            Op::Attention(_) | Op::Rope { .. } | Op::KvAppend { .. } => Part::Attention,
+            Op::Linear { weight, .. } | Op::HeadLinear { weight, .. } => model.parts()[weight.0],
+            Op::Attention(_) | Op::Rope { .. } | Op::KvAppend { .. } | Op::Temperature { .. } => {
+                Part::Attention
+            }
             Op::Router { .. } => Part::Router,
             Op::Experts(_) => Part::Experts,
             _ => Part::Other,
@@ -74,13 +88,14 @@ pub fn traced_ops(model: &BenchModel, kv: KvType) -> Vec<TracedOp> {
         let label = match &step.op {
             Op::Linear { .. } if index >= plan.head => "lm_head",
             Op::Linear { .. } if part == Part::Router => "router_logits",
-            Op::Linear { weight, .. } => plan.weight(*weight).path.rsplit('.').next().unwrap_or("linear"),
+            Op::Linear { weight, .. } | Op::HeadLinear { weight, .. } => {
+                plan.weight(*weight).path.rsplit('.').next().unwrap_or("linear")
+            }
             op => op.name(),
         };
         let (kv_bytes, window) = match &step.op {
             Op::Attention(op) => {
-                let CacheKind::Kv { kv_heads, k_dim, v_dim } = plan.caches[op.cache.0].kind;
-                ((kv_heads * (k_dim + v_dim) * element) as f64, op.window)
+                ((plan.caches[op.cache.0].kind.elements_per_position() * element) as f64, op.window)
             }
             _ => (0.0, None),
         };

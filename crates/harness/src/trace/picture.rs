@@ -39,7 +39,7 @@ const LIGHT: [usize; 2] = [3, 6];
 fn kind(trace: &Trace, span: &Span) -> usize {
     match (span.stage, trace.part(span.op)) {
         (Stage::Start | Stage::Input | Stage::Inner | Stage::Check | Stage::Angles, _) | (_, None) => 7,
-        (_, Some(Part::Attention)) => 0,
+        (_, Some(Part::Attention | Part::Recurrent)) => 0,
         (_, Some(Part::Router)) => 1,
         (_, Some(Part::Experts)) => 2,
         (_, Some(Part::Shared)) => 3,

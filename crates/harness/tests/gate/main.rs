@@ -54,7 +54,7 @@ fn load(
     let checkpoint = open(dir)?;
     let unfused = options.path == PathChoice::Unfused;
     let interpreted = |fault| -> Result<Box<dyn Executable>, amoeba_harness::Error> {
-        let plan = Plan::new(checkpoint.config())?;
+        let plan = Plan::of(&checkpoint)?;
         let limits =
             Limits { slots: options.slots, context: options.context.unwrap_or(64), rows: options.rows };
         let reference = Reference::load(plan, Arc::clone(&checkpoint), limits)?;

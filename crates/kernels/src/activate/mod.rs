@@ -11,18 +11,27 @@ use crate::simd::{Simd, dispatch, load_at, sigmoid, tanh, update};
 pub fn reference(activation: Activation, gate: f32, up: f32) -> f64 {
     let (g, u) = (f64::from(gate), f64::from(up));
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let gelu = |x: f64| {
+        let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+        0.5 * x * (1.0 + inner.tanh())
+    };
     match activation {
         Activation::SwiGlu => g * sigmoid(g) * u,
-        Activation::GeGlu => {
-            let inner = (2.0 / std::f64::consts::PI).sqrt() * (g + 0.044_715 * g * g * g);
-            0.5 * g * (1.0 + inner.tanh()) * u
-        }
+        Activation::GeGlu => gelu(g) * u,
         Activation::ClampedSwiGlu { limit, alpha } => {
             let (limit, alpha) = (f64::from(limit), f64::from(alpha));
             let (g, u) = (g.min(limit), u.clamp(-limit, limit));
             (u + 1.0) * g * sigmoid(alpha * g)
         }
+        Activation::LimitedSwiGlu { limit } => {
+            let limit = f64::from(limit);
+            (g * sigmoid(g)).min(limit) * u.clamp(-limit, limit)
+        }
+        Activation::Sigmoid => sigmoid(g) * u,
+        Activation::Product => g * u,
         Activation::Relu2 => u.max(0.0).powi(2),
+        Activation::Gelu => gelu(u),
+        Activation::Silu => u * sigmoid(u),
     }
 }
 
@@ -39,22 +48,13 @@ fn activate_with<S: Simd>(simd: S, activation: Activation, gate: &[f32], up: &mu
             simd,
             up,
             #[inline(always)]
-            |u, at| {
-                let g = load_at(simd, gate, at);
-                simd.mul(simd.mul(g, sigmoid(simd, g)), u)
-            },
+            |u, at| simd.mul(silu(simd, load_at(simd, gate, at)), u),
         ),
         Activation::GeGlu => update(
             simd,
             up,
             #[inline(always)]
-            |u, at| {
-                let g = load_at(simd, gate, at);
-                let cube = simd.mul(simd.mul(g, g), g);
-                let inner = simd.mul(splat(0.797_884_6), simd.fma(splat(0.044_715), cube, g));
-                let half = simd.mul(splat(0.5), g);
-                simd.mul(simd.mul(half, simd.add(splat(1.0), tanh(simd, inner))), u)
-            },
+            |u, at| simd.mul(gelu(simd, load_at(simd, gate, at)), u),
         ),
         Activation::ClampedSwiGlu { limit, alpha } => update(
             simd,
@@ -68,17 +68,84 @@ fn activate_with<S: Simd>(simd: S, activation: Activation, gate: &[f32], up: &mu
                 simd.mul(simd.mul(simd.add(u, splat(1.0)), g), s)
             },
         ),
+        Activation::LimitedSwiGlu { limit } => update(
+            simd,
+            up,
+            #[inline(always)]
+            |u, at| {
+                let g = simd.min(splat(limit), silu(simd, load_at(simd, gate, at)));
+                simd.mul(g, simd.max(splat(-limit), simd.min(splat(limit), u)))
+            },
+        ),
+        Activation::Sigmoid => update(
+            simd,
+            up,
+            #[inline(always)]
+            |u, at| simd.mul(sigmoid(simd, load_at(simd, gate, at)), u),
+        ),
+        Activation::Product => update(
+            simd,
+            up,
+            #[inline(always)]
+            |u, at| simd.mul(load_at(simd, gate, at), u),
+        ),
+        Activation::Relu2 | Activation::Gelu | Activation::Silu => ungated(simd, activation, up),
+    }
+}
+
+#[inline(always)]
+fn ungated<S: Simd>(simd: S, activation: Activation, up: &mut [f32]) {
+    match activation {
         Activation::Relu2 => update(
             simd,
             up,
             #[inline(always)]
             |u, _| {
-                let positive = simd.max(splat(0.0), u);
+                let positive = simd.max(simd.splat(0.0), u);
                 simd.mul(positive, positive)
             },
         ),
+        Activation::Gelu => update(
+            simd,
+            up,
+            #[inline(always)]
+            |u, _| gelu(simd, u),
+        ),
+        _ => update(
+            simd,
+            up,
+            #[inline(always)]
+            |u, _| silu(simd, u),
+        ),
     }
 }
+
+#[inline(always)]
+fn silu<S: Simd>(simd: S, x: S::F) -> S::F {
+    simd.mul(x, sigmoid(simd, x))
+}
+
+#[inline(always)]
+fn gelu<S: Simd>(simd: S, x: S::F) -> S::F {
+    let cube = simd.mul(simd.mul(x, x), x);
+    let inner = simd.mul(simd.splat(0.797_884_6), simd.fma(simd.splat(0.044_715), cube, x));
+    let half = simd.mul(simd.splat(0.5), x);
+    simd.mul(half, simd.add(simd.splat(1.0), tanh(simd, inner)))
+}
+
+/// One of each, for cases.
+#[cfg(test)]
+pub(crate) const ALL: [Activation; 9] = [
+    Activation::SwiGlu,
+    Activation::GeGlu,
+    Activation::ClampedSwiGlu { limit: 7.0, alpha: 1.702 },
+    Activation::LimitedSwiGlu { limit: 2.0 },
+    Activation::Sigmoid,
+    Activation::Product,
+    Activation::Relu2,
+    Activation::Gelu,
+    Activation::Silu,
+];
 
 #[cfg(test)]
 mod cases {
@@ -89,8 +156,7 @@ mod cases {
     #[test]
     fn activations_follow_the_reference_on_every_instruction_set() {
         let mut rng = Rng(7);
-        let clamped = Activation::ClampedSwiGlu { limit: 7.0, alpha: 1.702 };
-        for activation in [Activation::SwiGlu, Activation::GeGlu, clamped, Activation::Relu2] {
+        for activation in ALL {
             let gate: Vec<f32> = rng.vector(333).iter().map(|x| x * 12.0).collect();
             let up: Vec<f32> = rng.vector(333).iter().map(|x| x * 12.0).collect();
             for isa in Isa::available() {
@@ -108,9 +174,10 @@ mod cases {
 
     #[test]
     fn nan_passes_through() {
-        for activation in [Activation::SwiGlu, Activation::GeGlu] {
-            let mut y = vec![1.0; 16];
-            activate(Isa::best(), activation, &[f32::NAN; 16], &mut y);
+        for activation in ALL {
+            let (gate, up) = if activation.gated() { (f32::NAN, 1.0) } else { (1.0, f32::NAN) };
+            let mut y = vec![up; 16];
+            activate(Isa::best(), activation, &[gate; 16], &mut y);
             assert!(y.iter().all(|y| y.is_nan()), "{activation:?}");
         }
     }

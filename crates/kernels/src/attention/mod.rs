@@ -1,6 +1,6 @@
 //! `attention`: softmax attention of query positions over cached keys and values (GQA, Ainslie et al. 2023).
 //!
-//! Contract: a query at position p sees positions `max(0, p+1-window)..=p`; scores are `scale·q·k`, soft-capped
+//! Contract: a query at position p sees positions [`first_visible`]`..=p`; scores are `scale·q·k`, soft-capped
 //! if asked; an optional sink logit takes part in the softmax without a value. The CPU kernel works on chunks of
 //! [`CHUNK`] positions, whose partial results (max, sum, unscaled output) are folded in order of position
 //! (online softmax, Milakov & Gimelshein 2018), so its bits depend neither on how chunks are spread over workers
@@ -14,6 +14,8 @@ mod tiles;
 
 #[cfg(test)]
 mod cases;
+
+use amoeba_plan::Window;
 
 pub use cache::{Element, Half, Head, KEY_STRIDE, key_at, key_len, value_at, value_len};
 pub use cpu::{Query, Scratch, chunk, finish, fold, partial_len};
@@ -37,6 +39,10 @@ pub struct Shape {
 }
 
 /// First position a query at `position` sees.
-pub fn first_visible(position: usize, window: Option<usize>) -> usize {
-    window.map_or(0, |window| (position + 1).saturating_sub(window))
+pub fn first_visible(position: usize, window: Option<Window>) -> usize {
+    match window {
+        None => 0,
+        Some(Window::Sliding(width)) => (position + 1).saturating_sub(width),
+        Some(Window::Chunk(width)) => position / width * width,
+    }
 }

@@ -281,8 +281,7 @@ fn odd_shapes_and_every_row_count() {
 fn every_activation_with_and_without_biases() {
     let mut rng = Rng(12);
     let q4 = Format::Affine { bits: 4, group: 32, scale: Float::F16 };
-    let clamped = Activation::ClampedSwiGlu { limit: 7.0, alpha: 1.702 };
-    for activation in [Activation::SwiGlu, Activation::GeGlu, clamped, Activation::Relu2] {
+    for activation in crate::activate::ALL {
         for with_bias in [false, true] {
             let mut case = Case::new([q4, q4, Format::Mxfp4], (4, 2), (64, 96), 2, &mut rng);
             case.activation = activation;

@@ -40,6 +40,12 @@ pub struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
+    /// The same rows from a column on, which begins a group: what one head of a product per head multiplies.
+    pub fn from_column(self, col: usize) -> Input<'a> {
+        let prepared = self.arrangement.map_or(0, |arrangement| arrangement.len(col));
+        Input { x: &self.x[col..], prepared: &self.prepared[prepared..], ..self }
+    }
+
     /// Rows of x behind the inputs `first..first + R`; past the last, the last.
     #[inline(always)]
     pub(super) fn indices<const R: usize>(&self, first: usize) -> [usize; R] {

@@ -33,7 +33,7 @@ fn norm_with<S: Simd>(simd: S, norm: &Norm<'_>, x: &mut [f32]) {
         |simd, x| simd.mul(x, x),
     ) / n;
     let factor = simd.splat(1.0 / (square + norm.eps).sqrt());
-    let centre = simd.splat(mean);
+    let (centre, scale) = (simd.splat(mean), simd.splat(norm.scale));
     update(
         simd,
         x,
@@ -46,7 +46,7 @@ fn norm_with<S: Simd>(simd: S, norm: &Norm<'_>, x: &mut [f32]) {
             if let Some(bias) = norm.bias {
                 y = simd.add(y, load_at(simd, bias, at));
             }
-            y
+            simd.mul(y, scale)
         },
     );
 }

@@ -16,6 +16,6 @@ pub fn norm(norm: &Norm<'_>, x: &mut [f32]) {
     for (i, x) in x.iter_mut().enumerate() {
         let weight = norm.weight.map_or(1.0, |weight| f64::from(weight[i]));
         let bias = norm.bias.map_or(0.0, |bias| f64::from(bias[i]));
-        *x = ((f64::from(*x) - mean) * factor * weight + bias) as f32;
+        *x = (((f64::from(*x) - mean) * factor * weight + bias) * f64::from(norm.scale)) as f32;
     }
 }

@@ -3,7 +3,7 @@
 
 use amoeba_plan::{Groups, RouterRule, Score};
 
-use super::{factor, limit_groups};
+use super::{Learned, factor, limit_groups};
 
 /// Scratch of [`route`], sized once for a model.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +22,7 @@ impl Scratch {
 /// Routes one row; `logits [experts]`, `out [2·top_k]`.
 pub fn route(
     rule: &RouterRule,
-    correction: Option<&[f32]>,
+    learned: Learned<'_>,
     logits: &[f32],
     scratch: &mut Scratch,
     out: &mut [f32],
@@ -33,7 +33,7 @@ pub fn route(
         *score = match rule.score {
             Score::Softmax => (f64::from(x) - f64::from(max)).exp(),
             Score::Sigmoid => 1.0 / (1.0 + (-f64::from(x)).exp()),
-            Score::TopKSoftmax => f64::from(x),
+            Score::TopKSoftmax | Score::SparseMixer { .. } => f64::from(x),
         };
     }
     if rule.score == Score::Softmax {
@@ -42,13 +42,18 @@ pub fn route(
     }
     let choice = &mut scratch.choice[..logits.len()];
     choice.copy_from_slice(scores);
-    if let Some(correction) = correction {
+    if let Some(correction) = learned.correction {
         choice.iter_mut().zip(correction).for_each(|(choice, &bias)| *choice += f64::from(bias));
     }
     if let Some(groups) = rule.groups {
         limit(choice, groups);
     }
     pick(rule, scores, choice, max, out);
+    if let Some(per_expert) = learned.per_expert {
+        let (indices, weights) = out.split_at_mut(rule.top_k);
+        let pairs = weights.iter_mut().zip(indices.iter());
+        pairs.for_each(|(weight, &index)| *weight *= per_expert[index as usize]);
+    }
 }
 
 fn limit(choice: &mut [f64], groups: Groups) {
@@ -58,7 +63,7 @@ fn limit(choice: &mut [f64], groups: Groups) {
 }
 
 /// Takes the `top_k` best of `choice` in place (taken ones become -inf), then weighs them by `scores`.
-fn pick(rule: &RouterRule, scores: &[f64], choice: &mut [f64], max: f32, out: &mut [f32]) {
+fn pick(rule: &RouterRule, scores: &mut [f64], choice: &mut [f64], max: f32, out: &mut [f32]) {
     let (indices, weights) = out.split_at_mut(rule.top_k);
     for n in 0..rule.top_k {
         let mut best = 0;
@@ -66,6 +71,10 @@ fn pick(rule: &RouterRule, scores: &[f64], choice: &mut [f64], max: f32, out: &m
             if value > choice[best] || choice[best].is_nan() {
                 best = i;
             }
+        }
+        if let Score::SparseMixer { jitter } = rule.score {
+            // From here on the score of an expert that was taken is its weight.
+            scores[best] = share_of_best(scores, choice, choice[best], jitter);
         }
         choice[best] = f64::NEG_INFINITY;
         // Insertion keeps the indices ascending.
@@ -75,7 +84,7 @@ fn pick(rule: &RouterRule, scores: &[f64], choice: &mut [f64], max: f32, out: &m
     }
     let raw = |index: f32| match rule.score {
         Score::TopKSoftmax => (scores[index as usize] - f64::from(max)).exp(),
-        Score::Softmax | Score::Sigmoid => scores[index as usize],
+        Score::Softmax | Score::Sigmoid | Score::SparseMixer { .. } => scores[index as usize],
     };
     let sum: f64 = indices.iter().map(|&index| raw(index)).sum();
     let within = if rule.score == Score::TopKSoftmax { 1.0 / sum } else { 1.0 };
@@ -83,4 +92,12 @@ fn pick(rule: &RouterRule, scores: &[f64], choice: &mut [f64], max: f32, out: &m
     for (weight, &index) in weights.iter_mut().zip(indices.iter()) {
         *weight = (raw(index) * factor) as f32;
     }
+}
+
+/// Weight of the largest logit `top` in a softmax over those left that are close to it.
+fn share_of_best(logits: &[f64], left: &[f64], top: f64, jitter: f32) -> f64 {
+    // Not `<=`: NaN must take part.
+    let far = |logit: f64| (top - logit) / logit.abs().max(top) > 2.0 * f64::from(jitter);
+    let near = logits.iter().zip(left).filter(|(logit, _)| !far(**logit));
+    1.0 / near.map(|(_, left)| (left - top).exp()).sum::<f64>()
 }

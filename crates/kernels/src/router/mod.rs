@@ -2,7 +2,8 @@
 //!
 //! Contract: `logits [experts]`; `out [2·top_k]`: indices (exact small integers in f32) ascending, then their weights
 //! in the same order. On ties the lowest index wins. A NaN logit is never chosen before a number; if fewer than
-//! `top_k` are numbers the weights become NaN, which the engine reports.
+//! `top_k` are numbers the weights become NaN, which the engine reports. A single weight may be taken out, to scale the
+//! expert's input instead ([`take_weight`]).
 
 pub mod cpu;
 pub mod reference;
@@ -10,9 +11,23 @@ pub mod reference;
 #[cfg(test)]
 mod cases;
 
-use amoeba_plan::{Groups, RouterRule};
+use amoeba_plan::{GROUPS_MAX, Groups, RouterRule};
 
 pub use cpu::route;
+
+/// What a router has learned besides its projection, `[experts]` each.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Learned<'a> {
+    /// Added to the scores for the choice only.
+    pub correction: Option<&'a [f32]>,
+    /// Factor on the weight of each expert.
+    pub per_expert: Option<&'a [f32]>,
+}
+
+/// Takes the weight of the only expert out of a route, where one is left.
+pub fn take_weight(route: &mut [f32]) -> f32 {
+    std::mem::replace(&mut route[1], 1.0)
+}
 
 /// Positions of the `k` largest values, ties to the lowest index, ascending; `f32::NEG_INFINITY` and NaN lose.
 fn top_k(values: &[f64], k: usize, picked: &mut [usize]) {
@@ -29,10 +44,8 @@ fn top_k(values: &[f64], k: usize, picked: &mut [usize]) {
     picked[..k].sort_unstable();
 }
 
-/// Most groups of a group-limited router.
-pub const GROUPS_MAX: usize = 64;
-
-/// Sets the scores of all but the best groups to zero, as the reference implementations do.
+/// Sets the scores of all but the best groups to zero, as DeepSeek's and mlx-lm's routers do: the scores that decide the
+/// choice, a correction included.
 fn limit_groups(scores: &mut [f64], groups: Groups) {
     let size = scores.len() / groups.count;
     let mut best = [0.0; GROUPS_MAX];

@@ -1,252 +1,256 @@
 //! From `config.json` to [`ModelSpec`]: look up the family's row, read the numbers, bound them.
 
+mod attention;
+mod attention_row;
+mod feed_forward;
+mod layers;
+mod mixers;
 mod row;
 mod table;
 
 use amoeba_checkpoint::Config;
-use row::{Bias, DenseLayers, Family, HeadDim, Normalise, QkNorm, RopeRule, Shared};
+use attention_row::Bias;
+use row::{Act, Factor, Family, Tied};
 
-use crate::spec::{
-    Activation, AttentionSpec, BlockSpec, Body, ExpertSpec, HeadSpec, LayerSpec, LinearSpec, MlpSpec,
-    ModelSpec, MoeSpec, NormKind, NormSpec, QkNormSpec, QkNormWidth, RouterRule, SharedSpec,
-};
-use crate::{Error, RopeSpec, rope};
+use crate::spec::{Activation, HeadSpec, LinearSpec, ModelSpec, NormSpec, PerLayerSpec};
+use crate::{Error, NormKind};
 
 const WIDTH: std::ops::RangeInclusive<usize> = 1..=1 << 20;
 
 /// Names of all families this build can run.
 pub fn family_names() -> Vec<&'static str> {
-    table::FAMILIES.iter().map(|family| family.name).collect()
+    families().map(|(name, _)| name).collect()
 }
 
-/// Reads a model's spec from its `config.json`.
+/// Every family with the other `model_type`s that mean it.
+pub fn families() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    let mut all: Vec<_> = table::rows().map(|family| (family.name, family.also)).collect();
+    all.sort_unstable_by_key(|(name, _)| *name);
+    all.into_iter()
+}
+
+/// Reads a model's spec from its `config.json`. A checkpoint of several parts (`text_config`) gives its text part.
 ///
 /// # Errors
 /// An unknown `model_type` (the message lists the known ones), a number missing or out of range, or a feature
 /// this build lacks.
 pub fn read_spec(config: &Config) -> Result<ModelSpec, Error> {
-    let model_type = config.str("model_type")?.unwrap_or("(missing)");
-    let family = table::FAMILIES.iter().find(|family| family.name == model_type).ok_or_else(|| {
-        Error::UnknownFamily { found: model_type.to_owned(), known: family_names().join(", ") }
+    read(config, None)
+}
+
+/// As [`read_spec`], told which tensors there are: where files of one family come in two forms, the one they have is read.
+pub(crate) fn read(config: &Config, has: Option<&dyn Fn(&str) -> bool>) -> Result<ModelSpec, Error> {
+    let outer = config.str("model_type")?.unwrap_or("(missing)");
+    let text = config.object("text_config")?;
+    let inner = match &text {
+        Some(text) => text.str("model_type")?.unwrap_or(outer),
+        None => outer,
+    };
+    let names = [inner, inner.strip_suffix("_text").unwrap_or(inner), outer];
+    let known = |name: &&str| table::rows().find(|family| family.is(name));
+    let family = names.iter().find_map(known).ok_or_else(|| Error::UnknownFamily {
+        found: if inner == outer { outer.to_owned() } else { format!("{outer}` with text `{inner}") },
+        known: family_names().join(", "),
     })?;
-    Reader { family, config, hidden: config.usize("hidden_size", 1..=1 << 17)? }.model()
+    // Files of a model with several parts keep the text's tensors under this name.
+    let nested = text.is_some() || family.names.embed.starts_with("language_model.");
+    let prefix =
+        if nested && !family.names.embed.starts_with("language_model.") { "language_model." } else { "" };
+    let reader = Reader {
+        family,
+        hidden: text.as_ref().unwrap_or(config).usize("hidden_size", 1..=1 << 17)?,
+        config: text.as_ref().unwrap_or(config),
+        outer: config,
+        prefix,
+        has,
+    };
+    reader.model(text.is_some().then(|| outer.to_owned()))
+}
+
+impl Family {
+    /// Whether a `model_type` means this row.
+    fn is(&self, name: &str) -> bool {
+        self.name == name || self.also.contains(&name)
+    }
 }
 
 /// Reads one config by one row.
 struct Reader<'a> {
     family: &'static Family,
+    /// The text part.
     config: &'a Config,
+    /// The whole.
+    outer: &'a Config,
+    /// What all tensor names start with.
+    prefix: &'static str,
     hidden: usize,
+    /// Whether a tensor exists; `None` if nobody knows.
+    has: Option<&'a dyn Fn(&str) -> bool>,
 }
 
 impl Reader<'_> {
-    fn model(&self) -> Result<ModelSpec, Error> {
+    /// Whether the files hold a tensor; no, if nobody knows.
+    fn has(&self, name: &str) -> bool {
+        self.has.is_some_and(|has| has(name))
+    }
+
+    fn model(&self, part_of: Option<String>) -> Result<ModelSpec, Error> {
         let names = &self.family.names;
-        let layers = self.config.usize("num_hidden_layers", 1..=1024)?;
-        let tied = self.config.bool_or("tie_word_embeddings", self.family.tied)?;
-        let head = if tied { names.embed } else { names.head };
+        let kinds = self.kinds()?;
+        let tied = match self.family.tied {
+            Tied::Always => true,
+            Tied::Key(default) => {
+                let outer = self.outer.bool_or("tie_word_embeddings", default)?;
+                let tied = self.config.bool_or("tie_word_embeddings", outer)?;
+                // A head of its own counts where the config does not say.
+                let said = self.config.has("tie_word_embeddings") || self.outer.has("tie_word_embeddings");
+                tied && (said || !self.has(&format!("{}.weight", self.path(names.head))))
+            }
+        };
+        let head = self.path(if tied { names.embed } else { names.head });
+        let vocab = match self.config.has("vocab_size") {
+            true => self.config,
+            false => self.outer,
+        };
+        let softcap = match self.family.softcap {
+            None => None,
+            Some((key, default)) => {
+                Some(self.config.f32_or(key, default, 0.0..=1e6)?).filter(|cap| *cap > 0.0)
+            }
+        };
+        let vocab = vocab.usize("vocab_size", 1..=1 << 22)?;
         Ok(ModelSpec {
             family: self.family.name,
+            part_of,
             hidden: self.hidden,
-            vocab: self.config.usize("vocab_size", 1..=1 << 22)?,
+            vocab,
             context_max: self.config.usize_or("max_position_embeddings", 32768, 1..=1 << 24)?,
-            embed: names.embed.to_owned(),
-            embed_scale: 1.0,
-            layers: (0..layers).map(|layer| self.layer(layer)).collect::<Result<_, _>>()?,
-            final_norm: self.norm(names.final_norm.to_owned())?,
-            head: HeadSpec { linear: linear(head.to_owned(), false), tied, scale: 1.0, softcap: None },
+            embed: self.path(names.embed),
+            embed_scale: self.factor(self.family.embed_scale)?,
+            per_layer: self.per_layer(kinds.len(), vocab)?,
+            layers: (0..kinds.len()).map(|layer| self.layer(&kinds, layer)).collect::<Result<_, _>>()?,
+            final_norm: self.norm(self.path(names.final_norm))?,
+            head: HeadSpec {
+                linear: linear(head, self.family.head_bias && !tied),
+                tied,
+                scale: self.factor(self.family.logit_scale)?,
+                softcap,
+            },
         })
     }
 
-    fn layer(&self, layer: usize) -> Result<LayerSpec, Error> {
-        let names = &self.family.names;
-        let prefix = names.layer.replace("{}", &layer.to_string());
-        let attention = Body::Attention(self.attention(&format!("{prefix}.{}", names.attention))?);
-        let second = if self.is_moe(layer)? {
-            Body::Moe(self.moe(&prefix)?)
-        } else {
-            let d_ff = self.config.usize("intermediate_size", WIDTH)?;
-            Body::Mlp(self.mlp(&format!("{prefix}.{}", names.mlp), d_ff)?)
-        };
-        Ok(LayerSpec {
-            blocks: vec![
-                self.block(format!("{prefix}.{}", names.attention_norm), attention)?,
-                self.block(format!("{prefix}.{}", names.mlp_norm), second)?,
-            ],
+    fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Width of the second embedding's part for a layer; 0 is none.
+    fn per_layer_width(&self) -> Result<usize, Error> {
+        Ok(match self.family.gemma {
+            true => self.config.usize_or("hidden_size_per_layer_input", 0, 0..=*WIDTH.end())?,
+            false => 0,
         })
     }
 
-    fn block(&self, norm: String, body: Body) -> Result<BlockSpec, Error> {
-        Ok(BlockSpec { pre_norm: self.norm(norm)?, body, post_norm: None, residual_scale: 1.0 })
+    fn per_layer(&self, layers: usize, vocab: usize) -> Result<Option<PerLayerSpec>, Error> {
+        let width = self.per_layer_width()?;
+        if width == 0 {
+            return Ok(None);
+        }
+        if width * layers > *WIDTH.end() {
+            return Err(Error::Inconsistent(format!(
+                "hidden_size_per_layer_input {width} times {layers} layers is over {}",
+                WIDTH.end()
+            )));
+        }
+        let own = self.config.usize_or("vocab_size_per_layer_input", vocab, 1..=1 << 22)?;
+        if own != vocab {
+            return Err(Error::Unsupported(format!(
+                "vocab_size_per_layer_input {own} beside vocab_size {vocab}: the two embeddings must be of one size"
+            )));
+        }
+        Ok(Some(PerLayerSpec {
+            width,
+            vocab,
+            embed: self.path("model.embed_tokens_per_layer"),
+            projection: linear(self.path("model.per_layer_model_projection"), false),
+            norm: self.norm(self.path("model.per_layer_projection_norm"))?,
+        }))
+    }
+
+    fn factor(&self, factor: Factor) -> Result<f32, Error> {
+        let root = (self.hidden as f64).sqrt() as f32;
+        Ok(match factor {
+            Factor::One => 1.0,
+            Factor::RootHidden => root,
+            Factor::RootHiddenBf16 => {
+                f32::from_bits((root.to_bits() + 0x7fff + (root.to_bits() >> 16 & 1)) & !0xffff)
+            }
+            Factor::RootHiddenIf(key) if self.config.bool_or(key, true)? => root,
+            Factor::RootHiddenIf(_) => 1.0,
+            Factor::Key(key) => self.config.f32(key, 1e-6..=1e6)?,
+            Factor::Inverse(key) => 1.0 / self.config.f32(key, 1e-6..=1e6)?,
+        })
+    }
+
+    fn eps(&self) -> Result<f32, Error> {
+        let (key, default) = self.family.norm.eps;
+        Ok(self.config.f32_or(key, default, 0.0..=1.0)?)
     }
 
     fn norm(&self, path: String) -> Result<NormSpec, Error> {
-        let eps = self.config.f32_or("rms_norm_eps", 1e-6, 0.0..=1.0)?;
-        Ok(NormSpec { kind: NormKind::Rms, path: Some(path), bias: false, eps })
+        let kind = self.family.norm.kind;
+        let bias = (kind == NormKind::Layer).then(|| format!("{path}.bias"));
+        Ok(NormSpec { bias, kind, ..self.inner_norm(&path, self.eps()?) })
     }
 
-    fn attention(&self, prefix: &str) -> Result<AttentionSpec, Error> {
-        let names = &self.family.names;
-        let heads = self.config.usize("num_attention_heads", 1..=1024)?;
-        let kv_heads = self.config.usize_or("num_key_value_heads", heads, 1..=1024)?;
-        if !heads.is_multiple_of(kv_heads) {
-            return Err(self.inconsistent(format!(
-                "num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}"
-            )));
-        }
-        if self.config.has("clip_qkv") {
-            return Err(Error::Unsupported(
-                "clip_qkv in config.json: clipped projections are not built in".into(),
-            ));
-        }
-        let head_dim = self.head_dim(heads)?;
-        let qkv = self.bias(self.family.qkv_bias)?;
-        let projection = |name: &str, bias| linear(format!("{prefix}.{name}"), bias);
-        let qk_norm = match self.family.qk_norm {
-            QkNorm::None => None,
-            QkNorm::Head => Some(QkNormWidth::Head),
-            QkNorm::Full => Some(QkNormWidth::Full),
-        };
-        Ok(AttentionSpec {
-            heads,
-            kv_heads,
-            head_dim,
-            v_dim: head_dim,
-            q: projection(names.q, qkv),
-            k: projection(names.k, qkv),
-            v: projection(names.v, qkv),
-            o: projection(names.o, self.bias(self.family.o_bias)?),
-            qk_norm: match qk_norm {
-                None => None,
-                Some(width) => Some(QkNormSpec {
-                    width,
-                    q: self.norm(format!("{prefix}.{}", names.q_norm))?,
-                    k: self.norm(format!("{prefix}.{}", names.k_norm))?,
-                }),
-            },
-            rope: Some(self.rope(head_dim)?),
-            scale: (1.0 / (head_dim as f64).sqrt()) as f32,
-            window: match self.family.window {
-                Some(key) if self.config.has(key) => Some(self.config.usize(key, WIDTH)?),
-                _ => None,
-            },
-            sinks: None,
-            softcap: None,
-        })
-    }
-
-    fn head_dim(&self, heads: usize) -> Result<usize, Error> {
-        let own = matches!(self.family.head_dim, HeadDim::Config) && self.config.has("head_dim");
-        if own {
-            return Ok(self.config.usize("head_dim", 1..=4096)?);
-        }
-        if !self.hidden.is_multiple_of(heads) {
-            return Err(self.inconsistent(format!(
-                "hidden_size {} is no multiple of num_attention_heads {heads}",
-                self.hidden
-            )));
-        }
-        Ok(self.hidden / heads)
-    }
-
-    fn rope(&self, head_dim: usize) -> Result<RopeSpec, Error> {
-        if !head_dim.is_multiple_of(2) {
-            return Err(
-                self.inconsistent(format!("head_dim {head_dim} is odd: rotary pairs need an even width"))
-            );
-        }
-        let base = f64::from(self.config.f32_or("rope_theta", 10_000.0, 1.0..=1e12)?);
-        let interleaved = self.config.bool_or("rope_traditional", false)?;
-        let plain = rope::plain(head_dim, base, interleaved);
-        match (self.family.rope, self.config.object("rope_scaling")?) {
-            (RopeRule::Scaled, Some(scaling)) => rope::scaled(plain, base, &scaling),
-            _ => Ok(plain),
+    /// A norm of heads or other parts, which is an RMS norm in every family.
+    fn inner_norm(&self, path: &str, eps: f32) -> NormSpec {
+        NormSpec {
+            kind: NormKind::Rms,
+            weight: Some(format!("{path}.weight")),
+            bias: None,
+            plus_one: self.family.norm.plus_one,
+            eps,
+            scale: 1.0,
         }
     }
 
-    fn is_moe(&self, layer: usize) -> Result<bool, Error> {
-        let Some(key) = self.family.experts else { return Ok(false) };
-        match self.family.dense_layers {
-            DenseLayers::None => Ok(true),
-            DenseLayers::SparseStep => {
-                let dense = self.config.usizes("mlp_only_layers", 0..=1024)?.unwrap_or_default();
-                let step = self.config.usize_or("decoder_sparse_step", 1, 1..=1024)?;
-                let experts = self.config.usize(key, 0..=1 << 14)?;
-                Ok(experts > 0 && !dense.contains(&layer) && (layer + 1).is_multiple_of(step))
+    /// An activation in a layer.
+    fn activation(&self, rule: Act, layer: usize) -> Result<Activation, Error> {
+        let name = match rule {
+            Act::Limited(key) => {
+                let limits = self.config.f32s(key, 0.0..=1e6)?.unwrap_or_default();
+                return Ok(match limits.get(layer) {
+                    Some(&limit) if limit > 0.0 => Activation::LimitedSwiGlu { limit },
+                    _ => Activation::SwiGlu,
+                });
             }
-        }
-    }
-
-    fn mlp(&self, prefix: &str, d_ff: usize) -> Result<MlpSpec, Error> {
-        let names = &self.family.names;
-        let bias = self.bias(self.family.mlp_bias)?;
-        let projection = |name: &str| linear(format!("{prefix}.{name}"), bias);
-        let activation = self.activation()?;
-        Ok(MlpSpec {
-            d_ff,
-            activation,
-            gate: Some(projection(names.gate)),
-            up: projection(names.up),
-            down: projection(names.down),
-        })
-    }
-
-    fn moe(&self, prefix: &str) -> Result<MoeSpec, Error> {
-        let (family, names) = (self.family, &self.family.names);
-        let experts = self.config.usize(family.experts.unwrap_or_default(), 1..=1 << 14)?;
-        let top_k = self.config.usize(family.top_k, 1..=256)?;
-        if top_k > experts {
-            return Err(self.inconsistent(format!("{} {top_k} exceeds the {experts} experts", family.top_k)));
-        }
-        let apart = |i: usize| names.experts_apart.map(|each| format!("{prefix}.{}", each[i]));
-        let stack = |i: usize, name: &str| ExpertSpec {
-            path: format!("{prefix}.{}.{name}", names.experts),
-            each: apart(i),
-            bias: false,
-        };
-        let normalise = match family.normalise {
-            Normalise::Never => false,
-            Normalise::Key(key) => self.config.bool_or(key, false)?,
-        };
-        Ok(MoeSpec {
-            experts,
-            d_ff: self.config.usize(family.expert_width.0, WIDTH)?,
-            activation: self.activation()?,
-            router: linear(format!("{prefix}.{}", names.router), false),
-            rule: RouterRule {
-                top_k,
-                score: family.score,
-                correction: None,
-                groups: None,
-                normalise: normalise.then_some(0.0),
-                scale: 1.0,
+            Act::GeGlu => return Ok(Activation::GeGlu),
+            Act::Relu2 => return Ok(Activation::Relu2),
+            Act::Clamped(key) => {
+                let limit = self.config.f32_or(key, 7.0, 1e-3..=1e6)?;
+                return Ok(Activation::ClampedSwiGlu { limit, alpha: 1.702 });
+            }
+            Act::Key => match self.config.str("hidden_act")? {
+                Some(name) => name,
+                None => self.config.str("hidden_activation")?.unwrap_or("silu"),
             },
-            gate: Some(stack(0, names.gate)),
-            up: stack(1, names.up),
-            down: stack(2, names.down),
-            shared: self.shared(prefix)?,
-        })
-    }
-
-    fn shared(&self, prefix: &str) -> Result<Option<SharedSpec>, Error> {
-        let names = &self.family.names;
-        Ok(match self.family.shared {
-            Shared::None => None,
-            Shared::Gated(key) => Some(SharedSpec {
-                mlp: self.mlp(&format!("{prefix}.{}", names.shared), self.config.usize(key, WIDTH)?)?,
-                gate: Some(linear(format!("{prefix}.{}", names.shared_gate), false)),
-            }),
-        })
-    }
-
-    fn activation(&self) -> Result<Activation, Error> {
-        match self.config.str("hidden_act")?.unwrap_or("silu") {
+        };
+        match name {
             "silu" | "swish" => Ok(Activation::SwiGlu),
+            "gelu_pytorch_tanh" => Ok(Activation::GeGlu),
             other => Err(Error::Unsupported(format!(
-                "hidden_act `{other}` for {} (known: silu)",
+                "hidden_act `{other}` for {} (known: silu, gelu_pytorch_tanh)",
                 self.family.name
             ))),
         }
+    }
+
+    /// The object that holds the last part of a dotted key, and that part; the top level where there is no such object.
+    fn nested<'k>(&self, key: &'k str) -> Result<(Config, &'k str), Error> {
+        let (object, last) = key.rsplit_once('.').unwrap_or(("", key));
+        let inner = if object.is_empty() { None } else { self.config.object(object)? };
+        Ok((inner.unwrap_or_else(|| self.config.clone()), last))
     }
 
     fn bias(&self, rule: Bias) -> Result<bool, Error> {
@@ -255,10 +259,6 @@ impl Reader<'_> {
             Bias::Always => true,
             Bias::Key(key) => self.config.bool_or(key, false)?,
         })
-    }
-
-    fn inconsistent(&self, what: String) -> Error {
-        Error::Inconsistent(what)
     }
 }
 

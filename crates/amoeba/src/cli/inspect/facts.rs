@@ -8,6 +8,7 @@ use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
 use amoeba_plan::{Op, Part, Stored, Weight, WeightId, WeightShape, parts, select_path};
 use amoeba_text::{ChatTemplate, reasoning_markers};
 
+use super::layers::{Layers, layers};
 use crate::cli::failure::Failure;
 use crate::cli::memory::Need;
 use crate::cli::system::{self, Memory};
@@ -34,6 +35,8 @@ pub struct Facts {
     pub need: Need,
     /// Memory of the machine.
     pub memory: Option<Memory>,
+    /// Layers and their paths.
+    pub layers: Vec<Layers>,
     /// Path of a decode step.
     pub decode: String,
     /// Path of a prefill chunk, and its rows.
@@ -62,15 +65,17 @@ impl Facts {
         has_weights: bool,
         options: &LoadOptions,
     ) -> Result<Facts, Failure> {
-        let plan = Plan::new(config)?;
-        let (stored, files) = if has_weights {
+        let (plan, stored, files) = if has_weights {
             let checkpoint = Checkpoint::open(dir)?;
+            let plan = Plan::of(&checkpoint)?;
             let stored = plan.resolve(&checkpoint)?;
             let stored: Vec<_> = stored.iter().map(|stored| (stored.format, stored.bytes as u64)).collect();
-            (stored, Some(checkpoint.index().files().len()))
+            (plan, stored, Some(checkpoint.index().files().len()))
         } else {
+            let plan = Plan::new(config)?;
             let quantisation = Quantisation::parse(config)?;
-            (plan.weights.iter().map(|weight| expected(weight, &quantisation)).collect(), None)
+            let stored = plan.weights.iter().map(|weight| expected(weight, &quantisation)).collect();
+            (plan, stored, None)
         };
         let parts = parts(&plan);
         let mut formats: BTreeMap<(Part, String), (usize, u64)> = BTreeMap::new();
@@ -107,6 +112,7 @@ impl Facts {
                 Need::new(&plan, &stored.collect::<Vec<_>>(), options)?
             },
             memory: system::memory(),
+            layers: layers(&plan, options, rows),
             decode: path(1),
             prefill: (path(rows), rows),
             text: text_facts(dir).map_err(|error| error.to_string()),
@@ -125,7 +131,7 @@ impl Facts {
     }
 
     /// Number of layers, and of those with routed experts.
-    pub fn layers(&self) -> (usize, usize) {
+    pub fn layer_counts(&self) -> (usize, usize) {
         let experts = self.plan.program.iter().filter(|step| matches!(step.op, Op::Experts(_)));
         (self.plan.spec.layers.len(), experts.count())
     }

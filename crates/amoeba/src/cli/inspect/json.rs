@@ -6,7 +6,7 @@ use super::facts::Facts;
 /// All facts.
 pub fn render(facts: &Facts) -> Value {
     let spec = &facts.plan.spec;
-    let (layers, expert_layers) = facts.layers();
+    let (layers, expert_layers) = facts.layer_counts();
     let formats: Vec<Value> = facts
         .formats
         .iter()
@@ -28,6 +28,7 @@ pub fn render(facts: &Facts) -> Value {
     json!({
         "folder": facts.dir,
         "family": spec.family,
+        "part_of": spec.part_of,
         "layers": layers,
         "expert_layers": expert_layers,
         "hidden": spec.hidden,
@@ -55,6 +56,10 @@ pub fn render(facts: &Facts) -> Value {
             "available": facts.memory.map(|memory| memory.available),
             "fits": facts.memory.map(|memory| facts.need.total() <= memory.available),
         },
+        "layer_paths": facts.layers.iter().map(|layers| json!({
+            "first": layers.first, "last": layers.last, "blocks": layers.blocks,
+            "decode": layers.decode, "prefill": layers.prefill,
+        })).collect::<Vec<_>>(),
         "path": { "decode": facts.decode, "prefill": facts.prefill.0, "prefill_rows": facts.prefill.1 },
         "text": text,
     })

@@ -1,6 +1,7 @@
 //! `amoeba inspect`: what a model is, what a token costs, and whether it fits.
 mod facts;
 mod json;
+mod layers;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -58,7 +59,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::read(&dir, "config.json")?
         .ok_or_else(|| Failure::new(failure::NOT_FOUND, format!("{}: no config.json", dir.display())))?;
     if args.plan && !args.json {
-        return print(&amoeba::Plan::new(&config)?.to_string());
+        let plan = match has_weights {
+            true => amoeba::Plan::of(&Checkpoint::open(&dir)?)?,
+            false => amoeba::Plan::new(&config)?,
+        };
+        return print(&plan.to_string());
     }
     let facts = Facts::read(&dir, &config, has_weights, &args.device.options(args.ctx_size))?;
     if args.json {

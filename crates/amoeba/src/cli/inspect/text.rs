@@ -1,5 +1,5 @@
 //! The facts for people.
-use amoeba_plan::{AttentionSpec, Body, MoeSpec, Part};
+use amoeba_plan::{AttentionSpec, Body, MoeSpec, Part, Window};
 
 use super::facts::{Facts, TextFacts};
 use crate::cli::console::{bytes, count, row, table};
@@ -7,17 +7,22 @@ use crate::cli::console::{bytes, count, row, table};
 /// Everything on one screen.
 pub fn render(facts: &Facts, path_asked: bool) -> String {
     let asked = if path_asked { " (as asked)" } else { "" };
-    let paths = [
-        row([&"decode step", &facts.decode]),
-        row([&format!("prefill, {} rows", facts.prefill.1), &facts.prefill.0]),
-    ];
+    let mut paths =
+        vec![row([&"layers", &"", &"decode step", &format!("prefill, {} rows", facts.prefill.1)])];
+    paths.extend(facts.layers.iter().map(|layers| {
+        let range = match layers.first == layers.last {
+            true => layers.first.to_string(),
+            false => format!("{} to {}", layers.first, layers.last),
+        };
+        row([&range, &layers.blocks, &layers.decode, &layers.prefill])
+    }));
     format!(
         "{}\n{}\n{}\n{}\nexpert path{asked}\n{}\n{}",
         architecture(facts),
         quantisation(facts),
         reads(facts),
         memory(facts),
-        table(&paths, [false, false]),
+        table(&paths, [false, false, false, false]),
         match &facts.text {
             Ok(text) => words(text),
             Err(error) => format!("text\n  {error}\n"),
@@ -30,8 +35,8 @@ fn architecture(facts: &Facts) -> String {
     let bodies = || spec.layers.iter().flat_map(|layer| &layer.blocks).map(|block| &block.body);
     let attention =
         bodies().find_map(|body| if let Body::Attention(spec) = body { Some(spec) } else { None });
-    let moe = bodies().find_map(|body| if let Body::Moe(spec) = body { Some(spec) } else { None });
-    let (layers, expert_layers) = facts.layers();
+    let moe = bodies().find_map(experts_of);
+    let (layers, expert_layers) = facts.layer_counts();
     let weights = match facts.files {
         Some(files) => format!(
             "{} in {files} {}, {:.3} bits per parameter",
@@ -42,8 +47,14 @@ fn architecture(facts: &Facts) -> String {
         None => format!("MISSING; about {} by config.json", bytes(facts.bytes)),
     };
     let active = count(facts.active.round() as u64);
+    let family = match &spec.part_of {
+        None => spec.family.to_owned(),
+        Some(whole) => {
+            format!("{}, the text part of {whole}; images and sound are not supported", spec.family)
+        }
+    };
     let mut rows = vec![
-        row([&"family", &spec.family]),
+        row([&"family", &family]),
         row([
             &"parameters",
             &format!("{}, {active} active per token", count(facts.plan.parameters() as u64)),
@@ -59,8 +70,21 @@ fn architecture(facts: &Facts) -> String {
     format!("{}\n{}", facts.dir.display(), table(&rows, [false, false]))
 }
 
+/// The experts of a body or of one beside it.
+fn experts_of(body: &Body) -> Option<&MoeSpec> {
+    match body {
+        Body::Moe(spec) => Some(spec),
+        Body::Sum(blocks) => blocks.iter().find_map(|block| experts_of(&block.body)),
+        _ => None,
+    }
+}
+
 fn describe_attention(spec: &AttentionSpec) -> String {
-    let window = spec.window.map_or(String::new(), |window| format!(", window {window}"));
+    let window = match spec.window {
+        None => String::new(),
+        Some(Window::Sliding(width)) => format!(", window {width}"),
+        Some(Window::Chunk(width)) => format!(", chunks of {width}"),
+    };
     let norm = if spec.qk_norm.is_some() { ", query and key norms" } else { "" };
     format!("{} heads over {} of width {}{norm}{window}", spec.heads, spec.kv_heads, spec.head_dim)
 }

@@ -1,0 +1,68 @@
+//! Qwen with experts.
+
+use super::super::attention_row::{Attention, Bias, Gate, HeadDim, QkNorm, RopeDims, RopeRule};
+use super::super::row::{DenseLayers, Family, Kind, Layers, Moe, Names, Normalise, Shared, SharedWidth};
+use super::{ATTENTION, BASE, BIASED, MOE, NAMES, PLAIN_ROPE, ROPE};
+
+/// Gated delta nets with every fourth layer full attention, a gated shared expert (Qwen3-Next, Qwen3.5).
+const QWEN_HYBRID: Family = Family {
+    layers: Layers::Every("full_attention_interval", 4, Kind::Delta),
+    full: Attention {
+        qk_norm: QkNorm::Head,
+        gate: Gate::InQuery,
+        rope: RopeRule { dims: RopeDims::Partial(0.25), ..ROPE },
+        ..BIASED
+    },
+    names: Names { shared: "mlp.shared_expert", ..NAMES },
+    moe: Some(QWEN_HYBRID_MOE),
+    dense_layers: DenseLayers::SparseStep,
+    ..BASE
+};
+
+const QWEN_HYBRID_MOE: Moe = Moe {
+    normalise: Normalise::Key("norm_topk_prob", false, 0.0),
+    shared: Shared {
+        width: SharedWidth::Key("shared_expert_intermediate_size"),
+        gated: true,
+        beside: false,
+        mix: None,
+    },
+    ..MOE
+};
+
+pub(super) const ROWS: &[Family] = &[
+    Family {
+        name: "qwen2_moe",
+        names: Names { shared: "mlp.shared_expert", ..NAMES },
+        full: Attention { head_dim: HeadDim::Hidden, qkv_bias: Bias::Always, rope: PLAIN_ROPE, ..ATTENTION },
+        moe: Some(Moe {
+            shared: Shared {
+                width: SharedWidth::Key("shared_expert_intermediate_size"),
+                gated: true,
+                beside: false,
+                mix: None,
+            },
+            ..MOE
+        }),
+        ..BASE
+    },
+    Family {
+        name: "qwen3_moe",
+        also: &["qwen3_vl_moe"],
+        full: Attention { qk_norm: QkNorm::Head, rope: PLAIN_ROPE, ..ATTENTION },
+        moe: Some(Moe { normalise: Normalise::Key("norm_topk_prob", false, 0.0), ..MOE }),
+        dense_layers: DenseLayers::SparseStep,
+        ..BASE
+    },
+    Family {
+        name: "qwen3_next",
+        names: Names { qkvz: Some("in_proj_qkvz"), ..QWEN_HYBRID.names },
+        ..QWEN_HYBRID
+    },
+    Family {
+        name: "qwen3_5",
+        also: &["qwen3_5_moe"],
+        moe: Some(Moe { normalise: Normalise::Key("norm_topk_prob", true, 0.0), ..QWEN_HYBRID_MOE }),
+        ..QWEN_HYBRID
+    },
+];

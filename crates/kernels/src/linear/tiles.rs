@@ -3,34 +3,33 @@
 //!
 //! Rows go in passes, blocks of outputs in batches, columns in strips of a few groups. x of a strip is arranged in
 //! tiles once for a batch, the codes of a block once for a pass; the f32 sums of sixteen rows stay in registers over
-//! a strip. What one unit has stored the other can load only after a hundred cycles, so the products are one tile
-//! ahead of the f32 operations, and the codes one block ahead of the products.
+//! a strip. What one unit has stored the other can load only after a hundred cycles, so the products are one step
+//! ahead of the f32 operations, over the ends of tiles and blocks, and the codes one block ahead of the products,
+//! unpacked and asked of memory a group at a time, in between.
 
 #![allow(
     clippy::needless_range_loop,
     reason = "constant bounds over several arrays at once: the loops must unroll"
 )]
 
+mod arrange;
+mod scratch;
+
 use std::ops::Range;
 
+use self::arrange::{arrange, ask, ask_x, unpack};
+use self::scratch::{CODE_TILES, Lines, ROW_TILES, Rows, SLOTS, STEPS, Scratch, strip_slots};
 use super::codec::{Codes, UnitScales};
-use super::cpu::{Args, PASS, Sink};
-use super::digits::{Digits, HEADER};
-use super::int::{each, factors, finish, offset};
-use super::pack::Layout;
+use super::cpu::{Args, Sink};
+use super::digits::Digits;
+use super::int::{each, finish};
 use crate::simd::tiles::{Sums, TILE_BYTES, TILE_ROWS, Tile, Tiles};
-use crate::simd::{LANES, Simd, lanes, lanes_mut};
+use crate::simd::{LANES, Simd};
 
 /// From this many rows on the tile unit is used: the rows of one tile.
 pub(super) const ROWS_MIN: usize = TILE_ROWS;
-/// Tiles of rows in a pass.
-const ROW_TILES: usize = PASS / TILE_ROWS;
-/// Sums of a batch, in tiles of rows × blocks: 32 KiB, little enough to be zeroed for every call.
-const SLOTS: usize = 32;
-/// f32 of one slot.
-const SLOT: usize = TILE_ROWS * LANES;
 /// How many blocks ahead of the one at work memory is asked for.
-const BLOCKS_AHEAD: usize = 4;
+const BLOCKS_AHEAD: usize = 3;
 
 /// Columns that one tile holds of groups of `group` columns; what the tile unit is to be set up for.
 pub(super) fn tile_cols(group: usize) -> usize {
@@ -40,57 +39,35 @@ pub(super) fn tile_cols(group: usize) -> usize {
 /// Runs all blocks for all rows; the counterpart of `int::run`.
 #[inline(always)]
 pub(super) fn run<S: Simd, T: Tiles, C: Codes>(simd: S, tiles: &mut T, args: &Args<'_>, sink: &mut Sink<'_>) {
-    // Strips as long as x of a pass and the codes of two blocks fit the first-level cache.
+    let mut scratch = Scratch::take();
     match args.x.digits() {
-        Digits::One => with_digits::<S, T, C, 1, 4>(simd, tiles, args, sink),
-        Digits::Two => with_digits::<S, T, C, 2, 2>(simd, tiles, args, sink),
-        Digits::Three => with_digits::<S, T, C, 3, 2>(simd, tiles, args, sink),
+        Digits::One => with_digits::<S, T, C, 1>(simd, tiles, args, &mut scratch, sink),
+        Digits::Two => with_digits::<S, T, C, 2>(simd, tiles, args, &mut scratch, sink),
+        Digits::Three => with_digits::<S, T, C, 3>(simd, tiles, args, &mut scratch, sink),
     }
+    scratch.keep();
 }
 
 #[inline(always)]
-fn with_digits<S: Simd, T: Tiles, C: Codes, const D: usize, const G: usize>(
+fn with_digits<S: Simd, T: Tiles, C: Codes, const D: usize>(
     simd: S,
     tiles: &mut T,
     args: &Args<'_>,
+    scratch: &mut Scratch,
     sink: &mut Sink<'_>,
 ) {
     match args.w.layout.unit_cols() {
-        16 if !C::BIASED => passes::<S, T, C, D, G, 4, 1>(simd, tiles, args, sink),
-        64 if C::BIASED => passes::<S, T, C, D, G, 16, 1>(simd, tiles, args, sink),
-        128 if C::BIASED => passes::<S, T, C, D, G, 32, 2>(simd, tiles, args, sink),
-        _ => passes::<S, T, C, D, G, 8, 1>(simd, tiles, args, sink),
+        16 if !C::BIASED => passes::<S, T, C, D, 4, 1>(simd, tiles, args, scratch, sink),
+        64 if C::BIASED => passes::<S, T, C, D, 16, 1>(simd, tiles, args, scratch, sink),
+        128 if C::BIASED => passes::<S, T, C, D, 32, 2>(simd, tiles, args, scratch, sink),
+        _ => passes::<S, T, C, D, 8, 1>(simd, tiles, args, scratch, sink),
     }
 }
 
-/// One group of sixteen rows of x.
-#[derive(Clone, Copy)]
-struct Rows<const D: usize, const H: usize> {
-    digits: [[Tile; D]; H],
-    /// What a step of the product is worth but for the scale of the codes.
-    factors: [f32; TILE_ROWS],
-    /// Sums of the integers.
-    sums: [f32; TILE_ROWS],
-    /// What the offset of the codes adds to the sums.
-    offsets: [[i32; TILE_ROWS]; D],
-}
-
-/// One group of sixteen outputs.
-#[derive(Clone, Copy)]
-struct Unit<const H: usize> {
-    codes: [Tile; H],
-    scale: [f32; LANES],
-    bias: [f32; LANES],
-}
-
-/// A strip of up to `G` groups.
-struct Strip<const D: usize, const H: usize, const G: usize> {
-    /// The rows of a pass.
-    x: [[Rows<D, H>; G]; ROW_TILES],
-    /// A block and the next one.
-    units: [[Unit<H>; G]; 2],
-    /// Products of one tile of rows while those of another are made.
-    sums: [[Sums; D]; 2],
+/// Part `i` of `parts` of `0..n`, as even as can be.
+#[inline(always)]
+fn part(n: usize, parts: usize, i: usize) -> Range<usize> {
+    n * i / parts..n * (i + 1) / parts
 }
 
 /// Some blocks against the rows of a pass.
@@ -100,232 +77,296 @@ struct Batch<'a> {
     rows: Range<usize>,
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
     /// Tiles of rows.
     #[inline(always)]
     fn row_tiles(&self) -> usize {
         self.rows.len().div_ceil(TILE_ROWS)
     }
+
+    /// Some groups of prepared row `i` of the pass, each `len` long.
+    #[inline(always)]
+    fn row(&self, i: usize, groups: &Range<usize>, len: usize) -> &'a [f32] {
+        let x = self.args.x;
+        let [row] = x.indices::<1>(self.rows.start + i);
+        &x.prepared[row * x.prepared_stride + groups.start * len..][..groups.len() * len]
+    }
 }
 
-/// The packed blocks of a batch in one slice.
-struct Blocks<'a> {
+/// A strip of columns of a batch.
+struct Strip<'a> {
+    batch: &'a Batch<'a>,
+    /// Groups of the slice.
+    groups: Range<usize>,
+    /// First group and number of groups of the slice.
+    slice: (usize, usize),
+    /// Packed blocks of the batch in the slice.
     bytes: &'a [u8],
     block_bytes: usize,
     unit_bytes: usize,
+    /// The first strip of the slice: sums start at zero.
+    fresh: bool,
+    /// The last strip of a slice that is not the first: sums are added to those of the slices before.
+    added: bool,
+    /// Which of [`Scratch::sums`] has the sums of the strips before.
+    from: usize,
+    /// Which gets them.
+    into: usize,
 }
 
-impl<'a> Blocks<'a> {
+impl Strip<'_> {
+    /// Packed group of one block, if the slice has it.
     #[inline(always)]
-    fn new(batch: &Batch<'a>, slice: usize) -> Blocks<'a> {
-        let layout = batch.args.w.layout;
-        let first = layout.range(slice, batch.blocks.start);
-        let bytes = &batch.args.w.bytes[first.start..][..first.len() * batch.blocks.len()];
-        Blocks { bytes, block_bytes: first.len(), unit_bytes: layout.unit_bytes() }
+    fn unit(&self, block: usize, group: usize) -> Option<&[u8]> {
+        let first = block * self.block_bytes + group * self.unit_bytes;
+        if group < self.slice.1 { Some(&self.bytes[first..][..self.unit_bytes]) } else { None }
     }
 
-    /// Some groups of one block.
+    /// Groups of prepared rows.
     #[inline(always)]
-    fn units(&self, block: usize, groups: &Range<usize>) -> &'a [u8] {
-        let first = block * self.block_bytes + groups.start * self.unit_bytes;
-        &self.bytes[first..][..groups.len() * self.unit_bytes]
+    fn columns(&self) -> Range<usize> {
+        self.slice.0 + self.groups.start..self.slice.0 + self.groups.end
     }
 }
 
-/// All passes and batches, with groups of `Q` quads of columns in `H` halves. Needs about 150 KiB of stack.
+/// All passes and batches, with groups of `Q` quads of columns in `H` halves.
 #[inline(always)]
-fn passes<S: Simd, T: Tiles, C: Codes, const D: usize, const G: usize, const Q: usize, const H: usize>(
+fn passes<S: Simd, T: Tiles, C: Codes, const D: usize, const Q: usize, const H: usize>(
     simd: S,
     tiles: &mut T,
     args: &Args<'_>,
+    scratch: &mut Scratch,
     sink: &mut Sink<'_>,
 ) {
-    let rows = Rows {
-        digits: [[Tile::ZERO; D]; H],
-        factors: [0.0; TILE_ROWS],
-        sums: [0.0; TILE_ROWS],
-        offsets: [[0; TILE_ROWS]; D],
-    };
-    let unit = Unit { codes: [Tile::ZERO; H], scale: [0.0; LANES], bias: [0.0; LANES] };
-    let mut strip = Strip { x: [[rows; G]; ROW_TILES], units: [[unit; G]; 2], sums: [[Sums::ZERO; D]; 2] };
-    // Written by the first slice; without one the sums are zero. The others go through `part`.
-    let mut total = [0.0; SLOTS * SLOT];
-    let mut part = [0.0; SLOTS * SLOT];
-    let mut first = 0;
-    while first < args.x.rows {
-        let rows = first..args.x.rows.min(first + PASS);
-        first = rows.end;
-        let most = SLOTS / rows.len().div_ceil(TILE_ROWS);
-        let size = args.blocks.len().div_ceil(args.blocks.len().div_ceil(most).max(1));
-        let mut block = args.blocks.start;
-        while block < args.blocks.end {
-            let batch = Batch { args, blocks: block..args.blocks.end.min(block + size), rows: rows.clone() };
-            block = batch.blocks.end;
-            for (nth, index) in args.slices.clone().enumerate() {
-                let sums = if nth == 0 { &mut total } else { &mut part };
-                slice::<S, T, C, D, G, Q, H>(simd, tiles, &batch, index, &mut strip, sums);
-                let added = if nth == 0 { 0 } else { batch.blocks.len() * batch.row_tiles() * SLOT };
-                for at in (0..added).step_by(LANES) {
-                    let sum = simd.add(simd.load(lanes(&total, at)), simd.load(lanes(&part, at)));
-                    simd.store(sum, lanes_mut(&mut total, at));
-                }
+    let row_tiles = args.x.rows.div_ceil(TILE_ROWS);
+    let passes = row_tiles.div_ceil(ROW_TILES);
+    for i in 0..passes {
+        let pass = part(row_tiles, passes, i);
+        let rows = pass.start * TILE_ROWS..args.x.rows.min(pass.end * TILE_ROWS);
+        let batches = args.blocks.len().div_ceil(SLOTS / pass.len());
+        for i in 0..batches {
+            let blocks = part(args.blocks.len(), batches, i);
+            let blocks = args.blocks.start + blocks.start..args.blocks.start + blocks.end;
+            let batch = Batch { args, blocks, rows: rows.clone() };
+            if args.slices.is_empty() {
+                scratch.sums[0].iter_mut().for_each(|sums| sums.0 = [[0.0; LANES]; TILE_ROWS]);
             }
-            emit_all(&batch, &total, sink);
+            for slice in args.slices.clone() {
+                strips::<S, T, C, D, Q, H>(simd, tiles, &batch, slice, scratch);
+            }
+            emit_all(&batch, scratch, sink);
         }
     }
 }
 
-/// Sums of one slice of columns into `part`.
+/// Sums of one slice of columns.
 #[inline(always)]
-fn slice<S: Simd, T: Tiles, C: Codes, const D: usize, const G: usize, const Q: usize, const H: usize>(
+fn strips<S: Simd, T: Tiles, C: Codes, const D: usize, const Q: usize, const H: usize>(
     simd: S,
     tiles: &mut T,
     batch: &Batch<'_>,
     slice: usize,
-    strip: &mut Strip<D, H, G>,
-    part: &mut [f32; SLOTS * SLOT],
+    scratch: &mut Scratch,
 ) {
     let layout = batch.args.w.layout;
     let (start, cols) = layout.slice(slice);
-    let (start, end) = (start / (4 * Q), cols / (4 * Q));
-    let (packed, blocks) = (Blocks::new(batch, slice), batch.blocks.len());
-    let mut first = 0;
-    while first < end {
-        let groups = first..end.min(first + G);
-        arrange::<C, D, G, Q, H>(batch, start + first..start + groups.end, &mut strip.x);
-        unpack::<S, C, G, Q, H>(simd, layout, (&packed, 0, &groups), &mut strip.units[0]);
-        for block in 0..blocks {
-            let (ahead, later) = ((block + BLOCKS_AHEAD) % blocks, (block + BLOCKS_AHEAD) / blocks * G);
-            let wanted = end.min(groups.start + later)..end.min(groups.end + later);
-            simd.prefetch(packed.units(ahead, &wanted), 0);
-            // The first product is under way while the next block's codes are unpacked.
-            let Strip { x, units, sums } = &mut *strip;
-            tiles.products(&x[0][0].digits, &units[block % 2][0].codes, &mut sums[0]);
-            if block + 1 < blocks {
-                let next = (&packed, block + 1, &groups);
-                unpack::<S, C, G, Q, H>(simd, layout, next, &mut units[(block + 1) % 2]);
-            }
-            let stride = batch.row_tiles() * SLOT;
-            let units = &units[block % 2][..groups.len()];
-            let part = &mut part[block * stride..][..stride];
-            multiply::<S, T, C, D, G, H>(simd, tiles, (x, units, sums), first == 0, part);
-        }
-        first = groups.end;
+    let (start, count) = (start / (4 * Q), cols / (4 * Q));
+    let first = layout.range(slice, batch.blocks.start);
+    let bytes = &batch.args.w.bytes[first.start..][..first.len() * batch.blocks.len()];
+    let mut most = (strip_slots(D, H) / batch.row_tiles()).clamp(1, CODE_TILES / H);
+    if most > STEPS && count > most {
+        most -= most % STEPS;
     }
-}
-
-/// Digits of some groups of the rows of a pass, each digit in tiles of its own.
-#[inline(always)]
-fn arrange<C: Codes, const D: usize, const G: usize, const Q: usize, const H: usize>(
-    batch: &Batch<'_>,
-    groups: Range<usize>,
-    tiles: &mut [[Rows<D, H>; G]; ROW_TILES],
-) {
-    let (x, len) = (batch.args.x, HEADER + Q * D);
-    for i in 0..batch.rows.len() {
-        let [row] = x.indices::<1>(batch.rows.start + i);
-        let x = &x.prepared[row * x.prepared_stride + groups.start * len..][..groups.len() * len];
-        let r = i % TILE_ROWS;
-        for (x, rows) in x.chunks_exact(len).zip(&mut tiles[i / TILE_ROWS]) {
-            [rows.factors[r], rows.sums[r]] = factors::<C>(x);
-            for digit in 0..D {
-                rows.offsets[digit][r] = offset::<C>(x, digit);
-                for half in 0..H {
-                    let words = &x[HEADER + digit * Q + half * (Q / H)..][..Q / H];
-                    let bytes = rows.digits[half][digit].0[r].as_chunks_mut::<4>().0;
-                    for (word, bytes) in words.iter().zip(bytes) {
-                        *bytes = word.to_bits().to_le_bytes();
-                    }
+    let (strips, later) = (count.div_ceil(most), slice != batch.args.slices.start);
+    for i in 0..strips {
+        let strip = Strip {
+            batch,
+            groups: part(count, strips, i),
+            slice: (start, count),
+            bytes,
+            block_bytes: first.len(),
+            unit_bytes: layout.unit_bytes(),
+            fresh: i == 0,
+            added: later && i + 1 == strips,
+            from: usize::from(later),
+            into: usize::from(later && i + 1 < strips),
+        };
+        if i == 0 {
+            for block in 0..BLOCKS_AHEAD.min(batch.blocks.len()) {
+                for group in strip.groups.clone() {
+                    ask(simd, &strip, block, group);
                 }
             }
         }
+        arrange::<C, D, Q, H>(&strip, scratch);
+        multiply::<S, T, C, D, Q, H>(simd, tiles, &strip, scratch);
     }
 }
 
-/// Codes of some groups of a block.
-#[inline(always)]
-fn unpack<S: Simd, C: Codes, const G: usize, const Q: usize, const H: usize>(
-    simd: S,
-    layout: &Layout,
-    packed: (&Blocks<'_>, usize, &Range<usize>),
-    units: &mut [Unit<H>; G],
-) {
-    let (packed, block, groups) = packed;
-    let bytes = packed.units(block, groups);
-    for (g, unit) in units.iter_mut().enumerate().take(groups.len()) {
-        let bytes = &bytes[g * packed.unit_bytes..][..packed.unit_bytes];
-        for q in 0..Q {
-            let steps = 8 / C::PLANE;
-            let codes = C::bytes(simd, bytes, 4 * Q, q / steps, q % steps);
-            simd.store_u(codes, &mut unit.codes[q / (Q / H)].0[q % (Q / H)]);
+/// What the steps of a strip work on.
+struct Operands<'a, const D: usize, const H: usize> {
+    digits: &'a [[[Tile; D]; H]],
+    rows: &'a [Lines],
+    codes: [&'a mut [[Tile; H]]; 2],
+    scales: [&'a mut [Lines]; 2],
+    products: &'a mut [[Sums; D]],
+}
+
+impl<'a, const D: usize, const H: usize> Operands<'a, D, H> {
+    /// The operands in a scratch, and its f32 sums.
+    #[inline(always)]
+    fn new(scratch: &'a mut Scratch) -> (Operands<'a, D, H>, &'a mut [Vec<Lines>; 2]) {
+        let Scratch { digits, rows, codes: [a, b], scales: [of_a, of_b], products, sums, .. } = scratch;
+        let operands = Operands {
+            digits: digits.all().as_chunks::<D>().0.as_chunks::<H>().0,
+            rows: rows.all(),
+            codes: [a.all_mut().as_chunks_mut::<H>().0, b.all_mut().as_chunks_mut::<H>().0],
+            scales: [of_a.all_mut(), of_b.all_mut()],
+            products: products.all_mut().as_chunks_mut::<D>().0,
+        };
+        (operands, sums)
+    }
+
+    /// Unpacks a group of a block.
+    #[inline(always)]
+    fn unpack<S: Simd, C: Codes, const Q: usize>(
+        &mut self,
+        simd: S,
+        strip: &Strip<'_>,
+        block: usize,
+        g: usize,
+    ) {
+        if let Some(unit) = strip.unit(block, strip.groups.start + g) {
+            let (codes, scales) = (&mut self.codes[block % 2][g], &mut self.scales[block % 2][g]);
+            unpack::<S, C, Q, H>(simd, strip.batch.args.w.layout, unit, codes, scales);
         }
-        let scales = UnitScales::read_cols::<C>(simd, layout, bytes, 4 * Q);
-        simd.store(scales.scale, &mut unit.scale);
-        simd.store(scales.bias, &mut unit.bias);
+    }
+
+    /// Has the products of a step made: of one group of a tile of rows and of a block.
+    #[inline(always)]
+    fn ask<T: Tiles>(&mut self, tiles: &mut T, step: usize, x: usize, (block, g): (usize, usize)) {
+        tiles.products(&self.digits[x], &self.codes[block % 2][g], &mut self.products[step % STEPS]);
     }
 }
 
-/// The groups of a strip of one block with all tiles of rows; the first product is already made. Each product is
-/// asked for before the one before it is scaled and added.
+/// The groups of a strip with all blocks and tiles of rows. A step is one tile of rows and one group of a block; each
+/// product is asked for before the one before it is scaled and added.
 #[inline(always)]
-fn multiply<S: Simd, T: Tiles, C: Codes, const D: usize, const G: usize, const H: usize>(
+fn multiply<S: Simd, T: Tiles, C: Codes, const D: usize, const Q: usize, const H: usize>(
     simd: S,
     tiles: &mut T,
-    (x, units, sums): (&[[Rows<D, H>; G]; ROW_TILES], &[Unit<H>], &mut [[Sums; D]; 2]),
-    fresh: bool,
-    part: &mut [f32],
+    strip: &Strip<'_>,
+    scratch: &mut Scratch,
 ) {
-    let parts = part.as_chunks_mut::<SLOT>().0;
-    let (count, mut step) = (parts.len(), 0);
-    for (tile, part) in parts.iter_mut().enumerate() {
-        let mut acc = [simd.splat(0.0); TILE_ROWS];
-        if !fresh {
+    let (blocks, row_tiles) = (strip.batch.blocks.len(), strip.batch.row_tiles());
+    let (mut operands, sums) = Operands::<D, H>::new(scratch);
+    for g in 0..strip.groups.len() {
+        operands.unpack::<S, C, Q>(simd, strip, 0, g);
+    }
+    let mut step = 0;
+    operands.ask(tiles, step, 0, (0, 0));
+    for block in 0..blocks {
+        for tile in 0..row_tiles {
+            let slot = block * row_tiles + tile;
+            ask_x::<S, D, Q>(simd, strip, blocks * row_tiles, slot);
+            let mut acc = [simd.splat(0.0); TILE_ROWS];
+            if !strip.fresh {
+                let sums = &sums[strip.from][slot].0;
+                for r in 0..TILE_ROWS {
+                    acc[r] = simd.load(&sums[r]);
+                }
+            }
+            steps::<S, T, C, D, Q, H>(simd, tiles, strip, &mut operands, (block, tile), &mut step, &mut acc);
+            if strip.added {
+                let sums = &sums[0][slot].0;
+                for r in 0..TILE_ROWS {
+                    acc[r] = simd.add(simd.load(&sums[r]), acc[r]);
+                }
+            }
+            let sums = &mut sums[strip.into][slot].0;
             for r in 0..TILE_ROWS {
-                acc[r] = simd.load(lanes(part, r * LANES));
+                simd.store(acc[r], &mut sums[r]);
             }
-        }
-        for (g, unit) in units.iter().enumerate() {
-            let (next, group) = if g + 1 < units.len() { (tile, g + 1) } else { (tile + 1, 0) };
-            if next < count {
-                let sums = &mut sums[(step + 1) % 2];
-                tiles.products(&x[next][group].digits, &units[group].codes, sums);
-            }
-            let scales = UnitScales { scale: simd.load(&unit.scale), bias: simd.load(&unit.bias) };
-            accumulate::<S, C, D, H>(simd, &scales, &x[tile][g], &sums[step % 2], &mut acc);
-            step += 1;
-        }
-        for r in 0..TILE_ROWS {
-            simd.store(acc[r], lanes_mut(part, r * LANES));
         }
     }
 }
 
-/// Sixteen rows' sums of one group, scaled and added.
+/// The steps of one block and tile of rows. With the first tile the codes of the next block are unpacked, and memory
+/// is asked for those of a later one.
+#[inline(always)]
+fn steps<S: Simd, T: Tiles, C: Codes, const D: usize, const Q: usize, const H: usize>(
+    simd: S,
+    tiles: &mut T,
+    strip: &Strip<'_>,
+    operands: &mut Operands<'_, D, H>,
+    (block, tile): (usize, usize),
+    step: &mut usize,
+    acc: &mut [S::F; TILE_ROWS],
+) {
+    let (blocks, row_tiles) = (strip.batch.blocks.len(), strip.batch.row_tiles());
+    let groups = strip.groups.len();
+    let live = strip.batch.rows.len() - tile * TILE_ROWS;
+    for g in 0..groups {
+        if tile == 0 {
+            // After the last block comes the first one of the next strip.
+            let (ahead, later) = if block + BLOCKS_AHEAD < blocks {
+                (block + BLOCKS_AHEAD, 0)
+            } else {
+                ((block + BLOCKS_AHEAD) % blocks, groups)
+            };
+            ask(simd, strip, ahead, strip.groups.start + later + g);
+            if block + 1 < blocks {
+                operands.unpack::<S, C, Q>(simd, strip, block + 1, g);
+            }
+        }
+        let (x, at) = if g + 1 < groups {
+            (tile * groups + g + 1, (block, g + 1))
+        } else if tile + 1 < row_tiles {
+            ((tile + 1) * groups, (block, 0))
+        } else {
+            (0, (block + 1, 0))
+        };
+        if at.0 < blocks {
+            operands.ask(tiles, *step + 1, x, at);
+        }
+        let [scale, bias] = operands.scales[block % 2][g].scales();
+        let scales = UnitScales { scale: simd.load(scale), bias: simd.load(bias) };
+        let slot = tile * groups + g;
+        let (rows, products) = (operands.rows[slot].rows(slot), &operands.products[*step % STEPS]);
+        accumulate::<S, C, D>(simd, &scales, rows, products, live, acc);
+        *step += 1;
+    }
+}
+
+/// Sums of one group of up to sixteen rows, scaled and added.
 #[inline(always)]
 #[allow(clippy::out_of_bounds_indexing, reason = "`each` drops what is past the count")]
-fn accumulate<S: Simd, C: Codes, const D: usize, const H: usize>(
+fn accumulate<S: Simd, C: Codes, const D: usize>(
     simd: S,
     scales: &UnitScales<S>,
-    rows: &Rows<D, H>,
+    rows: &Rows,
     sums: &[Sums; D],
+    live: usize,
     acc: &mut [S::F; TILE_ROWS],
 ) {
     if S::UNROLL {
         each!(ROW below TILE_ROWS, {
-            acc[ROW] = accumulate_row::<S, C, D, H>(simd, scales, rows, sums, ROW, acc[ROW]);
+            if ROW < 4 || live > ROW / 4 * 4 {
+                acc[ROW] = accumulate_row::<S, C, D>(simd, scales, rows, sums, ROW, acc[ROW]);
+            }
         });
     } else {
         for row in 0..TILE_ROWS {
-            acc[row] = accumulate_row::<S, C, D, H>(simd, scales, rows, sums, row, acc[row]);
+            acc[row] = accumulate_row::<S, C, D>(simd, scales, rows, sums, row, acc[row]);
         }
     }
 }
 
 #[inline(always)]
-fn accumulate_row<S: Simd, C: Codes, const D: usize, const H: usize>(
+fn accumulate_row<S: Simd, C: Codes, const D: usize>(
     simd: S,
     scales: &UnitScales<S>,
-    rows: &Rows<D, H>,
+    rows: &Rows,
     sums: &[Sums; D],
     row: usize,
     y: S::F,
@@ -334,22 +375,23 @@ fn accumulate_row<S: Simd, C: Codes, const D: usize, const H: usize>(
     for digit in 0..D {
         dots[digit] = simd.load_i(&sums[digit].0[row]);
         if C::OFFSET != 0 {
-            dots[digit] = simd.add_i(simd.splat_i(rows.offsets[digit][row]), dots[digit]);
+            dots[digit] = simd.add_i(simd.splat_i(rows[2 + digit][row].to_bits() as i32), dots[digit]);
         }
     }
-    finish::<S, C, D>(simd, scales, dots, [rows.factors[row], rows.sums[row]], y)
+    finish::<S, C, D>(simd, scales, dots, [rows[0][row], rows[1][row]], y)
 }
 
 /// Hands on all sums of a batch, a row at a time.
 #[inline(always)]
-fn emit_all(batch: &Batch<'_>, sums: &[f32; SLOTS * SLOT], sink: &mut Sink<'_>) {
-    let mut values = [0.0; SLOTS * LANES];
-    let values = &mut values[..batch.blocks.len() * LANES];
-    for (r, row) in batch.rows.clone().enumerate() {
-        for (i, values) in values.as_chunks_mut().0.iter_mut().enumerate() {
-            *values = *lanes(sums, i * batch.row_tiles() * SLOT + r * LANES);
+fn emit_all(batch: &Batch<'_>, scratch: &mut Scratch, sink: &mut Sink<'_>) {
+    let (sums, blocks, row_tiles) = (&scratch.sums[0], batch.blocks.len(), batch.row_tiles());
+    for (i, row) in batch.rows.clone().enumerate() {
+        let (tile, r) = (i / TILE_ROWS, i % TILE_ROWS);
+        let values = scratch.row.as_chunks_mut::<LANES>().0[..blocks].iter_mut();
+        for (values, sums) in values.zip(sums[tile..].iter().step_by(row_tiles)) {
+            *values = sums.0[r];
         }
-        sink(row, batch.blocks.start * LANES, values);
+        sink(row, batch.blocks.start * LANES, &scratch.row[..blocks * LANES]);
     }
 }
 

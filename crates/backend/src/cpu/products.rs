@@ -97,7 +97,7 @@ impl Product<'_> {
         let &Layout { rows: width, cols, .. } = self.weights.layout();
         let x = x.from_column(head * cols);
         matmul(step.model.isa, self.weights.expert(head), blocks, 0..1, &x, &mut |row, col, values| {
-            let out = self.out.part_mut(row, head * width + col, LANES.min(width - col));
+            let out = self.out.part_mut(row, head * width + col, values.len().min(width - col));
             copy(out, values);
             if let Some(bias) = self.bias {
                 out.iter_mut().zip(&bias[col..]).for_each(|(y, b)| *y += b);
@@ -106,13 +106,19 @@ impl Product<'_> {
     }
 }
 
-/// The first values of sixteen; a whole vector without a call.
+/// The first of `values`; sixteen without a call.
 #[inline]
-pub fn copy(out: &mut [f32], values: &[f32; LANES]) {
-    match out.first_chunk_mut::<LANES>() {
-        Some(out) => *out = *values,
-        None => out.copy_from_slice(&values[..out.len()]),
+pub fn copy(out: &mut [f32], values: &[f32]) {
+    match (<&mut [f32; LANES]>::try_from(&mut *out), values.first_chunk()) {
+        (Ok(out), Some(values)) => *out = *values,
+        _ => copy_any(out, values),
     }
+}
+
+/// On its own, or the compiler makes one call of both cases.
+#[inline(never)]
+fn copy_any(out: &mut [f32], values: &[f32]) {
+    out.copy_from_slice(&values[..out.len()]);
 }
 
 /// The first `rows` rows of a buffer as input of `heads` products with weights of that layout.

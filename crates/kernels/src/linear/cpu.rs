@@ -88,9 +88,9 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Takes row of x (in the order of the input), first output and sixteen values; outputs past the matrix's rows
-/// are padding.
-pub type Sink<'a> = dyn FnMut(usize, usize, &[f32; LANES]) + 'a;
+/// Takes row of x (in the order of the input), first output and the values of one or more blocks of sixteen; outputs
+/// past the matrix's rows are padding.
+pub type Sink<'a> = dyn FnMut(usize, usize, &[f32]) + 'a;
 
 /// Arguments of [`matmul`](super::matmul).
 pub(super) struct Args<'a> {

@@ -7,6 +7,7 @@
 pub mod activate;
 pub mod add;
 pub mod attention;
+pub mod cuda;
 pub mod embed;
 pub mod experts;
 pub mod linear;

@@ -2,6 +2,8 @@
 //!
 //! Invariant: knows tokens and text, but neither HTTP nor tensors. Start reading at [`Model`].
 
+#[cfg(test)]
+mod call_tests;
 mod error;
 mod generate;
 mod load;
@@ -9,9 +11,9 @@ mod model;
 mod sampler;
 
 pub use amoeba_backend::{Activations, KvType, Limits, RepackCache, Row};
-pub use amoeba_text::Piece;
+pub use amoeba_text::{Format, Piece, ToolCall};
 pub use error::Error;
 pub use generate::{Finish, Generation, Request, Stats};
 pub use load::{CONTEXT_DEFAULT, Device, LoadOptions, load_executable, open};
-pub use model::{Model, Prompt, Reasoning};
+pub use model::{Model, Prompt};
 pub use sampler::{Sampler, Sampling};

@@ -107,7 +107,7 @@ pub fn load_executable(
     options: &LoadOptions,
     progress: PackProgress<'_>,
 ) -> Result<Box<dyn Executable>, Error> {
-    let plan = Plan::of(&checkpoint)?;
+    let plan = Plan::of(checkpoint)?;
     let limits = options.limits(&plan)?;
     Ok(match options.device {
         Device::Reference if (options.kv, options.activations) != (KvType::F32, Activations::F32) => {

@@ -7,7 +7,9 @@
 pub mod activate;
 pub mod add;
 pub mod attention;
+pub mod conv;
 pub mod cuda;
+pub mod delta_net;
 pub mod embed;
 pub mod experts;
 pub mod linear;
@@ -17,5 +19,6 @@ pub mod quant;
 pub mod rope;
 pub mod router;
 pub mod simd;
+pub mod ssm;
 #[doc(hidden)]
 pub mod testing;

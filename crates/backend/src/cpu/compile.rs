@@ -17,6 +17,8 @@ pub enum Phase {
     Attention(usize),
     /// The parts of attention joined; nothing to do if positions were not shared out.
     AttentionJoin(usize),
+    /// An op that carries a state, cut by sequence and channels.
+    Recurrent(usize),
     /// Grouping of rows by expert, then all expert items (fused) or gate, up and activation (unfused).
     ExpertItems(usize),
     /// Unfused: the inner activations prepared for the down projections.
@@ -50,7 +52,7 @@ pub struct PreparedKey {
     pub x: BufferId,
     /// How.
     pub arrangement: Arrangement,
-    /// Columns.
+    /// Columns, those of all heads.
     pub cols: usize,
 }
 
@@ -121,9 +123,9 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn op(&mut self, i: usize, op: &Op, weights: &Weights, first_of_head: bool) {
         match op {
-            Op::Linear { weight, x, out, .. } => {
+            Op::Linear { weight, x, out, .. } | Op::HeadLinear { weight, x, out, .. } => {
                 let layout = *weights.matrix(*weight).layout();
-                self.need_prepared(i, *x, layout.format, layout.cols);
+                self.need_prepared(i, *x, layout.format, heads(op) * layout.cols);
                 match self.phases.last_mut() {
                     Some(Phase::Linears(linears)) if independent(self.plan, linears, *x, *out) => {
                         linears.push(i)
@@ -132,6 +134,7 @@ impl Compiler<'_> {
                 }
             }
             Op::Attention(_) => self.phases.extend([Phase::Attention(i), Phase::AttentionJoin(i)]),
+            Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => self.phases.push(Phase::Recurrent(i)),
             Op::Experts(experts) => {
                 let bank = weights.bank(i);
                 for projection in bank.gate.iter().chain([&bank.up]) {
@@ -189,11 +192,16 @@ impl Compiler<'_> {
 /// Whether a product of `x` into `out` may run beside those of `linears`.
 fn independent(plan: &Plan, linears: &[usize], x: BufferId, out: BufferId) -> bool {
     linears.iter().all(|&i| match &plan.program[i].op {
-        Op::Linear { x: other_x, out: other_out, .. } => {
+        Op::Linear { x: other_x, out: other_out, .. } | Op::HeadLinear { x: other_x, out: other_out, .. } => {
             *other_out != x && *other_out != out && *other_x != out
         }
         _ => false,
     })
+}
+
+/// Products side by side that an op is.
+pub fn heads(op: &Op) -> usize {
+    if let Op::HeadLinear { heads, .. } = op { *heads } else { 1 }
 }
 
 /// Buffers read by the head before the head writes them.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::compile::{Phase, RowWork};
 use super::shared::PerWorker;
-use super::{Model, Step, ops};
+use super::{Model, Step, ops, products};
 use crate::Error;
 use crate::trace::{Recording, Span, Stage};
 use amoeba_plan::PathKind;
@@ -150,7 +150,7 @@ impl Model {
         }
         self.item(step, phase, item, worker);
         let (op, stage) = match &self.phases.phases[phase] {
-            Phase::Linears(linears) => (ops::linear_of(step, linears, item).0, Stage::Whole),
+            Phase::Linears(linears) => (products::op_of(step, linears, item).0, Stage::Whole),
             phase => of_phase(phase, step.path.kind),
         };
         add(Some(op), stage);
@@ -182,6 +182,7 @@ fn of_phase(phase: &Phase, path: PathKind) -> (usize, Stage) {
         Phase::Linears(ops) => (ops[0], Stage::Whole),
         Phase::Attention(op) => (*op, Stage::Whole),
         Phase::AttentionJoin(op) => (*op, Stage::Join),
+        Phase::Recurrent(op) => (*op, Stage::Whole),
         Phase::ExpertItems(op) if path == PathKind::Fused => (*op, Stage::Fused),
         Phase::ExpertItems(op) => (*op, Stage::GateUp),
         Phase::PrepareInner(op) => (*op, Stage::Inner),

@@ -3,16 +3,21 @@
 //! Slow and obvious. It reads weights straight from the checkpoint, so it also checks the packed copies of the
 //! other backends. A [`Probe`] may stop it after any op and read any buffer.
 
+mod ops;
+mod recurrent;
+
 use std::sync::Arc;
 
 use amoeba_checkpoint::{Checkpoint, Matrix};
-use amoeba_kernels::{activate, add, attention, embed, experts, linear, norm, rope, router};
+use amoeba_kernels::{add, attention, embed, norm};
 use amoeba_plan::{
-    AttentionOp, BufferId, CacheId, CacheKind, ExpertWeights, ExpertsOp, NormOp, Op, Path, PathChoice, Plan,
-    WeightId, WeightShape, select_path,
+    AttentionOp, BufferId, CacheId, CacheKind, NormOp, Op, Path, PathChoice, Plan, Strided, WeightId,
+    WeightShape, select_path,
 };
 
+use crate::sequences::Sequences;
 use crate::{Buffers, Error, Executable, Flow, Limits, Probe, Row, check_finite, check_rows};
+use recurrent::Kept;
 
 /// Interprets a plan in f64.
 pub struct Reference {
@@ -21,8 +26,9 @@ pub struct Reference {
     limits: Limits,
     /// Vectors (norm weights, biases) by weight id; empty for matrices.
     vectors: Vec<Vec<f32>>,
-    /// Per slot and cache: keys `[position, heads · dim]`, then values.
-    caches: Vec<Vec<[Vec<f32>; 2]>>,
+    /// Per slot and cache.
+    caches: Vec<Vec<Kept>>,
+    sequences: Sequences,
     buffers: Grid,
     /// Per buffer, the rows of the step; the head's buffers hold only rows that want logits.
     logits: Vec<Vec<f32>>,
@@ -47,13 +53,14 @@ impl Reference {
         let vectors =
             plan.weights.iter().map(|weight| Ok(weight.read_vector(&checkpoint)?.unwrap_or_default()));
         let vectors = vectors.collect::<Result<_, Error>>()?;
-        let caches = vec![vec![[Vec::new(), Vec::new()]; plan.caches.len()]; limits.slots];
+        let empty: Vec<_> = plan.caches.iter().map(|cache| Kept::new(cache.kind)).collect();
+        let (caches, sequences) = (vec![empty; limits.slots], Sequences::new(&plan, limits));
         let buffers = Grid(vec![Vec::new(); plan.buffers.len()]);
-        Ok(Reference { plan, checkpoint, limits, vectors, caches, buffers, logits: Vec::new() })
+        Ok(Reference { plan, checkpoint, limits, vectors, caches, sequences, buffers, logits: Vec::new() })
     }
 
     /// Runs one op of the program on the buffers and caches as they are, for comparing a backend op by op on inputs of
-    /// its own. The head's ops take the rows that want logits.
+    /// its own. The head's ops take the rows that want logits; an op that carries a state goes on from where it is.
     ///
     /// # Errors
     /// Rows outside the limits.
@@ -118,63 +125,42 @@ impl Reference {
                 self.buffers.0[out.0] = embedded;
             }
             Op::Norm(op) => self.norm(op, rows.len()),
-            Op::Linear { weight, bias, x, out } => {
-                let matrix = self.matrix(*weight)?;
-                let bias = self.vector(*bias);
-                let products = self.buffers.0[x.0][..rows.len()].iter().map(|x| {
-                    let mut y = vec![0.0; matrix.rows];
-                    linear::reference::linear(&matrix, bias, &x[..matrix.cols], &mut y);
-                    y
-                });
-                let products = products.collect();
-                self.buffers.0[out.0] = products;
-            }
-            Op::Rope { rope, heads, head_dim, first, x } => {
-                let rope = &self.plan.ropes[rope.0];
-                let mut table = vec![0.0; rope.dims];
-                for (row, x) in rows.iter().zip(&mut self.buffers.0[x.0]) {
-                    rope::table(rope, row.position as u32, &mut table);
-                    for head in x.chunks_exact_mut(*head_dim).take(*heads) {
-                        rope::rotate(&mut head[*first..], &table, rope.interleaved);
-                    }
-                }
-            }
+            Op::Linear { .. } | Op::HeadLinear { .. } => self.product(op, rows.len())?,
+            Op::Rope { .. } => self.rope(op, rows),
             Op::KvAppend { cache, k, v } => self.append(*cache, *k, *v, rows),
             Op::Attention(op) => self.attention(op, rows),
-            Op::Activate { activation, gate, up, out, width } => {
-                let activated = (0..rows.len()).map(|row| {
-                    let value = |buffer: BufferId, i: usize| self.buffers.0[buffer.0][row][i];
-                    let gate = |i| gate.map_or(0.0, |gate| value(gate, i));
-                    (0..*width)
-                        .map(|i| activate::reference(*activation, gate(i), value(*up, i)) as f32)
-                        .collect()
-                });
-                let activated = activated.collect();
-                self.buffers.0[out.0] = activated;
-            }
-            Op::Router { logits, out, rule, correction, per_expert, input_gate, experts } => {
-                let [correction, per_expert] = [*correction, *per_expert].map(|id| self.vector(id));
-                let learned = router::Learned { correction, per_expert };
-                let routes = self.buffers.0[logits.0][..rows.len()].iter().map(|logits| {
-                    let mut route = vec![0.0; 2 * rule.top_k];
-                    router::reference::route(rule, learned, &logits[..*experts], &mut route);
-                    route
-                });
-                let mut routes: Vec<Vec<f32>> = routes.collect();
-                if let Some(gate) = input_gate {
-                    let weights = routes.iter_mut().map(|route| vec![router::take_weight(route)]);
-                    self.buffers.0[gate.0] = weights.collect();
-                }
-                self.buffers.0[out.0] = routes;
-            }
+            Op::Conv(op) => self.conv(op, rows),
+            Op::DeltaNet(op) => self.delta_net(op, rows),
+            Op::Ssm(op) => self.ssm(op, rows),
+            Op::Activate { .. } => self.activate(op, rows.len()),
+            Op::Router { .. } => self.router(op, rows.len()),
             Op::Experts(op) => self.experts(op, rows.len())?,
             Op::HeadGate { .. } | Op::Add { .. } | Op::Scale { .. } => self.elementwise(op, rows.len()),
-            Op::HeadLinear { .. } | Op::Copy { .. } | Op::Temperature { .. } => {
-                unreachable!("{} is not built in yet", op.name())
+            Op::Copy { x, out, heads, len } => self.copy(x, out, *heads, *len, rows.len()),
+            Op::Temperature { x, width, scale, period, shift } => {
+                for (row, x) in rows.iter().zip(&mut self.buffers.0[x.0]) {
+                    let factor = add::temperature_of(row.position, *scale, *period, *shift);
+                    add::reference::scale(&mut x[..*width], factor, None);
+                }
             }
-            Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => unreachable!("{} is not built in yet", op.name()),
         }
         Ok(())
+    }
+
+    fn copy(&mut self, x: &Strided, out: &Strided, heads: usize, len: usize, rows: usize) {
+        for row in 0..rows {
+            let source = self.buffers.0[x.buffer.0][row].clone();
+            let target = &mut self.buffers.0[out.buffer.0];
+            // Nothing may have been written there yet, or that of fewer rows.
+            target.resize(rows, Vec::new());
+            let needed = out.first + (heads - 1) * out.stride + len;
+            let target = &mut target[row];
+            target.resize(target.len().max(needed), 0.0);
+            for head in 0..heads {
+                let source = &source[x.first + head * x.stride..][..len];
+                target[out.first + head * out.stride..][..len].copy_from_slice(source);
+            }
+        }
     }
 
     fn append(&mut self, cache: CacheId, k: BufferId, v: BufferId, rows: &[Row]) {
@@ -182,7 +168,7 @@ impl Reference {
             unreachable!("cache {} holds no keys", cache.0)
         };
         for (i, row) in rows.iter().enumerate() {
-            let entry = &mut self.caches[row.slot][cache.0];
+            let entry = self.caches[row.slot][cache.0].kv_mut();
             for (store, buffer, width) in [(0, k, kv_heads * k_dim), (1, v, kv_heads * v_dim)] {
                 entry[store].resize(row.position * width, 0.0);
                 entry[store].extend_from_slice(&self.buffers.0[buffer.0][i][..width]);
@@ -240,7 +226,7 @@ impl Reference {
         let sinks = self.vector(op.sinks);
         let mut all = Vec::with_capacity(rows.len());
         for (i, row) in rows.iter().enumerate() {
-            let [keys, values] = &self.caches[row.slot][op.cache.0];
+            let [keys, values] = self.caches[row.slot][op.cache.0].kv();
             let visible = attention::first_visible(row.position, op.window)..row.position + 1;
             // Keys or values of one head at the visible positions, side by side.
             let gather = |all: &[f32], head: usize, dim: usize| -> Vec<f32> {
@@ -257,30 +243,6 @@ impl Reference {
             all.push(out);
         }
         self.buffers.0[op.out.0] = all;
-    }
-
-    fn experts(&mut self, op: &ExpertsOp, rows: usize) -> Result<(), Error> {
-        let stack = |weights: ExpertWeights| self.stack(weights.stack);
-        let gate = op.gate.map(stack).transpose()?;
-        let (up, down) = (stack(op.up)?, stack(op.down)?);
-        fn stored<'a>(matrices: &'a [Matrix<'a>], bias: Option<&'a [f32]>) -> experts::reference::Stored<'a> {
-            experts::reference::Stored { matrices, bias }
-        }
-        let layer = experts::reference::Experts {
-            gate: gate.as_ref().zip(op.gate).map(|(gate, weights)| stored(gate, self.vector(weights.bias))),
-            up: stored(&up, self.vector(op.up.bias)),
-            down: stored(&down, self.vector(op.down.bias)),
-            activation: op.activation,
-        };
-        let sums = (0..rows).map(|row| {
-            let mut out = vec![0.0; op.hidden];
-            let x = &self.buffers.0[op.x.0][row][..op.hidden];
-            layer.sum(x, &self.buffers.0[op.route.0][row], &mut out);
-            out
-        });
-        let sums = sums.collect();
-        self.buffers.0[op.out.0] = sums;
-        Ok(())
     }
 }
 
@@ -301,15 +263,34 @@ impl Executable for Reference {
         select_path(!self.plan.program.is_empty(), rows, 0, PathChoice::Unfused)
     }
 
-    fn step(&mut self, rows: &[Row], mut probe: Option<&mut dyn Probe>) -> Result<(), Error> {
+    fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error> {
         check_rows(rows, self.limits, self.plan.spec.vocab)?;
+        self.sequences.begin(rows)?;
+        if self.interpret(rows, probe)? {
+            self.sequences.complete(rows);
+        }
+        Ok(())
+    }
+
+    fn logits(&self, n: usize) -> &[f32] {
+        &self.logits[n]
+    }
+
+    fn memory(&self) -> usize {
+        self.limits.slots * recurrent::bytes(&self.plan, self.limits.context)
+    }
+}
+
+impl Reference {
+    /// Runs the program; false if the probe stopped it.
+    fn interpret(&mut self, rows: &[Row], mut probe: Option<&mut dyn Probe>) -> Result<bool, Error> {
         let program = self.plan.program.clone();
         let head = self.plan.head;
         let wanted: Vec<Row> = rows.iter().copied().filter(|row| row.logits).collect();
         for (i, step) in program.iter().enumerate() {
             if i == head {
                 if wanted.is_empty() {
-                    return Ok(());
+                    return Ok(true);
                 }
                 for buffer in self.buffers.0.iter_mut().filter(|buffer| buffer.len() == rows.len()) {
                     let mut row = rows.iter();
@@ -320,19 +301,12 @@ impl Executable for Reference {
             if let Some(probe) = probe.as_mut().filter(|probe| probe.wants(i))
                 && probe.see(i, &self.buffers) == Flow::Stop
             {
-                return Ok(());
+                return Ok(false);
             }
         }
         let logits = self.plan.buffer_named("logits").map_or(0, |id| id.0);
         self.logits = std::mem::take(&mut self.buffers.0[logits]);
-        self.logits.iter().enumerate().try_for_each(|(row, logits)| check_finite(logits, row))
-    }
-
-    fn logits(&self, n: usize) -> &[f32] {
-        &self.logits[n]
-    }
-
-    fn memory(&self) -> usize {
-        4 * self.limits.slots * self.limits.context * self.plan.cache_elements_per_position()
+        self.logits.iter().enumerate().try_for_each(|(row, logits)| check_finite(logits, row))?;
+        Ok(true)
     }
 }

@@ -46,9 +46,11 @@ fn check(case: Case) -> Option<()> {
     };
     let (keys, values) =
         (rounded(rng.vector(300 * kv_heads * head_dim)), rounded(rng.vector(300 * kv_heads * v_dim)));
-    let at = |i: usize| StepRow { slot: 2 * (i as u32 / 150), position: i as u32 % 150, ..StepRow::default() };
+    let at =
+        |i: usize| StepRow { slot: 2 * (i as u32 / 150), position: i as u32 % 150, ..StepRow::default() };
     bench.rows(&(0..300).map(at).collect::<Vec<_>>());
-    let (k, v) = (bench.buffer(kv_heads * head_dim, 300, &keys), bench.buffer(kv_heads * v_dim, 300, &values));
+    let (k, v) =
+        (bench.buffer(kv_heads * head_dim, 300, &keys), bench.buffer(kv_heads * v_dim, 300, &values));
     bench.run(Op::KvAppend { cache, k, v }, 300);
 
     let sinks = rng.vector(heads);
@@ -80,7 +82,9 @@ fn check(case: Case) -> Option<()> {
             for head in 0..heads {
                 let kv_head = head / (heads / kv_heads);
                 let gather = |all: &[f32], dim: usize| -> Vec<f32> {
-                    (first..=last).flat_map(|p| all[(p * kv_heads + kv_head) * dim..][..dim].to_vec()).collect()
+                    (first..=last)
+                        .flat_map(|p| all[(p * kv_heads + kv_head) * dim..][..dim].to_vec())
+                        .collect()
                 };
                 let query = &queries[(row * heads + head) * head_dim..][..head_dim];
                 let (keys, values) = (gather(&keys, head_dim), gather(&values, v_dim));

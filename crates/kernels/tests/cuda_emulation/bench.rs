@@ -107,7 +107,8 @@ impl Bench {
 
     /// Matrices of one shape, one behind the other.
     pub fn stack(&mut self, matrices: &[Matrix<'_>]) -> WeightId {
-        let mut put = |part: fn(&Matrix<'_>) -> Vec<u8>| self.put(&matrices.iter().flat_map(part).collect::<Vec<u8>>());
+        let mut put =
+            |part: fn(&Matrix<'_>) -> Vec<u8>| self.put(&matrices.iter().flat_map(part).collect::<Vec<u8>>());
         let (codes, scales) = (put(|m| m.weight.to_vec()), put(|m| m.scales.to_vec()));
         let biases = put(|m| m.biases.to_vec());
         let Matrix { rows, cols, format, .. } = matrices[0];
@@ -179,7 +180,11 @@ impl Bench {
                 Some(first) => {
                     for (i, (first, left)) in first.iter().zip(&left).enumerate() {
                         let at = first.iter().zip(left).position(|(a, b)| a != b);
-                        assert_eq!(at, None, "order {seed}: other bits in buffer {i}, {:?}", self.plan.program);
+                        assert_eq!(
+                            at, None,
+                            "order {seed}: other bits in buffer {i}, {:?}",
+                            self.plan.program
+                        );
                     }
                 }
             }

@@ -110,7 +110,8 @@ fn copies_move_parts_of_heads() {
     let (mut rng, Some(mut bench)) = (Rng(9), Bench::new()) else { return };
     bench.plain_rows(3);
     let op = |x, y| {
-        let (from, to) = (Strided { buffer: y, first: 4, stride: 40 }, Strided { buffer: x, first: 1, stride: 50 });
+        let (from, to) =
+            (Strided { buffer: y, first: 4, stride: 40 }, Strided { buffer: x, first: 1, stride: 50 });
         Op::Copy { x: from, out: to, heads: 5, len: 17 }
     };
     let [after, before, y] = run(&mut bench, &mut rng, op);

@@ -14,10 +14,21 @@ fn stack(format: Format, rows: usize, cols: usize, rng: &mut Rng) -> Vec<OwnedMa
     (0..EXPERTS).map(|_| OwnedMatrix::random(format, rows, cols, rng)).collect()
 }
 
-fn check(up: Format, down: Format, activation: Activation, biased: bool, [hidden, d_ff, top_k, rows]: [usize; 4]) {
+fn check(
+    up: Format,
+    down: Format,
+    activation: Activation,
+    biased: bool,
+    [hidden, d_ff, top_k, rows]: [usize; 4],
+) {
     let (mut rng, Some(mut bench)) = (Rng(13), Bench::new()) else { return };
-    let stacks = [stack(up, d_ff, hidden, &mut rng), stack(up, d_ff, hidden, &mut rng), stack(down, hidden, d_ff, &mut rng)];
-    let views: Vec<Vec<Matrix<'_>>> = stacks.iter().map(|stack| stack.iter().map(OwnedMatrix::view).collect()).collect();
+    let stacks = [
+        stack(up, d_ff, hidden, &mut rng),
+        stack(up, d_ff, hidden, &mut rng),
+        stack(down, hidden, d_ff, &mut rng),
+    ];
+    let views: Vec<Vec<Matrix<'_>>> =
+        stacks.iter().map(|stack| stack.iter().map(OwnedMatrix::view).collect()).collect();
     let biases = [d_ff, d_ff, hidden].map(|outputs| rng.vector(EXPERTS * outputs));
     let x: Vec<f32> = rng.vector(rows * hidden).iter().map(|x| x / (hidden as f32).sqrt()).collect();
     let routes: Vec<f32> = (0..rows)
@@ -49,13 +60,16 @@ fn check(up: Format, down: Format, activation: Activation, biased: bool, [hidden
     };
     bench.run(Op::Experts(op), rows + 1);
     let stored = |i: usize| Stored { matrices: &views[i], bias: biased.then_some(&biases[i][..]) };
-    let truth = Experts { gate: activation.gated().then(|| stored(0)), up: stored(1), down: stored(2), activation };
+    let truth =
+        Experts { gate: activation.gated().then(|| stored(0)), up: stored(1), down: stored(2), activation };
     for row in 0..rows {
         let mut expected = vec![0.0; hidden];
         truth.sum(&x[row * hidden..][..hidden], &routes[row * 2 * top_k..][..2 * top_k], &mut expected);
         let y = bench.row(out, row);
-        let square = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
-        let error = square(&mut y.iter().zip(&expected).map(|(y, e)| y - e)) / square(&mut expected.iter().copied());
+        let square =
+            |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        let error =
+            square(&mut y.iter().zip(&expected).map(|(y, e)| y - e)) / square(&mut expected.iter().copied());
         assert!(error <= 2e-6, "{up} {down} {activation:?} row {row}: {error:e} of the norm");
     }
     assert!(bench.row(out, rows).iter().all(|x| x.is_nan()), "rows past the last are left alone");

@@ -9,7 +9,14 @@ use amoeba_plan::Op;
 use crate::bench::Bench;
 
 /// Largest share of the tolerance used.
-fn check(format: Format, outputs: usize, cols: usize, rows: usize, biased: bool, rng: &mut Rng) -> Option<f64> {
+fn check(
+    format: Format,
+    outputs: usize,
+    cols: usize,
+    rows: usize,
+    biased: bool,
+    rng: &mut Rng,
+) -> Option<f64> {
     let mut bench = Bench::new()?;
     let owned = OwnedMatrix::random(format, outputs, cols, rng);
     let (matrix, bias) = (owned.view(), rng.vector(outputs));
@@ -26,7 +33,10 @@ fn check(format: Format, outputs: usize, cols: usize, rows: usize, biased: bool,
             let one = matrix.rows(i, 1);
             let truth = reference::dot(&one, x) + if biased { f64::from(bias[i]) } else { 0.0 };
             let used = (f64::from(*y) - truth).abs() / allowed(&one, Digits::Three, x);
-            assert!(used <= 1.0, "{format} [{outputs}, {cols}] x {rows}, output {i} of row {row}: {y} vs {truth}");
+            assert!(
+                used <= 1.0,
+                "{format} [{outputs}, {cols}] x {rows}, output {i} of row {row}: {y} vs {truth}"
+            );
             worst = worst.max(used);
         }
     }
@@ -49,8 +59,14 @@ fn every_format_follows_the_reference() {
 fn rows_share_a_launch() {
     let mut rng = Rng(2);
     let affine = |bits, group| Format::Affine { bits, group, scale: Float::BF16 };
-    let formats =
-        [affine(4, 64), affine(8, 32), affine(4, 128), Format::Mxfp4, Format::Nvfp4, Format::Dense(Float::BF16)];
+    let formats = [
+        affine(4, 64),
+        affine(8, 32),
+        affine(4, 128),
+        Format::Mxfp4,
+        Format::Nvfp4,
+        Format::Dense(Float::BF16),
+    ];
     for format in formats {
         for rows in [2, 3, 8, 11] {
             check(format, 40, 256, rows, false, &mut rng);
@@ -62,7 +78,9 @@ fn rows_share_a_launch() {
 fn widths_that_do_not_fill_a_block() {
     let mut rng = Rng(3);
     let affine = |bits, group| Format::Affine { bits, group, scale: Float::F16 };
-    for format in [2, 3, 4, 5, 6, 8].map(|bits| affine(bits, 32)).into_iter().chain([Format::Mxfp4, Format::Mxfp8]) {
+    for format in
+        [2, 3, 4, 5, 6, 8].map(|bits| affine(bits, 32)).into_iter().chain([Format::Mxfp4, Format::Mxfp8])
+    {
         check(format, 20, 160, 1, false, &mut rng);
         check(format, 20, 32, 1, false, &mut rng);
     }
@@ -93,5 +111,33 @@ fn embeddings_are_exact_up_to_one_rounding() {
             }
         }
         assert!(bench.row(out, 3).iter().all(|x| x.is_nan()), "rows past the last are left alone");
+    }
+}
+
+#[test]
+fn heads_have_matrices_of_their_own() {
+    let mut rng = Rng(17);
+    let (heads, rows) = (3, 2);
+    for (format, outputs, cols) in [
+        (Format::Affine { bits: 4, group: 32, scale: Float::BF16 }, 24, 96),
+        (Format::Dense(Float::BF16), 40, 48),
+    ] {
+        let Some(mut bench) = Bench::new() else { return };
+        let owned: Vec<OwnedMatrix> =
+            (0..heads).map(|_| OwnedMatrix::random(format, outputs, cols, &mut rng)).collect();
+        let views: Vec<_> = owned.iter().map(OwnedMatrix::view).collect();
+        let x = rng.vector(rows * heads * cols);
+        bench.plain_rows(rows);
+        let weight = bench.stack(&views);
+        let (x_id, out) = (bench.buffer(heads * cols, rows, &x), bench.buffer(heads * outputs, rows, &[]));
+        bench.run(Op::HeadLinear { weight, heads, rows: outputs, cols, x: x_id, out }, rows);
+        for (row, x) in x.chunks(heads * cols).enumerate() {
+            for (i, y) in bench.row(out, row).iter().enumerate() {
+                let one = views[i / outputs].rows(i % outputs, 1);
+                let x = &x[i / outputs * cols..][..cols];
+                let error = (f64::from(*y) - reference::dot(&one, x)).abs();
+                assert!(error <= allowed(&one, Digits::Three, x), "{format} head {}: {y}", i / outputs);
+            }
+        }
     }
 }

@@ -26,7 +26,8 @@ static MODULES: LazyLock<Mutex<HashMap<Unit, Module>>> = LazyLock::new(Mutex::de
 /// The compiler, if there is one.
 static COMPILER: LazyLock<Option<String>> = LazyLock::new(|| {
     let named = std::env::var("CXX").ok().into_iter().chain(["c++".to_owned(), "g++".to_owned()]);
-    let works = |name: &String| Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success());
+    let works =
+        |name: &String| Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success());
     let found = named.into_iter().find(works);
     if found.is_none() {
         eprintln!("skipped: no C++ compiler (c++, g++ or $CXX)");
@@ -48,7 +49,12 @@ pub fn launch(call: &Call, seed: u32) {
     // SAFETY: the functions of emulate.h, as declared there; the name lives through the calls, the parameter has the size
     // that the kernel says it reads. What addresses in it point to is checked by guard pages.
     let outcome = unsafe {
-        assert_eq!((module.args_size)(name.as_ptr()) as usize, call.args.len(), "{}: size of args", call.kernel);
+        assert_eq!(
+            (module.args_size)(name.as_ptr()) as usize,
+            call.args.len(),
+            "{}: size of args",
+            call.kernel
+        );
         (module.shuffle)(seed);
         let args = call.args.words().as_ptr().cast();
         (module.launch)(name.as_ptr(), call.grid.as_ptr(), call.block, call.shared, args)
@@ -62,7 +68,8 @@ fn built(unit: &Unit) -> PathBuf {
     let source = unit.source();
     let mut hasher = DefaultHasher::new();
     (&source, std::fs::read_to_string(header.join("emulate.h")).unwrap(), &*COMPILER).hash(&mut hasher);
-    let stem = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cuda-emulation-{:016x}", hasher.finish()));
+    let stem =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cuda-emulation-{:016x}", hasher.finish()));
     let library = stem.with_extension("so");
     if !library.exists() {
         // Tests run side by side: each builds under a name of its own, the last to finish wins.
@@ -70,7 +77,14 @@ fn built(unit: &Unit) -> PathBuf {
         let (text, result) = (format!("{own}.cpp"), format!("{own}.tmp"));
         std::fs::write(&text, source).unwrap();
         let mut command = Command::new(COMPILER.as_ref().unwrap());
-        command.args(["-std=c++17", "-O1", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function"]);
+        command.args([
+            "-std=c++17",
+            "-O1",
+            "-Wall",
+            "-Werror",
+            "-Wno-unknown-pragmas",
+            "-Wno-unused-function",
+        ]);
         command.args(["-shared", "-fPIC", "-fvisibility=hidden", "-DAMOEBA_EMULATE", "-I"]).arg(&header);
         let output = command.arg(&text).arg("-o").arg(&result).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -16,9 +16,13 @@ fn check(rule: &RouterRule, learned: Learned<'_>, gated: bool, logits: &[f32]) -
     bench.plain_rows(1);
     let x = bench.buffer(logits.len(), 2, logits);
     let [out, gate] = [2 * rule.top_k, 1].map(|width| bench.buffer(width, 2, &[]));
-    let [correction, per_expert] = [learned.correction, learned.per_expert].map(|v| v.map(|v| bench.vector(v)));
+    let [correction, per_expert] =
+        [learned.correction, learned.per_expert].map(|v| v.map(|v| bench.vector(v)));
     let (experts, input_gate) = (logits.len(), gated.then_some(gate));
-    bench.run(Op::Router { logits: x, out, experts, rule: rule.clone(), correction, per_expert, input_gate }, 2);
+    bench.run(
+        Op::Router { logits: x, out, experts, rule: rule.clone(), correction, per_expert, input_gate },
+        2,
+    );
     let route = bench.row(out, 0);
     let mut truth = vec![0.0; 2 * rule.top_k];
     reference::route(rule, learned, logits, &mut truth);

@@ -6,6 +6,7 @@
 mod cpu;
 mod error;
 mod reference;
+mod sequences;
 mod trace;
 
 use std::fmt;
@@ -107,7 +108,9 @@ pub trait Executable: Send {
     /// Runs the program for some rows.
     ///
     /// # Errors
-    /// Rows that break [`Limits`], a token outside the vocabulary, or logits that are not finite.
+    /// Rows that break [`Limits`], a token outside the vocabulary, logits that are not finite, or, for a plan with recurrent
+    /// caches, rows that neither begin a sequence nor go on where it ended. If such a plan's step fails once it runs, or is
+    /// stopped by the probe, its sequences must start again.
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error>;
 
     /// Logits of the n-th row that asked for them in the last step, `[vocab]`.

@@ -7,9 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use amoeba_backend::{Activations, Cpu, CpuOptions, Executable, KvType, Limits, Row};
+use amoeba_backend::{Cpu, CpuOptions, Executable, Limits, Row};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_plan::{PathChoice, Plan};
+
+mod common;
 
 struct Counting;
 
@@ -34,21 +36,19 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn decode_allocates_nothing_after_the_first_steps() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for model in ["models/tiny-chat-moe-4bit", "fixtures/qwen2_moe-q4g64", "fixtures/llama-q4g64"] {
+    let open = |model: &str| {
+        let checkpoint = Arc::new(Checkpoint::open(&root.join(model)).unwrap());
+        (Plan::of(&checkpoint).unwrap(), checkpoint)
+    };
+    for model in
+        ["models/tiny-chat-moe-4bit", "fixtures/qwen2_moe-q4g64", "fixtures/llama-q4g64", "recurrent"]
+    {
+        let (plan, checkpoint) =
+            if model == "recurrent" { common::model("allocations") } else { open(model) };
         for (path, spans) in [(PathChoice::Auto, 0), (PathChoice::Unfused, 0), (PathChoice::Auto, 4096)] {
-            let checkpoint = Arc::new(Checkpoint::open(&root.join(model)).unwrap());
-            let plan = Plan::of(&checkpoint).unwrap();
-            let limits = Limits { slots: 1, context: 64, rows: 8 };
-            let options = CpuOptions {
-                threads: Some(2),
-                isa: None,
-                path,
-                limits,
-                kv: KvType::F32,
-                activations: Activations::F32,
-                repack_cache: None,
-            };
-            let mut cpu = Cpu::load(plan, &checkpoint, &options, &mut |_, _| {}).unwrap();
+            let options =
+                CpuOptions { path, ..common::options(2, Limits { slots: 1, context: 64, rows: 8 }) };
+            let mut cpu = Cpu::load(plan.clone(), &checkpoint, &options, &mut |_, _| {}).unwrap();
             cpu.record(spans).unwrap();
             let mut step = |position| {
                 cpu.step(&[Row { token: 5, slot: 0, position, logits: true }], None).unwrap();

@@ -7,6 +7,8 @@
 pub mod activate;
 pub mod add;
 pub mod attention;
+pub mod conv;
+pub mod delta_net;
 pub mod embed;
 pub mod experts;
 pub mod linear;
@@ -16,5 +18,6 @@ pub mod quant;
 pub mod rope;
 pub mod router;
 pub mod simd;
+pub mod ssm;
 #[doc(hidden)]
 pub mod testing;

@@ -80,6 +80,16 @@ impl Plan {
         self.caches.iter().map(|cache| cache.kind.elements_per_position()).sum()
     }
 
+    /// f32 elements one sequence takes in all caches, however long it is.
+    pub fn cache_elements_per_sequence(&self) -> usize {
+        self.caches.iter().map(|cache| cache.kind.elements_per_sequence()).sum()
+    }
+
+    /// Whether some cache sums up the past, so that a sequence can only go on from its last position or start anew.
+    pub fn recurrent(&self) -> bool {
+        self.caches.iter().any(|cache| cache.kind.recurrent())
+    }
+
     /// Parameters in total.
     pub fn parameters(&self) -> usize {
         self.weights.iter().map(|weight| weight.shape.elements()).sum()

@@ -17,6 +17,8 @@ pub enum Phase {
     Attention(usize),
     /// The parts of attention joined; nothing to do if positions were not shared out.
     AttentionJoin(usize),
+    /// An op that carries a state, cut by sequence and channels.
+    Recurrent(usize),
     /// Grouping of rows by expert, then all expert items (fused) or gate, up and activation (unfused).
     ExpertItems(usize),
     /// Unfused: the inner activations prepared for the down projections.
@@ -25,6 +27,21 @@ pub enum Phase {
     ExpertDown(usize),
     /// The weighted sum over experts.
     Combine(usize),
+}
+
+impl Phase {
+    /// Calls `f` with the ops whose results are complete once the phase is done.
+    pub fn finished_ops(&self, mut f: impl FnMut(usize)) {
+        match self {
+            Phase::Rows(work) => work.iter().for_each(|work| match work {
+                RowWork::Op(op) => f(*op),
+                RowWork::RopeTable(_) | RowWork::Prepare { .. } => {}
+            }),
+            Phase::Linears(ops) => ops.iter().copied().for_each(f),
+            Phase::AttentionJoin(op) | Phase::Recurrent(op) | Phase::Combine(op) => f(*op),
+            Phase::Attention(_) | Phase::ExpertItems(_) | Phase::PrepareInner(_) | Phase::ExpertDown(_) => {}
+        }
+    }
 }
 
 /// Work on one row.
@@ -132,6 +149,7 @@ impl Compiler<'_> {
                 }
             }
             Op::Attention(_) => self.phases.extend([Phase::Attention(i), Phase::AttentionJoin(i)]),
+            Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => self.phases.push(Phase::Recurrent(i)),
             Op::Experts(experts) => {
                 let bank = weights.bank(i);
                 for projection in bank.gate.iter().chain([&bank.up]) {

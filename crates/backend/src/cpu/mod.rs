@@ -7,6 +7,7 @@ mod estimate;
 mod experts;
 mod ops;
 mod pool;
+mod recurrent;
 mod shared;
 mod tracer;
 mod weights;
@@ -19,6 +20,7 @@ use amoeba_kernels::linear::{Digits, Packed, runs_on_tiles};
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
 
+use crate::sequences::Sequences;
 use crate::{
     Activations, Error, Executable, Flow, KvType, Limits, Probe, Recording, Row, check_finite, check_rows,
 };
@@ -54,6 +56,7 @@ pub struct CpuOptions {
 /// A model on the CPU.
 pub struct Cpu {
     pool: Pool<Model>,
+    sequences: Sequences,
 }
 
 /// Everything a step works on; shared by the workers.
@@ -84,6 +87,7 @@ struct Scratch {
     router: amoeba_kernels::router::cpu::Scratch,
     attention: attention::Workspace,
     experts: amoeba_kernels::experts::cpu::Scratch,
+    recurrent: amoeba_kernels::delta_net::Scratch,
 }
 
 fn digits(activations: Activations) -> Digits {
@@ -127,6 +131,7 @@ impl Cpu {
             router: ops::router_scratch(&plan),
             attention: attention::Workspace::new(&plan),
             experts: experts::scratch(&plan, &weights),
+            recurrent: recurrent::scratch(&plan),
         });
         let state = PerWorker::new(1, || StepState {
             rows: Vec::with_capacity(rows),
@@ -134,6 +139,7 @@ impl Cpu {
             path: select_path(false, 0, 0, options.path),
             tracer: None,
         });
+        let sequences = Sequences::new(&plan, limits);
         let model = Model {
             caches: Caches::new(&plan, limits, options.kv)?,
             attention: attention::partials(&plan, limits)?,
@@ -155,7 +161,7 @@ impl Cpu {
             scratch,
             state,
         };
-        Ok(Cpu { pool: Pool::new(model, threads)? })
+        Ok(Cpu { pool: Pool::new(model, threads)?, sequences })
     }
 
     fn model(&self) -> &Model {
@@ -210,6 +216,7 @@ impl Model {
             Phase::Linears(linears) => ops::linear_items(step, linears),
             Phase::Attention(op) => attention::items(step, *op),
             Phase::AttentionJoin(op) => attention::join_items(step, *op),
+            Phase::Recurrent(op) => recurrent::items(step, *op),
             Phase::ExpertItems(op) => experts::group(step, *op),
             Phase::PrepareInner(op) => experts::prepare_items(step, *op),
             Phase::ExpertDown(_) => experts::down_items(step),
@@ -225,6 +232,7 @@ impl Model {
             Phase::Linears(linears) => ops::linears(step, linears, item, rows),
             Phase::Attention(op) => attention::item(step, *op, item, worker),
             Phase::AttentionJoin(op) => attention::join(step, *op, item, worker),
+            Phase::Recurrent(op) => recurrent::item(step, *op, item, worker),
             Phase::ExpertItems(op) => experts::item(step, *op, item, worker),
             Phase::PrepareInner(op) => experts::prepare_inner(step, *op, item),
             Phase::ExpertDown(op) => experts::down(step, *op, item),
@@ -252,19 +260,6 @@ impl Work for Model {
     }
 }
 
-/// Ops whose results are complete once a phase is done.
-fn finished_ops(phase: &Phase, mut f: impl FnMut(usize)) {
-    match phase {
-        Phase::Rows(work) => work.iter().for_each(|work| match work {
-            RowWork::Op(op) => f(*op),
-            RowWork::RopeTable(_) | RowWork::Prepare { .. } => {}
-        }),
-        Phase::Linears(ops) => ops.iter().copied().for_each(f),
-        Phase::AttentionJoin(op) | Phase::Combine(op) => f(*op),
-        Phase::Attention(_) | Phase::ExpertItems(_) | Phase::PrepareInner(_) | Phase::ExpertDown(_) => {}
-    }
-}
-
 impl Cpu {
     /// Runs the phases one by one and shows each op to the probe; false if the probe stopped the step.
     fn probed(&mut self, last: usize, probe: &mut dyn Probe) -> Result<bool, Error> {
@@ -272,7 +267,7 @@ impl Cpu {
             self.pool.run(phase..phase + 1)?;
             let model = self.pool.work();
             let mut stop = false;
-            finished_ops(&model.phases.phases[phase], |op| {
+            model.phases.phases[phase].finished_ops(|op| {
                 stop |= probe.wants(op) && probe.see(op, &model.buffers) == Flow::Stop;
             });
             if stop {
@@ -329,6 +324,7 @@ impl Executable for Cpu {
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error> {
         let model = self.pool.work();
         check_rows(rows, model.limits, model.plan.spec.vocab)?;
+        self.sequences.begin(rows)?;
         let state = model.state.get(0);
         state.path = self.path(rows.len());
         state.rows.clear();
@@ -348,6 +344,7 @@ impl Executable for Cpu {
             return Ok(());
         }
         (0..wanted).try_for_each(|n| check_finite(self.logits(n), self.model().state.shared().wanted[n]))?;
+        self.sequences.complete(rows);
         if let Some(tracer) = &mut self.model().state.get(0).tracer {
             tracer.end(last, self.plan().program.len() - 1);
         }

@@ -82,7 +82,7 @@ fn row_op(step: &Step<'_>, worker: usize, op: &Op, row: usize) {
             unreachable!("{} is not built in yet", op.name())
         }
         Op::Linear { .. } | Op::Attention(_) | Op::Experts(_) => unreachable!("{} is no row work", op.name()),
-        Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => unreachable!("{} is not built in yet", op.name()),
+        Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => unreachable!("{} is no row work", op.name()),
     }
 }
 

@@ -182,6 +182,7 @@ fn of_phase(phase: &Phase, path: PathKind) -> (usize, Stage) {
         Phase::Linears(ops) => (ops[0], Stage::Whole),
         Phase::Attention(op) => (*op, Stage::Whole),
         Phase::AttentionJoin(op) => (*op, Stage::Join),
+        Phase::Recurrent(op) => (*op, Stage::Whole),
         Phase::ExpertItems(op) if path == PathKind::Fused => (*op, Stage::Fused),
         Phase::ExpertItems(op) => (*op, Stage::GateUp),
         Phase::PrepareInner(op) => (*op, Stage::Inner),

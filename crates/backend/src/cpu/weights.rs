@@ -9,6 +9,7 @@ use amoeba_kernels::experts::{Bank, Projection};
 use amoeba_kernels::linear::Packed;
 use amoeba_plan::{ExpertWeights, Op, Plan, WeightId, WeightShape};
 
+use super::recurrent;
 use crate::Error;
 use packing::Source;
 pub use repack_cache::RepackCache;
@@ -37,7 +38,8 @@ impl Weights {
     ) -> Result<Weights, Error> {
         let vectors =
             plan.weights.iter().map(|weight| Ok(weight.read_vector(checkpoint)?.unwrap_or_default()));
-        let vectors = vectors.collect::<Result<Vec<_>, Error>>()?;
+        let mut vectors = vectors.collect::<Result<Vec<_>, Error>>()?;
+        recurrent::arrange(plan, &mut vectors);
         let sources = sources(plan, checkpoint)?;
         checkpoint.release_all(); // headers and vectors
         let mut loader =

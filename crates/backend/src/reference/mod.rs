@@ -3,6 +3,8 @@
 //! Slow and obvious. It reads weights straight from the checkpoint, so it also checks the packed copies of the
 //! other backends. A [`Probe`] may stop it after any op and read any buffer.
 
+mod recurrent;
+
 use std::sync::Arc;
 
 use amoeba_checkpoint::{Checkpoint, Matrix};
@@ -12,7 +14,9 @@ use amoeba_plan::{
     WeightId, WeightShape, select_path,
 };
 
+use crate::sequences::Sequences;
 use crate::{Buffers, Error, Executable, Flow, Limits, Probe, Row, check_finite, check_rows};
+use recurrent::Kept;
 
 /// Interprets a plan in f64.
 pub struct Reference {
@@ -21,8 +25,9 @@ pub struct Reference {
     limits: Limits,
     /// Vectors (norm weights, biases) by weight id; empty for matrices.
     vectors: Vec<Vec<f32>>,
-    /// Per slot and cache: keys `[position, heads · dim]`, then values.
-    caches: Vec<Vec<[Vec<f32>; 2]>>,
+    /// Per slot and cache.
+    caches: Vec<Vec<Kept>>,
+    sequences: Sequences,
     buffers: Grid,
     /// Per buffer, the rows of the step; the head's buffers hold only rows that want logits.
     logits: Vec<Vec<f32>>,
@@ -47,13 +52,14 @@ impl Reference {
         let vectors =
             plan.weights.iter().map(|weight| Ok(weight.read_vector(&checkpoint)?.unwrap_or_default()));
         let vectors = vectors.collect::<Result<_, Error>>()?;
-        let caches = vec![vec![[Vec::new(), Vec::new()]; plan.caches.len()]; limits.slots];
+        let empty: Vec<_> = plan.caches.iter().map(|cache| Kept::new(cache.kind)).collect();
+        let (caches, sequences) = (vec![empty; limits.slots], Sequences::new(&plan, limits));
         let buffers = Grid(vec![Vec::new(); plan.buffers.len()]);
-        Ok(Reference { plan, checkpoint, limits, vectors, caches, buffers, logits: Vec::new() })
+        Ok(Reference { plan, checkpoint, limits, vectors, caches, sequences, buffers, logits: Vec::new() })
     }
 
     /// Runs one op of the program on the buffers and caches as they are, for comparing a backend op by op on inputs of
-    /// its own. The head's ops take the rows that want logits.
+    /// its own. The head's ops take the rows that want logits; an op that carries a state goes on from where it is.
     ///
     /// # Errors
     /// Rows outside the limits.
@@ -141,6 +147,9 @@ impl Reference {
             }
             Op::KvAppend { cache, k, v } => self.append(*cache, *k, *v, rows),
             Op::Attention(op) => self.attention(op, rows),
+            Op::Conv(op) => self.conv(op, rows),
+            Op::DeltaNet(op) => self.delta_net(op, rows),
+            Op::Ssm(op) => self.ssm(op, rows),
             Op::Activate { activation, gate, up, out, width } => {
                 let activated = (0..rows.len()).map(|row| {
                     let value = |buffer: BufferId, i: usize| self.buffers.0[buffer.0][row][i];
@@ -172,7 +181,6 @@ impl Reference {
             Op::HeadLinear { .. } | Op::Copy { .. } | Op::Temperature { .. } => {
                 unreachable!("{} is not built in yet", op.name())
             }
-            Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => unreachable!("{} is not built in yet", op.name()),
         }
         Ok(())
     }
@@ -182,7 +190,7 @@ impl Reference {
             unreachable!("cache {} holds no keys", cache.0)
         };
         for (i, row) in rows.iter().enumerate() {
-            let entry = &mut self.caches[row.slot][cache.0];
+            let entry = self.caches[row.slot][cache.0].kv_mut();
             for (store, buffer, width) in [(0, k, kv_heads * k_dim), (1, v, kv_heads * v_dim)] {
                 entry[store].resize(row.position * width, 0.0);
                 entry[store].extend_from_slice(&self.buffers.0[buffer.0][i][..width]);
@@ -240,7 +248,7 @@ impl Reference {
         let sinks = self.vector(op.sinks);
         let mut all = Vec::with_capacity(rows.len());
         for (i, row) in rows.iter().enumerate() {
-            let [keys, values] = &self.caches[row.slot][op.cache.0];
+            let [keys, values] = self.caches[row.slot][op.cache.0].kv();
             let visible = attention::first_visible(row.position, op.window)..row.position + 1;
             // Keys or values of one head at the visible positions, side by side.
             let gather = |all: &[f32], head: usize, dim: usize| -> Vec<f32> {
@@ -301,15 +309,34 @@ impl Executable for Reference {
         select_path(!self.plan.program.is_empty(), rows, 0, PathChoice::Unfused)
     }
 
-    fn step(&mut self, rows: &[Row], mut probe: Option<&mut dyn Probe>) -> Result<(), Error> {
+    fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error> {
         check_rows(rows, self.limits, self.plan.spec.vocab)?;
+        self.sequences.begin(rows)?;
+        if self.interpret(rows, probe)? {
+            self.sequences.complete(rows);
+        }
+        Ok(())
+    }
+
+    fn logits(&self, n: usize) -> &[f32] {
+        &self.logits[n]
+    }
+
+    fn memory(&self) -> usize {
+        self.limits.slots * recurrent::bytes(&self.plan, self.limits.context)
+    }
+}
+
+impl Reference {
+    /// Runs the program; false if the probe stopped it.
+    fn interpret(&mut self, rows: &[Row], mut probe: Option<&mut dyn Probe>) -> Result<bool, Error> {
         let program = self.plan.program.clone();
         let head = self.plan.head;
         let wanted: Vec<Row> = rows.iter().copied().filter(|row| row.logits).collect();
         for (i, step) in program.iter().enumerate() {
             if i == head {
                 if wanted.is_empty() {
-                    return Ok(());
+                    return Ok(true);
                 }
                 for buffer in self.buffers.0.iter_mut().filter(|buffer| buffer.len() == rows.len()) {
                     let mut row = rows.iter();
@@ -320,19 +347,12 @@ impl Executable for Reference {
             if let Some(probe) = probe.as_mut().filter(|probe| probe.wants(i))
                 && probe.see(i, &self.buffers) == Flow::Stop
             {
-                return Ok(());
+                return Ok(false);
             }
         }
         let logits = self.plan.buffer_named("logits").map_or(0, |id| id.0);
         self.logits = std::mem::take(&mut self.buffers.0[logits]);
-        self.logits.iter().enumerate().try_for_each(|(row, logits)| check_finite(logits, row))
-    }
-
-    fn logits(&self, n: usize) -> &[f32] {
-        &self.logits[n]
-    }
-
-    fn memory(&self) -> usize {
-        4 * self.limits.slots * self.limits.context * self.plan.cache_elements_per_position()
+        self.logits.iter().enumerate().try_for_each(|(row, logits)| check_finite(logits, row))?;
+        Ok(true)
     }
 }

@@ -33,6 +33,24 @@ pub fn tanh<S: Simd>(simd: S, x: S::F) -> S::F {
     simd.sub(one, simd.div(simd.splat(2.0), simd.add(exp(simd, simd.add(x, x)), one)))
 }
 
+/// `ln(1 + e^x)`, relative error below 3e-7 for x above -87 (it saturates below). NaN stays NaN.
+///
+/// `max(x, 0) + ln(1 + u)` with `u = e^-|x|`; the logarithm is `2 artanh(u / (2 + u))`, a series whose terms fall by
+/// more than nine each.
+#[inline(always)]
+pub fn softplus<S: Simd>(simd: S, x: S::F) -> S::F {
+    let zero = simd.splat(0.0);
+    // Operand order keeps NaN, as in `exp`.
+    let u = exp(simd, simd.min(simd.sub(zero, x), x));
+    let s = simd.div(u, simd.add(simd.splat(2.0), u));
+    let square = simd.mul(s, s);
+    let mut p = simd.splat(1.0 / 15.0);
+    for c in [1.0 / 13.0, 1.0 / 11.0, 1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0, 1.0] {
+        p = simd.fma(p, square, simd.splat(c));
+    }
+    simd.fma(simd.add(s, s), p, simd.max(zero, x))
+}
+
 /// Sum of the lanes, in a fixed tree.
 #[inline(always)]
 pub fn sum<S: Simd>(simd: S, v: S::F) -> f32 {
@@ -65,6 +83,19 @@ mod tests {
         assert!(worst < 2e-7, "{worst:e}");
         assert!(exp(Scalar, [f32::NAN; LANES])[0].is_nan());
         assert!(exp(Scalar, [f32::INFINITY; LANES])[0].is_finite());
+    }
+
+    #[test]
+    fn softplus_is_accurate_and_keeps_nan() {
+        let mut worst = 0.0f64;
+        for i in -8600..8800 {
+            let x = i as f32 / 100.0;
+            let y = softplus(Scalar, [x; LANES])[0];
+            let truth = f64::from(x).exp().ln_1p();
+            worst = worst.max((f64::from(y) - truth).abs() / truth);
+        }
+        assert!(worst < 3e-7, "{worst:e}");
+        assert!(softplus(Scalar, [f32::NAN; LANES])[0].is_nan());
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod cases;
 
 use std::fmt;
 
-pub use math::{exp, sigmoid, sum, tanh};
+pub use math::{exp, sigmoid, softplus, sum, tanh};
 pub use scalar::Scalar;
 
 #[cfg(target_arch = "x86_64")]
@@ -298,6 +298,20 @@ pub(crate) fn update<S: Simd>(simd: S, x: &mut [f32], mut f: impl FnMut(S::F, us
         simd.store(f(simd.load(&tail), whole), &mut tail);
         let len = x.len() - whole;
         x[whole..].copy_from_slice(&tail[..len]);
+    }
+}
+
+/// Stores sixteen values at `at`, or as many as there is room for.
+#[inline(always)]
+pub(crate) fn store_at<S: Simd>(simd: S, v: S::F, out: &mut [f32], at: usize) {
+    let out = &mut out[at..];
+    match out.first_chunk_mut() {
+        Some(whole) => simd.store(v, whole),
+        None => {
+            let mut tail = [0.0; LANES];
+            simd.store(v, &mut tail);
+            out.copy_from_slice(&tail[..out.len()]);
+        }
     }
 }
 

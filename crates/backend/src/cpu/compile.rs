@@ -123,7 +123,7 @@ pub fn compile(plan: &Plan, weights: &Weights, precision: &Precision) -> Phases 
         compiler.op(i, &step.op, weights, i == plan.head);
     }
     let Compiler { phases, prepared, .. } = compiler;
-    Phases { phases, head, carried: carried(plan), prepared }
+    Phases { phases, head, carried: plan.carried(), prepared }
 }
 
 struct Compiler<'a> {
@@ -212,19 +212,4 @@ fn independent(plan: &Plan, linears: &[usize], x: BufferId, out: BufferId) -> bo
         }
         _ => false,
     })
-}
-
-/// Buffers read by the head before the head writes them.
-fn carried(plan: &Plan) -> Vec<BufferId> {
-    let (mut written, mut carried) = (Vec::new(), Vec::new());
-    for step in &plan.program[plan.head..] {
-        let read = match &step.op {
-            Op::Norm(norm) => Some(norm.x),
-            Op::Linear { x, .. } | Op::Scale { x, .. } => Some(*x),
-            _ => None,
-        };
-        carried.extend(read.filter(|x| !written.contains(x) && !carried.contains(x)));
-        written.extend(step.op.output());
-    }
-    carried
 }

@@ -1,0 +1,136 @@
+//! From a plan to a model on a device.
+
+use std::sync::Arc;
+
+use amoeba_backend::{KvType, Limits, PackProgress};
+use amoeba_checkpoint::Checkpoint;
+use amoeba_kernels::cuda::Setting;
+use amoeba_plan::{PathChoice, Plan};
+
+use crate::arena::Layout;
+use crate::compile::Compiler;
+use crate::program::Program;
+use crate::sys::{Arena, Gpu};
+use crate::upload::upload;
+use crate::{Cuda, DeviceInfo, Driver, Error, KernelCache, Libraries, Missing, Nvrtc};
+
+/// Device memory left alone: loaded code, the driver's own, and what else is on the device needs some.
+const SPARE: usize = 256 << 20;
+
+/// How to load for a CUDA device.
+#[derive(Clone, Debug)]
+pub struct CudaOptions {
+    /// Which device.
+    pub device: usize,
+    /// Path through the experts.
+    pub path: PathChoice,
+    /// Sizes to reserve.
+    pub limits: Limits,
+    /// What keys and values are stored as.
+    pub kv: KvType,
+    /// Where compiled kernels are kept, if anywhere.
+    pub kernel_cache: Option<KernelCache>,
+    /// Where NVRTC is looked for besides the loader's path.
+    pub libraries: Libraries,
+    /// Hears what went wrong without stopping the load.
+    pub notice: fn(&str),
+}
+
+/// What this machine has of CUDA.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The driver and its devices, or why there is none.
+    pub devices: Result<(Driver, Vec<DeviceInfo>), Missing>,
+    /// The compiler; looked for only if there is a device.
+    pub nvrtc: Option<Nvrtc>,
+}
+
+impl Machine {
+    /// Looks for driver, devices and compiler. Never fails: what is missing is part of the answer.
+    pub fn find(libraries: &Libraries) -> Machine {
+        let devices = Driver::find().and_then(|driver| Ok((driver, driver.devices()?)));
+        let nvrtc = devices.is_ok().then(|| Nvrtc::find(libraries.folders())).flatten();
+        Machine { devices, nvrtc }
+    }
+
+    /// A device that can be used, with what is needed for it.
+    fn device(&self, index: usize) -> Result<(Driver, &DeviceInfo, &Nvrtc), Error> {
+        let (driver, devices) = self.devices.as_ref().map_err(|missing| Error::Missing(missing.clone()))?;
+        let device = devices.get(index).ok_or(Error::NoSuchDevice { asked: index, found: devices.len() })?;
+        if !device.supported() {
+            return Err(Error::TooOld(format!("cuda:{index} ({})", device.name)));
+        }
+        Ok((*driver, device, self.nvrtc.as_ref().ok_or(Error::NoNvrtc)?))
+    }
+}
+
+/// What can be known before anything is reserved.
+struct Prepared {
+    gpu: Gpu,
+    layout: Layout,
+    compiler: Compiler,
+    /// "cuda:0 (NVIDIA H200, sm_90a, CUDA 13.0", to be closed.
+    name: String,
+}
+
+fn prepare(plan: &Plan, checkpoint: &Checkpoint, options: &CudaOptions) -> Result<Prepared, Error> {
+    let machine = Machine::find(&options.libraries);
+    let (driver, device, nvrtc) = machine.device(options.device)?;
+    let gpu = Gpu::open(device).map_err(Error::driver("taking the device into use"))?;
+    let (major, minor) = device.capability;
+    let setting = Setting {
+        slots: options.limits.slots,
+        context: options.limits.context,
+        kv_f16: options.kv == KvType::F16,
+        multiprocessors: device.multiprocessors,
+        arch: (major * 10 + minor).unsigned_abs(),
+    };
+    let layout = Layout::new(plan, checkpoint, options.limits, setting)?;
+    let (free, _) = gpu.memory().map_err(Error::driver("asking for free memory"))?;
+    let name = format!("cuda:{} ({}", device.index, device.name);
+    let free = free.saturating_sub(SPARE);
+    if layout.need.total() > free {
+        let (need, context) = (layout.need, options.limits.context);
+        return Err(Error::NoFit { device: format!("{name})"), need, free, context });
+    }
+    let arch = device.arch();
+    let name = format!("{name}, {arch}, CUDA {}", driver.version());
+    let compiler = Compiler { nvrtc: nvrtc.clone(), arch, cache: options.kernel_cache.clone() };
+    Ok(Prepared { gpu, layout, compiler, name })
+}
+
+impl Cuda {
+    /// Whether a plan could be loaded, without reserving or compiling anything.
+    ///
+    /// # Errors
+    /// As [`Cuda::load`].
+    pub fn check(plan: &Plan, checkpoint: &Checkpoint, options: &CudaOptions) -> Result<(), Error> {
+        let Prepared { layout, .. } = prepare(plan, checkpoint, options)?;
+        Program::lower(plan, layout.offsets(), options.limits.rows, options.path).map(|_| ())
+    }
+
+    /// Reserves memory, compiles kernels, sends the weights. `progress` hears bytes sent and bytes in all.
+    ///
+    /// # Errors
+    /// No device that can be used, an op without a kernel, too little memory, a tensor missing or misshapen, or a device
+    /// that fails.
+    pub fn load(
+        plan: Plan,
+        checkpoint: &Arc<Checkpoint>,
+        options: &CudaOptions,
+        progress: PackProgress<'_>,
+    ) -> Result<Cuda, Error> {
+        let Prepared { gpu, layout, compiler, name } = prepare(&plan, checkpoint, options)?;
+        let reserved = Arena::new(&gpu, layout.need.total());
+        let arena = reserved.map_err(Error::driver("reserving device memory"))?;
+        let at = layout.places(arena.base());
+        let program = Program::lower(&plan, &at, options.limits.rows, options.path)?;
+        let program = program.load(&compiler, (&gpu, &arena), options.notice)?;
+        let zeroed = layout.zeroed().try_for_each(|range| arena.zero(range));
+        zeroed.map_err(Error::driver("clearing the caches"))?;
+        upload(&plan, checkpoint, &layout, (&gpu, &arena), progress)?;
+        let mut cuda = Cuda::new((gpu, arena), program, &layout, plan, options, name)?;
+        cuda.warm()?;
+        Ok(cuda)
+    }
+}

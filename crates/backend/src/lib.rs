@@ -103,6 +103,11 @@ pub trait Executable: Send {
     /// Device, instruction set, workers: one line.
     fn describe(&self) -> String;
 
+    /// Name of the device, as it is asked for: the first word of [`Executable::describe`].
+    fn device(&self) -> String {
+        self.describe().split(' ').next().unwrap_or_default().to_owned()
+    }
+
     /// The path a step of that many rows takes through the experts.
     fn path(&self, rows: usize) -> Path;
 

@@ -2,6 +2,7 @@
 //!
 //! Invariant: knows tokens and text, but neither HTTP nor tensors. Start reading at [`Model`].
 
+mod device;
 mod error;
 mod generate;
 mod load;
@@ -9,9 +10,11 @@ mod model;
 mod sampler;
 
 pub use amoeba_backend::{Activations, KvType, Limits, RepackCache, Row};
+pub use amoeba_backend_cuda as cuda;
 pub use amoeba_text::Piece;
+pub use device::Device;
 pub use error::Error;
 pub use generate::{Finish, Generation, Request, Stats};
-pub use load::{CONTEXT_DEFAULT, Device, LoadOptions, load_executable, open};
+pub use load::{CONTEXT_DEFAULT, LoadOptions, load_executable, open, resolve};
 pub use model::{Model, Prompt, Reasoning};
 pub use sampler::{Sampler, Sampling};

@@ -244,10 +244,10 @@ fn tests(args: &Args) -> Result<Vec<Test>, Failure> {
 
 fn threads(args: &Args) -> Vec<usize> {
     match args.place.device {
-        // It has one, and a second run would measure the same again.
-        Device::Reference => vec![1],
-        Device::Cpu if args.threads.is_empty() => vec![system::cores()],
-        Device::Cpu => args.threads.iter().map(|&threads| usize::from(threads)).collect(),
+        // They have one, and a second run would measure the same again.
+        Device::Reference | Device::Cuda(_) => vec![1],
+        _ if args.threads.is_empty() => vec![system::cores()],
+        _ => args.threads.iter().map(|&threads| usize::from(threads)).collect(),
     }
 }
 

@@ -57,9 +57,9 @@ impl Compiler {
         if let Some(code) = self.cache.as_ref().and_then(|cache| cache.load(&key)) {
             return Ok(code);
         }
-        let compiled = self.nvrtc.compile(unit.name, &source, &options);
+        let compiled = self.nvrtc.compile(unit.op.0, &source, &options);
         let code = compiled.map_err(|log| Error::Compile {
-            unit: unit.name.to_owned(),
+            unit: unit.op.0.to_owned(),
             arch: self.arch.clone(),
             log,
         })?;

@@ -104,7 +104,7 @@ fn stretch(
     let mut calls = Vec::new();
     if part.start == plan.head {
         let carried = plan.carried();
-        calls.extend(carried.into_iter().map(|id| compact(at, id, plan.buffer(id).width, rows)));
+        calls.extend(carried.into_iter().map(|id| compact(plan, at, id, plan.buffer(id).width)));
     }
     let mut ops = vec![(part.start..part.start, 0..calls.len())];
     let mut next = part.start;

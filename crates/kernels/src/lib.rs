@@ -8,6 +8,7 @@ pub mod activate;
 pub mod add;
 pub mod attention;
 pub mod conv;
+pub mod cuda;
 pub mod delta_net;
 pub mod embed;
 pub mod experts;

@@ -3,6 +3,8 @@
 //! Contract: `gate`, `up`, `out` of equal length; ungated activations ignore `gate`. Tolerance against the f64
 //! reference: 1e-6 relative to `|gate·up| + |up|`, from the error of [`crate::simd::exp`].
 
+pub(crate) mod cuda;
+
 use amoeba_plan::Activation;
 
 use crate::simd::{Simd, dispatch, load_at, sigmoid, tanh, update};

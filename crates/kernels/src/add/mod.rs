@@ -7,6 +7,7 @@ use amoeba_plan::GateKind;
 
 use crate::simd::{Simd, dispatch, load_at, tanh, update};
 
+pub(crate) mod cuda;
 pub mod reference;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 
 mod cache;
 pub mod cpu;
+pub(crate) mod cuda;
 pub mod reference;
 mod tiles;
 

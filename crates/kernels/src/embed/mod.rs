@@ -3,6 +3,8 @@
 //! Contract: table `[vocab, hidden]` in any format, read in the file's order; `out [hidden]`. One implementation
 //! serves every CPU path: a row is too small to matter.
 
+pub(crate) mod cuda;
+
 use amoeba_checkpoint::Matrix;
 
 use crate::linear::Packed;

@@ -10,6 +10,7 @@
 //!   unfused give the same bits.
 
 pub mod cpu;
+pub(crate) mod cuda;
 #[cfg(any(test, feature = "ladder"))]
 pub mod ladder;
 pub mod reference;

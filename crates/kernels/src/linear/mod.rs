@@ -10,6 +10,7 @@ use amoeba_checkpoint::Format;
 
 mod codec;
 pub mod cpu;
+pub(crate) mod cuda;
 mod digits;
 mod int;
 mod matmul;

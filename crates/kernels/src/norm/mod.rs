@@ -4,6 +4,7 @@
 //! Tolerance: relative 1e-6 of the largest output plus f32 rounding of the sum, checked in `cases`.
 
 pub mod cpu;
+pub(crate) mod cuda;
 pub mod reference;
 
 #[cfg(test)]

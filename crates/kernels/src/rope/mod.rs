@@ -4,6 +4,8 @@
 //! the result is scaled by the amplitude. Angles are computed in f64, so long contexts lose nothing; one
 //! implementation serves every CPU path ([`table`] once per row and rope, not per layer).
 
+pub(crate) mod cuda;
+
 use amoeba_plan::Rope;
 
 /// Writes cos of every pair, then sin, for one position: `out [dims]`.

@@ -6,6 +6,7 @@
 //! expert's input instead ([`take_weight`]).
 
 pub mod cpu;
+pub(crate) mod cuda;
 pub mod reference;
 
 #[cfg(test)]

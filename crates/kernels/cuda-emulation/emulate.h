@@ -1,0 +1,271 @@
+// CUDA C++ as C++17 on a CPU (x86-64, System V). Every GPU thread is a fiber on one OS thread; blocks run one after
+// another. A fiber runs until it waits; with EMU_ORDER other than 0 fibers, warps and blocks take turns in a shuffled order,
+// so a missing barrier shows as a changed result. Shared memory starts as 0xff (NaN), with a guard page behind it. Reported,
+// not hung on: barriers that not all threads reach, threads of a block waiting at different barriers, unaligned vectors.
+//
+// Not modelled: weak memory order, bank conflicts, lockstep, speed.
+#pragma once
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define __device__
+#define __restrict__
+#define DEVICE inline
+#define ALIGNED(n) alignas(n)
+#define EMU_EXPORT extern "C" __attribute__((visibility("default")))
+
+struct alignas(16) uint4 { uint32_t x, y, z, w; };
+struct alignas(8) uint2 { uint32_t x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) float2 { float x, y; };
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
+inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
+
+namespace emu {
+struct Dim { uint32_t x, y, z; };
+struct Barrier { uint32_t count, arrived, generation, passes; int line; };
+struct Fiber { void* stack; uint32_t thread, warp_passes, block_passes, shared_used; bool done; };
+struct Slot { alignas(16) char lanes[32][64]; };
+
+constexpr uint32_t THREADS_MAX = 1024, STACK_BYTES = 64 << 10, SHARED_BYTES = 256 << 10, PAGE = 4096;
+constexpr uint32_t NONE = ~0u;
+static Fiber fibers[THREADS_MAX];
+static Barrier warps[THREADS_MAX / 32], block_barrier;
+static Slot slots[THREADS_MAX / 32][2];
+static char *stacks, *statics, *dynamics;
+static Dim grid, block_index, block_dim;
+static uint32_t current, random_state, order, dynamic_bytes;
+static uint64_t progress;
+static void* host;
+static const char* kernel_name;
+
+extern "C" void emu_switch(void** save, void* load);
+asm(".text\n.weak emu_switch\n.hidden emu_switch\n.type emu_switch,@function\nemu_switch:\n"
+    " push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n mov %rsp,(%rdi)\n mov %rsi,%rsp\n"
+    " pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret\n");
+
+static inline Fiber& me() { return fibers[current]; }
+[[noreturn]] static void fail(const char* what) {
+  fprintf(stderr, "emulation: %s, block (%u,%u,%u), thread %u: %s\n", kernel_name, block_index.x, block_index.y, block_index.z,
+          me().thread, what);
+  abort();
+}
+static inline uint32_t random_next() { return (random_state = random_state * 1664525u + 1013904223u) >> 8; }
+static inline void yield() { emu_switch(&me().stack, host); }
+static inline void open(Barrier& b) {
+  if (b.arrived && b.arrived >= b.count) b.arrived = 0, b.generation++, progress++;
+}
+static void wait(Barrier& b, int line) {
+  if (b.arrived && b.line != line) fail("threads wait at different barriers at the same time");
+  b.line = line;
+  uint32_t generation = b.generation;
+  b.arrived++;
+  open(b);
+  while (b.generation == generation) yield();
+}
+static void leave(Barrier& b, uint32_t passes) {
+  if (b.passes != NONE && b.passes != passes) fail("passed another number of barriers than its fellows");
+  b.passes = passes;
+  b.count--;
+  open(b);
+}
+static inline Barrier& my_warp() { return warps[me().thread / 32]; }
+static inline void sync_block(int line) { me().block_passes++, wait(block_barrier, line); }
+static inline void sync_warp(int line) { me().warp_passes++, wait(my_warp(), line); }
+
+// Lanes publish, meet, read. The next exchange uses the other slot, so nobody overwrites what a slower lane still reads.
+template <class T, class F> static inline T exchange(int line, T x, F result) {
+  static_assert(sizeof(T) <= 64, "one lane's share");
+  char(*lanes)[64] = slots[me().thread / 32][me().warp_passes % 2].lanes;
+  memcpy(lanes[me().thread % 32], &x, sizeof x);
+  sync_warp(line);
+  return result([=](uint32_t lane) { T v; memcpy(&v, lanes[lane], sizeof v); return v; }, me().thread % 32);
+}
+
+static char* guarded(size_t bytes) { // readable up to a page that is not
+  char* p = (char*)mmap(nullptr, bytes + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED || mprotect(p + bytes, PAGE, PROT_NONE)) abort();
+  return p;
+}
+static void* shared(size_t bytes) {
+  size_t at = (me().shared_used + 127) / 128 * 128;
+  me().shared_used = at + bytes;
+  if (at + bytes > 48 << 10) fail("more than 48 KiB of static shared memory");
+  return statics + at;
+}
+static void* dynamic_shared() { return dynamics + SHARED_BYTES - (dynamic_bytes + 127) / 128 * 128; }
+
+static void (*body)(const void*);
+static const void* arguments;
+static void entry() {
+  body(arguments);
+  leave(my_warp(), me().warp_passes);
+  leave(block_barrier, me().block_passes);
+  me().done = true;
+  progress++;
+  yield();
+  abort();
+}
+static void run_block() {
+  uint32_t threads = block_dim.x, rank[THREADS_MAX], idle = 0;
+  memset(statics, 0xff, 48 << 10);
+  memset(dynamics + SHARED_BYTES - (dynamic_bytes + 127) / 128 * 128, 0xff, (dynamic_bytes + 127) / 128 * 128);
+  for (uint32_t w = 0; w < threads / 32; w++) warps[w] = {32, 0, 0, NONE, 0};
+  block_barrier = {threads, 0, 0, NONE, 0};
+  for (uint32_t i = 0; i < threads; i++) {
+    void** sp = (void**)(stacks + (size_t)(i + 1) * STACK_BYTES) - 1;
+    *--sp = (void*)entry;
+    for (int k = 0; k < 6; k++) *--sp = nullptr;
+    fibers[i] = {sp, i, 0, 0, 0, false};
+    rank[i] = i;
+  }
+  uint64_t seen = progress;
+  for (uint32_t left = threads; left;) {
+    if (order)
+      for (uint32_t i = threads; i > 1; i--) {
+        uint32_t k = random_next() % i, swap = rank[i - 1];
+        rank[i - 1] = rank[k], rank[k] = swap;
+      }
+    for (uint32_t i = 0; i < threads; i++) {
+      current = rank[i];
+      if (me().done) continue;
+      emu_switch(&host, me().stack);
+      left -= me().done;
+    }
+    idle = progress == seen ? idle + 1 : 0;
+    seen = progress;
+    if (idle > 2) fail("deadlock: a barrier that not all threads reach");
+  }
+}
+
+struct Kernel { const char* name; uint32_t args_size, threads; void (*body)(const void*); Kernel* next; };
+static Kernel* kernels;
+struct Register {
+  Kernel kernel;
+  Register(const char* name, uint32_t args_size, uint32_t threads, void (*body)(const void*))
+      : kernel{name, args_size, threads, body, kernels} { kernels = &kernel; }
+};
+static Kernel* find(const char* name) {
+  for (Kernel* k = kernels; k; k = k->next)
+    if (!strcmp(k->name, name)) return k;
+  return nullptr;
+}
+template <class T> static inline const T* aligned(const void* p, const char* what) {
+  if ((uintptr_t)p % alignof(T)) fail(what);
+  return (const T*)p;
+}
+} // namespace emu
+
+// Bytes of the kernel's parameter; 0 if there is no such kernel.
+EMU_EXPORT uint32_t emu_args_size(const char* name) {
+  emu::Kernel* k = emu::find(name);
+  return k ? k->args_size : 0;
+}
+// 0: done; 1: no such kernel; 2: a launch that a device would refuse.
+EMU_EXPORT int emu_launch(const char* name, const uint32_t grid[3], uint32_t block, uint32_t shared, const void* args) {
+  using namespace emu;
+  Kernel* k = find(name);
+  if (!k) return 1;
+  if (!block || block % 32 || block > k->threads || shared > 227 << 10 || !grid[0] || !grid[1] || !grid[2]) return 2;
+  if (!stacks) {
+    stacks = guarded((size_t)THREADS_MAX * STACK_BYTES);
+    statics = guarded(48 << 10), dynamics = guarded(SHARED_BYTES);
+  }
+  const char* seed = getenv("EMU_ORDER");
+  order = random_state = seed ? atoi(seed) : 0;
+  emu::grid = {grid[0], grid[1], grid[2]};
+  block_dim = {block, 1, 1};
+  dynamic_bytes = shared, kernel_name = name, body = k->body, arguments = args;
+  uint32_t blocks = grid[0] * grid[1] * grid[2], first = order ? random_next() % blocks : 0;
+  for (uint32_t i = 0; i < blocks; i++) {
+    uint32_t b = (i + first) % blocks;
+    block_index = {b % grid[0], b / grid[0] % grid[1], b / grid[0] / grid[1]};
+    run_block();
+  }
+  return 0;
+}
+
+#define KERNEL(name, Args, threads)                                                                                      \
+  static void name(const Args& a);                                                                                       \
+  static emu::Register name##_registered(#name, sizeof(Args), threads, [](const void* p) { name(*(const Args*)p); });    \
+  static void name(const Args& a)
+#define SHARED(T, s) T& s = *(T*)emu::shared(sizeof(T))
+#define DYNAMIC_SHARED(T, p) T* p = (T*)emu::dynamic_shared()
+#define threadIdx (emu::Dim{emu::me().thread, 0, 0})
+#define blockIdx emu::block_index
+#define blockDim emu::block_dim
+#define gridDim emu::grid
+#define __syncthreads() emu::sync_block(__LINE__)
+#define __syncwarp() emu::sync_warp(__LINE__)
+#define __shfl_xor_sync(mask, x, m) emu::exchange(__LINE__, x, [&](auto of, uint32_t l) { return of(l ^ (m)); })
+#define __shfl_sync(mask, x, from) emu::exchange(__LINE__, x, [&](auto of, uint32_t) { return of((from) & 31); })
+#define __ballot_sync(mask, x)                                                                                           \
+  emu::exchange(__LINE__, (bool)(x), [](auto of, uint32_t) { uint32_t m = 0; for (int i = 0; i < 32; i++) m |= (uint32_t)of(i) << i; return m; })
+inline void __threadfence() {}
+
+inline float __uint_as_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
+inline uint32_t __float_as_uint(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t s) {
+  uint64_t bytes = (uint64_t)b << 32 | a;
+  uint32_t r = 0;
+  for (int i = 0; i < 4; i++) r |= (uint32_t)(bytes >> 8 * (s >> 4 * i & 7) & 255) << 8 * i;
+  return r;
+}
+inline double __longlong_as_double(long long u) { double d; memcpy(&d, &u, 8); return d; }
+inline int __popc(uint32_t x) { return __builtin_popcount(x); }
+inline void sincospi(double x, double* s, double* c) { *s = sin(M_PI * x), *c = cos(M_PI * x); }
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+template <class T> inline T min(T a, T b) { return b < a ? b : a; }
+template <class T> inline T max(T a, T b) { return a < b ? b : a; }
+
+inline uint4 stream16(const void* p) { return *emu::aligned<uint4>(p, "16-byte load is not aligned"); }
+inline uint2 stream8(const void* p) { return *emu::aligned<uint2>(p, "8-byte load is not aligned"); }
+inline uint32_t stream4(const void* p) { return *emu::aligned<uint32_t>(p, "4-byte load is not aligned"); }
+template <class T> inline T constant(const T* p) { return *emu::aligned<T>(p, "load is not aligned"); }
+template <class T> inline T read(const void* p) { return *emu::aligned<T>(p, "load is not aligned"); }
+template <class T> inline void write(void* p, T v) { *(T*)emu::aligned<T>(p, "store is not aligned") = v; }
+inline uint32_t ticket(uint32_t* counter) { return (*counter)++; }
+inline float read_fresh(const float* p) { return *p; }
+
+inline float f16_to_f32(uint16_t bits) { _Float16 h; memcpy(&h, &bits, 2); return (float)h; }
+inline uint16_t f32_to_f16(float x) { _Float16 h = (_Float16)x; uint16_t bits; memcpy(&bits, &h, 2); return bits; }
+inline float emu_half(uint32_t w, int high) { return __uint_as_float(high ? w & 0xffff0000u : w << 16); }
+inline uint32_t emu_to_bf16(float x) { // to nearest, ties to even
+  uint32_t u = __float_as_uint(x);
+  return x != x ? u >> 16 | 64 : (u + 0x7fff + (u >> 16 & 1)) >> 16;
+}
+inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+  auto one = [&](int h) { return emu_to_bf16(fmaf(emu_half(a, h), emu_half(b, h), emu_half(c, h))); };
+  return one(0) | one(1) << 16;
+}
+inline void mma_bf16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+  struct Part { uint32_t a[4], b[2]; };
+  struct Sums { float d[4]; };
+  union Both { Part part; Sums sums; };
+  Both mine;
+  mine.part = {{a0, a1, a2, a3}, {b0, b1}};
+  Both result = emu::exchange(__LINE__, mine, [&](auto of, uint32_t l) {
+    Both sums;
+    for (int i = 0; i < 4; i++) sums.sums.d[i] = d[i];
+    for (uint32_t q = 0; q < 4; q++) { // lanes of the quad that hold columns 2q, 2q + 1 (and 8 more) of A
+      Part row = of(l / 4 * 4 + q).part;
+      for (int odd = 0; odd < 2; odd++) {
+        Part column = of((2 * (l % 4) + odd) * 4 + q).part;
+        for (int h = 0; h < 2; h++)
+          for (int high = 0; high < 2; high++) {
+            float b = emu_half(column.b[high], h);
+            sums.sums.d[odd] += emu_half(row.a[2 * high], h) * b;
+            sums.sums.d[2 + odd] += emu_half(row.a[2 * high + 1], h) * b;
+          }
+      }
+    }
+    return sums;
+  });
+  for (int i = 0; i < 4; i++) d[i] = result.sums.d[i];
+}

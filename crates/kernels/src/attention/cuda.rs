@@ -1,0 +1,130 @@
+//! Launches of `attention` and `kv_append`, and the layout of their cache (see `kernel.cu`).
+
+use amoeba_plan::{AttentionOp, BufferId, CacheId, CacheKind, Window};
+
+use crate::cuda::{Args, Call, Setting, Site, Unit, unit};
+
+/// Warps of a block of attention.
+const WARPS: usize = 4;
+/// Blocks per multiprocessor that splitting the positions aims at.
+const BLOCKS_PER_SM: usize = 2;
+/// Steps of more rows than this fill the device without splitting the positions.
+const SPLIT_ROWS_MAX: usize = 8;
+
+/// Bytes of keys and values of all sequences.
+pub(crate) fn cache_bytes(kv_heads: usize, k_dim: usize, v_dim: usize, setting: &Setting) -> usize {
+    elements(kv_heads, k_dim.next_multiple_of(8) + v_dim.next_multiple_of(8), setting)
+        * element_bytes(setting)
+}
+
+fn elements(kv_heads: usize, width: usize, setting: &Setting) -> usize {
+    setting.slots * kv_heads * setting.context.next_multiple_of(32) * width
+}
+
+fn element_bytes(setting: &Setting) -> usize {
+    if setting.kv_f16 { 2 } else { 4 }
+}
+
+fn unit(k_dim: usize, v_dim: usize, heads: usize, setting: &Setting) -> Unit {
+    Unit {
+        headers: &[unit::DEVICE],
+        op: ("attention/kernel.cu", include_str!("kernel.cu")),
+        defines: vec![
+            ("K_HALF", u8::from(setting.kv_f16).to_string()),
+            ("K_DIM", k_dim.to_string()),
+            ("K_V_DIM", v_dim.to_string()),
+            ("K_HEADS", heads.to_string()),
+            ("K_WARPS", WARPS.to_string()),
+        ],
+    }
+}
+
+/// `struct Cache`.
+fn cache(site: &Site<'_>, args: Args, id: CacheId) -> (Args, [usize; 3]) {
+    let CacheKind::Kv { kv_heads, k_dim, v_dim } = site.plan.caches[id.0].kind else {
+        unreachable!("cache {} holds no keys", id.0)
+    };
+    let setting = &site.at.setting;
+    let keys = site.at.caches[id.0];
+    let values =
+        keys + (elements(kv_heads, k_dim.next_multiple_of(8), setting) * element_bytes(setting)) as u64;
+    let args = args.address(keys).address(values);
+    (args.size(kv_heads).size(setting.context.next_multiple_of(32)), [kv_heads, k_dim, v_dim])
+}
+
+pub(crate) fn append(site: &Site<'_>, id: CacheId, k: BufferId, v: BufferId) -> Call {
+    let (args, [kv_heads, k_dim, v_dim]) = cache(site, Args::new().address(site.at.step), id);
+    let width = kv_heads * (k_dim.next_multiple_of(8) + v_dim.next_multiple_of(8));
+    Call {
+        unit: unit(k_dim, v_dim, 1, &site.at.setting),
+        kernel: "kv_append",
+        grid: [width.div_ceil(256) as u32, site.rows as u32, 1],
+        block: 256,
+        shared: 0,
+        args: args.place(site.buffer(k)).place(site.buffer(v)),
+    }
+}
+
+/// Query heads of one key head that a block serves: as many as registers hold the output of.
+fn heads_per_block(op: &AttentionOp) -> usize {
+    let group = op.heads / op.kv_heads;
+    let most = (64 * 32 / op.v_dim.next_multiple_of(128)).clamp(1, 8);
+    (1..=most).rev().find(|heads| group.is_multiple_of(*heads)).unwrap_or(1)
+}
+
+/// Parts that the positions are cut into.
+fn splits(op: &AttentionOp, setting: &Setting, rows: usize) -> usize {
+    if rows > SPLIT_ROWS_MAX {
+        return 1;
+    }
+    let blocks = op.heads / heads_per_block(op) * rows;
+    let visible = match op.window {
+        Some(Window::Sliding(width) | Window::Chunk(width)) => width.min(setting.context),
+        None => setting.context,
+    };
+    let tiles = visible.div_ceil(32) + 1;
+    (BLOCKS_PER_SM * setting.multiprocessors as usize).div_ceil(blocks).min(tiles.div_ceil(WARPS)).max(1)
+}
+
+/// Partial results of the splits.
+pub(crate) fn scratch_bytes(op: &AttentionOp, setting: &Setting, rows: usize) -> usize {
+    (1..=rows.min(SPLIT_ROWS_MAX))
+        .map(|rows| rows * op.heads * splits(op, setting, rows) * (2 + op.v_dim.next_multiple_of(8)) * 4)
+        .max()
+        .unwrap_or(0)
+}
+
+pub(crate) fn attention(site: &Site<'_>, op: &AttentionOp) -> Call {
+    let setting = &site.at.setting;
+    let heads = heads_per_block(op);
+    let (args, [_, k_dim, v_dim]) = cache(site, Args::new().address(site.at.step), op.cache);
+    let (sliding, chunk) = match op.window {
+        Some(Window::Sliding(width)) => (width, 0),
+        Some(Window::Chunk(width)) => (0, width),
+        None => (0, 0),
+    };
+    let [k_padded, v_padded] = [k_dim, v_dim].map(|dim| dim.next_multiple_of(8));
+    // `struct AttentionShared`.
+    let queries = heads * k_padded * 4;
+    let sums = WARPS * heads * (32 + 2) * 4;
+    let shared = (queries + sums).next_multiple_of(16) + WARPS * heads * v_padded * 4 + 16;
+    Call {
+        unit: unit(k_dim, v_dim, heads, setting),
+        kernel: "attention",
+        grid: [(op.heads / heads) as u32, splits(op, setting, site.rows) as u32, site.rows as u32],
+        block: 32 * WARPS as u32,
+        shared: shared as u32,
+        args: args
+            .place(site.buffer(op.q))
+            .place(site.buffer(op.out))
+            .address(site.vector(op.sinks))
+            .address(site.at.scratch)
+            .address(site.at.zeroed)
+            .size(op.heads / op.kv_heads)
+            .size(sliding)
+            .size(chunk)
+            .float(op.scale)
+            .float(op.softcap.unwrap_or(0.0))
+            .size(0),
+    }
+}

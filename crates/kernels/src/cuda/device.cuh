@@ -1,0 +1,97 @@
+// Types, lanes and every instruction that C++ cannot spell. Kernels hold no asm of their own; each primitive here has its
+// twin for the CPU in cuda-emulation/emulate.h. NVRTC needs no header for any of it.
+#pragma once
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#ifdef AMOEBA_EMULATE
+#include "emulate.h"
+#else
+#define KERNEL(name, Args, threads) extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args a)
+// One struct of shared memory at the top of a kernel.
+#define SHARED(T, s) __shared__ T s
+#define DYNAMIC_SHARED(T, p) extern __shared__ __align__(128) unsigned char p##_bytes[]; T* p = reinterpret_cast<T*>(p##_bytes)
+#define DEVICE __device__ __forceinline__
+#define ALIGNED(n) __align__(n)
+
+// Loads of weights: each byte is used once, so it need not stay in L1.
+DEVICE uint4 stream16(const void* p) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+  return v;
+}
+DEVICE uint2 stream8(const void* p) {
+  uint2 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
+  return v;
+}
+DEVICE u32 stream4(const void* p) {
+  u32 v;
+  asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(p));
+  return v;
+}
+template <class T> DEVICE T constant(const T* p) { return __ldg(p); }
+template <class T> DEVICE T read(const void* p) { return *reinterpret_cast<const T*>(p); }
+template <class T> DEVICE void write(void* p, T v) { *reinterpret_cast<T*>(p) = v; }
+// What other blocks have written in this launch.
+DEVICE u32 ticket(u32* counter) { return atomicAdd(counter, 1u); }
+DEVICE float read_fresh(const float* p) { return __ldcg(p); }
+
+DEVICE float f16_to_f32(u16 bits) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
+}
+DEVICE u16 f32_to_f16(float x) {
+  u16 bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  return bits;
+}
+// a * b + c on two bf16 each, subnormals kept.
+DEVICE u32 fma_bf16x2(u32 a, u32 b, u32 c) {
+  u32 d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+// d += A B, A 16x16 and B 16x8 of bf16. Lane l holds of A rows l/4 (a0, a2) and l/4 + 8 (a1, a3), columns 2(l%4) + {0, 1}
+// (a0, a1) and 8 more (a2, a3); of B the same rows as A's columns, column l/4; of D rows l/4 and l/4 + 8, columns 2(l%4) + {0, 1}.
+DEVICE void mma_bf16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+#endif
+
+constexpr u32 ALL = 0xffffffffu;
+
+DEVICE int lane() { return threadIdx.x & 31; }
+DEVICE int warp() { return threadIdx.x >> 5; }
+DEVICE double infinite() { return __longlong_as_double(0x7ff0000000000000ll); }
+DEVICE float bf16_to_f32(u32 bits) { return __uint_as_float(bits << 16); }
+
+template <class T> DEVICE T warp_sum(T v) {
+#pragma unroll
+  for (int o = 16; o; o >>= 1) v += __shfl_xor_sync(ALL, v, o);
+  return v;
+}
+template <class T> DEVICE T warp_max(T v) {
+#pragma unroll
+  for (int o = 16; o; o >>= 1) {
+    T other = __shfl_xor_sync(ALL, v, o);
+    v = v < other ? other : v;
+  }
+  return v;
+}
+
+// A row of the step, as the host writes it.
+struct StepRow { u32 token, slot, position, source; };
+struct Step { int rows, wanted, unused[2]; StepRow row[1]; };
+
+// A buffer of f32, one row per token.
+struct Rows {
+  float* x;
+  u64 stride;
+  DEVICE float* row(u32 i) const { return x + (u64)i * stride; }
+};

@@ -1,0 +1,140 @@
+//! From ops of the program to launches.
+
+use amoeba_plan::{BufferId, Op, Plan, WeightId};
+
+use super::{Args, Call, Matrix, Place, Places, Setting, WeightPlace};
+use crate::{activate, add, attention, embed, experts, linear, norm, rope, router};
+
+/// Launches that stand for some ops of the program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lowered {
+    /// In order.
+    pub calls: Vec<Call>,
+    /// How many ops, from the one asked for on.
+    pub ops: usize,
+}
+
+/// Why an op cannot run on a CUDA device: its name and what is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported(pub String);
+
+impl std::fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unsupported {}
+
+/// Launches of op `index` of the program, perhaps with those after it, for steps of at most `rows` rows.
+///
+/// # Errors
+/// There is no kernel for it.
+pub fn lower(plan: &Plan, index: usize, at: &Places, rows: usize) -> Result<Lowered, Unsupported> {
+    let site = Site { plan, at, rows, head: index >= plan.head };
+    let op = &plan.program[index].op;
+    let calls =
+        calls(&site, op).map_err(|Unsupported(what)| Unsupported(format!("{}: {what}", op.name())))?;
+    Ok(Lowered { calls, ops: 1 })
+}
+
+fn calls(site: &Site<'_>, op: &Op) -> Result<Vec<Call>, Unsupported> {
+    Ok(match op {
+        Op::Embed { table, scale, out } => vec![embed::cuda::embed(site, *table, *scale, *out)],
+        Op::Norm(op) => vec![norm::cuda::norm(site, op)],
+        Op::Linear { weight, bias, x, out } => linear::cuda::linear(site, *weight, *bias, *x, *out)?,
+        Op::Rope { rope, heads, head_dim, first, x } => {
+            vec![rope::cuda::rope(site, *rope, (*heads, *head_dim, *first), *x)]
+        }
+        Op::KvAppend { cache, k, v } => vec![attention::cuda::append(site, *cache, *k, *v)],
+        Op::Attention(op) => vec![attention::cuda::attention(site, op)],
+        Op::Activate { activation, gate, up, out, width } => {
+            vec![activate::cuda::activate(site, *activation, *gate, *up, *out, *width)]
+        }
+        Op::Router { logits, out, experts, rule, correction, per_expert, input_gate } => {
+            let learned = [*correction, *per_expert];
+            vec![router::cuda::route(
+                site,
+                rule,
+                *experts,
+                learned,
+                [Some(*logits), Some(*out), *input_gate],
+            )?]
+        }
+        Op::Experts(op) => experts::cuda::experts(site, op)?,
+        Op::HeadGate { .. }
+        | Op::Add { .. }
+        | Op::Scale { .. }
+        | Op::Copy { .. }
+        | Op::Temperature { .. } => {
+            vec![add::cuda::elementwise(site, op)]
+        }
+        Op::HeadLinear { .. } | Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => {
+            return Err(Unsupported("has no CUDA kernel yet".to_owned()));
+        }
+    })
+}
+
+/// Moves the rows whose logits are asked for to the front of a buffer, in place.
+pub fn compact(plan: &Plan, at: &Places, buffer: BufferId, width: usize) -> Call {
+    add::cuda::compact(&Site { plan, at, rows: 1, head: false }, buffer, width)
+}
+
+/// Scratch that the ops of a program need for steps of at most `rows` rows.
+pub fn scratch_bytes(plan: &Plan, setting: &Setting, rows: usize) -> usize {
+    let of = |op: &Op| match op {
+        Op::Attention(op) => attention::cuda::scratch_bytes(op, setting, rows),
+        Op::Experts(op) => experts::cuda::scratch_bytes(op, rows),
+        _ => 0,
+    };
+    plan.program.iter().map(|step| of(&step.op)).max().unwrap_or(0)
+}
+
+/// What an op is lowered for.
+pub(crate) struct Site<'a> {
+    pub plan: &'a Plan,
+    pub at: &'a Places,
+    /// Most rows of a step.
+    pub rows: usize,
+    /// Whether it runs for the rows only whose logits are asked for.
+    pub head: bool,
+}
+
+impl Site<'_> {
+    /// Address of the number of rows.
+    pub fn count(&self) -> u64 {
+        self.at.step + if self.head { 4 } else { 0 }
+    }
+
+    pub fn buffer(&self, id: BufferId) -> Place {
+        self.at.buffers[id.0]
+    }
+
+    /// The buffer, or a null address.
+    pub fn buffer_or_null(&self, id: Option<BufferId>) -> Place {
+        id.map_or(Place::default(), |id| self.buffer(id))
+    }
+
+    /// Address of a vector, or null.
+    pub fn vector(&self, id: Option<WeightId>) -> u64 {
+        id.map_or(0, |id| match self.at.weights[id.0] {
+            WeightPlace::Vector(address) => address,
+            WeightPlace::Matrix(_) => unreachable!("weight {} is used as a vector", id.0),
+        })
+    }
+
+    pub fn matrix(&self, id: WeightId) -> Matrix {
+        match self.at.weights[id.0] {
+            WeightPlace::Matrix(matrix) => matrix,
+            WeightPlace::Vector(_) => unreachable!("weight {} is used as a matrix", id.0),
+        }
+    }
+}
+
+impl Args {
+    /// A matrix: addresses of codes, scales, biases.
+    #[must_use]
+    pub(crate) fn matrix(self, matrix: &Matrix) -> Args {
+        self.address(matrix.codes).address(matrix.scales).address(matrix.biases)
+    }
+}

@@ -1,0 +1,21 @@
+//! Launches of `embed`.
+
+use amoeba_plan::{BufferId, WeightId};
+
+use crate::cuda::{Args, Call, Site, Unit, format_of, unit};
+
+pub(crate) fn embed(site: &Site<'_>, table: WeightId, scale: f32, out: BufferId) -> Call {
+    let table = site.matrix(table);
+    Call {
+        unit: Unit {
+            headers: &[unit::DEVICE, unit::QUANT, unit::MATVEC],
+            op: ("embed/kernel.cu", include_str!("kernel.cu")),
+            defines: vec![("K_FORMAT", format_of(table.format)), ("K_COLS", table.cols.to_string())],
+        },
+        kernel: "embed",
+        grid: [table.cols.div_ceil(256) as u32, site.rows as u32, 1],
+        block: 256,
+        shared: 0,
+        args: Args::new().address(site.at.step).matrix(&table).place(site.buffer(out)).float(scale),
+    }
+}

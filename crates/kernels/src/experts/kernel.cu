@@ -1,0 +1,84 @@
+// Routed experts of a few rows: two launches. Macros: K_UP, K_DOWN (formats), K_HIDDEN, K_FF, K_TOP, K_GATED, K_ACTIVATION, and of
+// each product K_UP_LANE, K_UP_WARPS, K_UP_STEP, K_DOWN_LANE, K_DOWN_WARPS, K_DOWN_STEP.
+
+struct Stack {
+  Matrix first;
+  const float* bias; // [experts, outputs] or null
+  DEVICE Matrix of(u32 expert, u64 codes, u64 scales, u64 biases) const {
+    return {first.codes + expert * codes, first.scales + expert * scales, first.biases + expert * biases};
+  }
+};
+template <class F> DEVICE Matrix expert_of(const Stack& stack, u32 expert, u64 rows, u64 cols) {
+  u64 scales = F::QUANTISED ? rows * (cols / F::GROUP) * F::SCALE_BYTES : 0;
+  return stack.of(expert, rows * (cols * F::BITS / 8), scales, F::BIASED ? scales : 0);
+}
+
+struct ExpertsArgs {
+  const int* count;
+  Rows x, route, out, add; // add: null, or what `factor` times the result is added to as well
+  Stack gate, up, down;
+  float* inner; // [row, k, K_FF]
+  float limit, alpha, factor;
+  u32 unused;
+};
+
+constexpr int NM = K_GATED ? 2 : 1;
+typedef Matvec<K_UP, K_UP_LANE, K_HIDDEN, 1, K_UP_WARPS, K_UP_STEP, NM, 1> Up;
+typedef Matvec<K_DOWN, K_DOWN_LANE, K_FF, 1, K_DOWN_WARPS, K_DOWN_STEP, 1, K_TOP> Down;
+
+// inner = act(gate x, up x). Grid: tiles of sixteen inner channels, pairs of row and choice.
+KERNEL(experts_up, ExpertsArgs, 32 * K_UP_WARPS) {
+  DYNAMIC_SHARED(u8, memory);
+  int row = blockIdx.y / K_TOP, k = blockIdx.y % K_TOP, row0 = blockIdx.x * 16;
+  if (row >= *a.count) return;
+  u32 expert = (u32)a.route.row(row)[k];
+  const Matrix up = expert_of<K_UP>(a.up, expert, K_FF, K_HIDDEN), gate = K_GATED ? expert_of<K_UP>(a.gate, expert, K_FF, K_HIDDEN) : up;
+  Up mv(memory);
+  typename Up::Raw raw[2];
+  typename Up::Sums sums;
+  auto load = [&](typename Up::Raw& r, int step) {
+    mv.load(r, row0, K_FF, step, [&](int m, int) { return m ? gate : up; }, [](int) { return 1.0f; });
+  };
+  load(raw[0], 0);
+  mv.stage([&](int, int) -> const float* { return a.x.row(row); });
+  __syncthreads();
+  Up::clear(sums);
+  mv.run(sums, raw, load);
+  mv.finish(sums, 0, [&](int i, int, const float* total) {
+    int channel = row0 + i;
+    if (channel >= K_FF) return;
+    float u = total[0], g = K_GATED ? total[NM - 1] : 0.0f;
+    if (a.up.bias) u += constant(a.up.bias + (u64)expert * K_FF + channel);
+    if (K_GATED && a.gate.bias) g += constant(a.gate.bias + (u64)expert * K_FF + channel);
+    a.inner[(u64)blockIdx.y * K_FF + channel] = activation(K_ACTIVATION, g, u, a.limit, a.alpha);
+  });
+}
+
+// out = sum over k of weight_k * (down_k inner_k + bias_k). Grid: tiles of sixteen outputs, rows.
+KERNEL(experts_down, ExpertsArgs, 32 * K_DOWN_WARPS) {
+  DYNAMIC_SHARED(u8, memory);
+  int row = blockIdx.y, row0 = blockIdx.x * 16;
+  if (row >= *a.count) return;
+  const float* route = a.route.row(row);
+  Down mv(memory);
+  typename Down::Raw raw[2];
+  typename Down::Sums sums;
+  auto load = [&](typename Down::Raw& r, int step) {
+    mv.load(r, row0, K_HIDDEN, step, [&](int, int k) { return expert_of<K_DOWN>(a.down, (u32)route[k], K_HIDDEN, K_FF); },
+            [&](int k) { return route[K_TOP + k]; });
+  };
+  load(raw[0], 0);
+  mv.stage([&](int k, int) -> const float* { return a.inner + ((u64)row * K_TOP + k) * K_FF; });
+  __syncthreads();
+  Down::clear(sums);
+  mv.run(sums, raw, load);
+  mv.finish(sums, 0, [&](int i, int, const float* total) {
+    int out = row0 + i;
+    if (out >= K_HIDDEN) return;
+    float y = total[0];
+    if (a.down.bias)
+      for (int k = 0; k < K_TOP; k++) y = fmaf(route[K_TOP + k], constant(a.down.bias + (u64)(u32)route[k] * K_HIDDEN + out), y);
+    a.out.row(row)[out] = y;
+    if (a.add.x) a.add.row(row)[out] += a.factor * y;
+  });
+}

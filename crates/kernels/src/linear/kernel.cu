@@ -1,0 +1,72 @@
+// y = W x + b for rows of x; up to four products of one x in one launch. Macros: K_FORMAT, K_LANE (columns a lane
+// reads at a time), K_COLS, K_ROWS, K_WARPS, K_STEP (blocks of K a warp reads at a time).
+
+struct Product {
+  Matrix matrix;
+  const float* bias;
+  Rows out, add;   // add: null, or what `factor` times the result is added to as well
+  u32 rows, first; // outputs; number of the first tile
+  float factor;
+  u32 unused;
+};
+struct LinearArgs {
+  const int* count;  // rows of the step
+  const Step* source; // null, or the step whose sources tell which rows of x to take
+  Rows x;
+  Product products[4];
+  u32 tiles, number;
+};
+
+typedef Matvec<K_FORMAT, K_LANE, K_COLS, K_ROWS, K_WARPS, K_STEP, 1, 1> M;
+
+DEVICE const Product& product_of(const LinearArgs& a, int tile) {
+  int i = 0;
+  while (i + 1 < (int)a.number && tile >= (int)a.products[i + 1].first) i++;
+  return a.products[i];
+}
+
+KERNEL(linear, LinearArgs, 32 * K_WARPS) {
+  DYNAMIC_SHARED(u8, memory);
+  int first = blockIdx.y * K_ROWS, rows = *a.count - first;
+  if (rows <= 0) return;
+  M mv(memory);
+  typename M::Raw raw[2];
+  typename M::Sums sums;
+  auto load = [&](typename M::Raw& r, int tile, int step) {
+    const Product& p = product_of(a, tile);
+    mv.load(r, (tile - p.first) * 16, p.rows, step, [&](int, int) { return p.matrix; }, [](int) { return 1.0f; });
+  };
+  int tile = blockIdx.x, step = 0, parity = 0;
+  if (tile < (int)a.tiles) load(raw[0], tile, 0);
+  mv.stage([&](int, int r) -> const float* {
+    if (r >= rows) return nullptr;
+    return a.x.row(a.source ? a.source->row[first + r].source : first + r);
+  });
+  __syncthreads();
+  M::clear(sums);
+  // Codes of the next step travel while those of this one are multiplied.
+  auto turn = [&](typename M::Raw& now, typename M::Raw& next) {
+    int next_step = step + 1, next_tile = tile;
+    if (next_step == M::STEPS) next_step = 0, next_tile += gridDim.x;
+    if (next_tile < (int)a.tiles) load(next, next_tile, next_step);
+    mv.multiply(sums, now, step);
+    if (next_step == 0) {
+      const Product& p = product_of(a, tile);
+      mv.finish(sums, parity, [&](int i, int r, const float* total) {
+        int row = (tile - p.first) * 16 + i;
+        if (row >= (int)p.rows || r >= rows) return;
+        float y = total[0] + (p.bias ? constant(p.bias + row) : 0.0f);
+        p.out.row(first + r)[row] = y;
+        if (p.add.x) p.add.row(first + r)[row] += p.factor * y;
+      });
+      M::clear(sums);
+      parity ^= 1;
+    }
+    tile = next_tile, step = next_step;
+  };
+  while (tile < (int)a.tiles) {
+    turn(raw[0], raw[1]);
+    if (tile >= (int)a.tiles) break;
+    turn(raw[1], raw[0]);
+  }
+}

@@ -1,0 +1,23 @@
+// Rotary embedding in place; angles in f64, as turns, so that long contexts lose nothing.
+
+struct RopeArgs {
+  const int* count;
+  const Step* step;
+  Rows x;
+  const double* turns; // per position, of each pair
+  u32 heads, head_dim, first, half, interleaved;
+  float amplitude;
+};
+
+KERNEL(rope, RopeArgs, 128) {
+  int row = blockIdx.y, i = blockIdx.x * 128 + threadIdx.x;
+  if (row >= *a.count || i >= (int)(a.heads * a.half)) return;
+  int head = i / a.half, pair = i % a.half;
+  double turn = a.step->row[row].position * a.turns[pair], s, c;
+  sincospi(2.0 * (turn - rint(turn)), &s, &c);
+  float sine = (float)(s * a.amplitude), cosine = (float)(c * a.amplitude);
+  float* x = a.x.row(row) + head * a.head_dim + a.first;
+  float *low = a.interleaved ? x + 2 * pair : x + pair, *high = a.interleaved ? low + 1 : low + a.half;
+  float l = *low, h = *high;
+  *low = l * cosine - h * sine, *high = h * cosine + l * sine;
+}

@@ -22,8 +22,14 @@ impl Libraries {
         let toolkits = TOOLKITS.iter().filter_map(|name| set(name)).chain([PathBuf::from("/usr/local/cuda")]);
         let home = set("HOME").map(|home| home.join(".local"));
         let environments = ENVIRONMENTS.iter().filter_map(|name| set(name));
+        // The environment of each python3 that can be called.
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let called: Vec<PathBuf> = std::env::split_paths(&path)
+            .filter(|bin| bin.join("python3").exists())
+            .filter_map(|bin| Some(bin.parent()?.to_owned()))
+            .collect();
         let environments =
-            environments.chain(home).chain([PathBuf::from("/usr/local"), PathBuf::from("/usr")]);
+            environments.chain(called).chain(home).chain([PathBuf::from("/usr/local"), PathBuf::from("/usr")]);
         Libraries::of(toolkits, environments)
     }
 
@@ -49,4 +55,22 @@ fn packages(environment: &Path) -> Vec<PathBuf> {
     let sites =
         pythons.iter().flat_map(|python| ["site-packages", "dist-packages"].map(|site| python.join(site)));
     sites.flat_map(|site| PACKAGES.map(|package| site.join(package))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn toolkits_come_before_packages_and_only_what_exists_counts() {
+        let root = std::env::temp_dir().join(format!("amoeba-libraries-{}", std::process::id()));
+        let [toolkit, environment] = ["cuda", "venv"].map(|name| root.join(name));
+        let site = environment.join("lib/python3.12/site-packages");
+        let expected = [toolkit.join("lib64"), site.join(PACKAGES[0]), site.join(PACKAGES[1])];
+        expected.iter().for_each(|folder| std::fs::create_dir_all(folder).unwrap());
+        std::fs::create_dir_all(environment.join("lib/perl5/site-packages").join(PACKAGES[0])).unwrap();
+        let found = Libraries::of([toolkit].into_iter(), [environment, root.join("none")].into_iter());
+        assert_eq!(found.folders, expected);
+        std::fs::remove_dir_all(root).unwrap();
+    }
 }

@@ -32,7 +32,6 @@ Result nvrtcCompileProgram(void* p, int n, const char* const* options) {
   }
   { std::ofstream(base + "/unit.cpp") << program->source; }
   const char* compiler = getenv("CXX"); const char* include = getenv("FAKE_NVRTC_INCLUDE");
-  // Exact products: a device rounds each product alone unless told to fuse, and so must the CPU.
   std::string command = std::string(compiler ? compiler : "c++") + " -std=c++17 -O1 -shared -fPIC -w -fno-gnu-unique -DAMOEBA_EMULATE -I" + quoted(include ? include : ".") + flags + " " + base + "/unit.cpp -o " + base + "/unit.so > " + base + "/log 2>&1";
   int failed = system(command.c_str());
   program->log = read(base + "/log"); program->code = read(base + "/unit.so");

@@ -48,8 +48,6 @@ part() {
 } >"$out/machine.txt"
 TAIL=30 part doctor "$amoeba" doctor
 part verify "$amoeba" verify fixtures/*/ --device "$device" --markdown
-# The same again from compiled kernels, with half the cache's precision.
-part verify-f16-cache "$amoeba" verify fixtures/qwen3_moe-q4g64 fixtures/gpt_oss-mxfp4_q8 --device "$device" --kv-cache f16
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
         part "sanitizer-$tool" compute-sanitizer --tool "$tool" --error-exitcode 9 \

@@ -14,15 +14,16 @@ const NVRTC: [&str; 2] = ["nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib"];
 
 /// Makes the folder `dir`, which must not exist.
 pub fn run(root: &Path, dir: &Path, environment: Option<&Path>) -> Result<(), String> {
-    let failed = |what: &str| move |error: std::io::Error| format!("device-pack: {what}: {error}");
-    fs::create_dir(dir).map_err(failed(&format!("cannot make {}", dir.display())))?;
+    fs::create_dir(dir).map_err(|error| format!("device-pack: cannot make {}: {error}", dir.display()))?;
     let program = build(root)?;
     copy(&program, &dir.join("amoeba"))?;
     // Smaller without names of functions; a system without `strip` packs it as it is.
     let _ = Command::new("strip").arg(dir.join("amoeba")).status();
     copy(&root.join("scripts/device_smoke.sh"), &dir.join("device_smoke.sh"))?;
-    let folders = fs::read_dir(root.join("fixtures")).map_err(failed("fixtures"))?;
-    let models = folders.flatten().map(|entry| entry.path()).filter(|path| path.join("expected.json").exists());
+    let folders =
+        fs::read_dir(root.join("fixtures")).map_err(|error| format!("device-pack: fixtures: {error}"))?;
+    let models =
+        folders.flatten().map(|entry| entry.path()).filter(|path| path.join("expected.json").exists());
     let mut count = 0;
     for model in models {
         pack_model(&model, &dir.join("fixtures").join(model.file_name().unwrap_or_default()))?;
@@ -75,16 +76,16 @@ fn pack_model(from: &Path, to: &Path) -> Result<(), String> {
 
 /// NVRTC of a Python environment, compressed: it is 110 MB as it is.
 fn pack_nvrtc(environment: &Path, dir: &Path) -> Result<(), String> {
-    let pythons = fs::read_dir(environment.join("lib")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let pythons =
+        fs::read_dir(environment.join("lib")).into_iter().flatten().flatten().map(|entry| entry.path());
     let folders = pythons.flat_map(|python| NVRTC.map(|package| python.join("site-packages").join(package)));
     let library = |folder: &Path, name: &str| {
         let entries = fs::read_dir(folder).ok()?.flatten();
         let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
         names.find(|found| found.starts_with(name))
     };
-    let names = |folder: &Path| {
-        Some([library(folder, "libnvrtc.so.")?, library(folder, "libnvrtc-builtins.so.")?])
-    };
+    let names =
+        |folder: &Path| Some([library(folder, "libnvrtc.so.")?, library(folder, "libnvrtc-builtins.so.")?]);
     let found = folders.into_iter().find_map(|folder| Some((names(&folder)?, folder)));
     let (names, folder) =
         found.ok_or_else(|| format!("device-pack: {} has no NVRTC", environment.display()))?;
@@ -114,8 +115,11 @@ mod tests {
         let model = crate::files::root().join("fixtures/qwen3_moe-q4g64-sharded");
         let to = std::env::temp_dir().join(format!("amoeba-pack-{}", std::process::id()));
         pack_model(&model, &to).unwrap();
-        let mut names: Vec<String> =
-            fs::read_dir(&to).unwrap().flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> = fs::read_dir(&to)
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
         assert!(names.iter().any(|name| name == "model.safetensors.index.json"), "{names:?}");
         assert!(!names.iter().any(|name| name.contains("tokenizer")), "{names:?}");

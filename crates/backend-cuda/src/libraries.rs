@@ -28,8 +28,10 @@ impl Libraries {
             .filter(|bin| bin.join("python3").exists())
             .filter_map(|bin| Some(bin.parent()?.to_owned()))
             .collect();
-        let environments =
-            environments.chain(called).chain(home).chain([PathBuf::from("/usr/local"), PathBuf::from("/usr")]);
+        let environments = environments
+            .chain(called)
+            .chain(home)
+            .chain([PathBuf::from("/usr/local"), PathBuf::from("/usr")]);
         Libraries::of(toolkits, environments)
     }
 

@@ -66,37 +66,63 @@ impl Machine {
 
 /// What can be known before anything is reserved.
 struct Prepared {
-    gpu: Gpu,
+    opened: Opened,
     layout: Layout,
-    compiler: Compiler,
-    /// "cuda:0 (NVIDIA H200, sm_90a, CUDA 13.0", to be closed.
-    name: String,
 }
 
-fn prepare(plan: &Plan, checkpoint: &Checkpoint, options: &CudaOptions) -> Result<Prepared, Error> {
-    let machine = Machine::find(&options.libraries);
-    let (driver, device, nvrtc) = machine.device(options.device)?;
+/// A device in use, and the compiler for it.
+pub(crate) struct Opened {
+    pub gpu: Gpu,
+    pub compiler: Compiler,
+    /// "cuda:0 (NVIDIA H200, sm_90a, CUDA 13.0", to be closed.
+    pub name: String,
+    /// What the kernels want to know of it; no sequences, no context.
+    pub setting: Setting,
+}
+
+/// Takes a device into use.
+pub(crate) fn open(
+    index: usize,
+    libraries: &Libraries,
+    cache: Option<&KernelCache>,
+) -> Result<Opened, Error> {
+    let machine = Machine::find(libraries);
+    let (driver, device, nvrtc) = machine.device(index)?;
     let gpu = Gpu::open(device).map_err(Error::driver("taking the device into use"))?;
-    let (major, minor) = device.capability;
+    let (arch, (major, minor)) = (device.arch(), device.capability);
+    let name = format!("cuda:{} ({}, {arch}, CUDA {}", device.index, device.name, driver.version());
     let setting = Setting {
-        slots: options.limits.slots,
-        context: options.limits.context,
-        kv_f16: options.kv == KvType::F16,
+        slots: 0,
+        context: 0,
+        kv_f16: false,
         multiprocessors: device.multiprocessors,
         arch: (major * 10 + minor).unsigned_abs(),
     };
-    let layout = Layout::new(plan, checkpoint, options.limits, setting)?;
+    Ok(Opened {
+        gpu,
+        compiler: Compiler { nvrtc: nvrtc.clone(), arch, cache: cache.cloned() },
+        name,
+        setting,
+    })
+}
+
+/// Bytes of device memory that a model may take.
+pub(crate) fn free_bytes(gpu: &Gpu) -> Result<usize, Error> {
     let (free, _) = gpu.memory().map_err(Error::driver("asking for free memory"))?;
-    let name = format!("cuda:{} ({}", device.index, device.name);
-    let free = free.saturating_sub(SPARE);
+    Ok(free.saturating_sub(SPARE))
+}
+
+fn prepare(plan: &Plan, checkpoint: &Checkpoint, options: &CudaOptions) -> Result<Prepared, Error> {
+    let opened = open(options.device, &options.libraries, options.kernel_cache.as_ref())?;
+    let Limits { slots, context, .. } = options.limits;
+    let setting = Setting { slots, context, kv_f16: options.kv == KvType::F16, ..opened.setting };
+    let layout = Layout::new(plan, checkpoint, options.limits, setting)?;
+    let free = free_bytes(&opened.gpu)?;
     if layout.need.total() > free {
-        let (need, context) = (layout.need, options.limits.context);
-        return Err(Error::NoFit { device: format!("{name})"), need, free, context });
+        let device = format!("{})", opened.name);
+        return Err(Error::NoFit { device, need: layout.need, free, context });
     }
-    let arch = device.arch();
-    let name = format!("{name}, {arch}, CUDA {}", driver.version());
-    let compiler = Compiler { nvrtc: nvrtc.clone(), arch, cache: options.kernel_cache.clone() };
-    Ok(Prepared { gpu, layout, compiler, name })
+    Ok(Prepared { opened, layout })
 }
 
 impl Cuda {
@@ -120,7 +146,8 @@ impl Cuda {
         options: &CudaOptions,
         progress: PackProgress<'_>,
     ) -> Result<Cuda, Error> {
-        let Prepared { gpu, layout, compiler, name } = prepare(&plan, checkpoint, options)?;
+        let Prepared { opened, layout } = prepare(&plan, checkpoint, options)?;
+        let Opened { gpu, compiler, name, .. } = opened;
         let reserved = Arena::new(&gpu, layout.need.total());
         let arena = reserved.map_err(Error::driver("reserving device memory"))?;
         let at = layout.places(arena.base());

@@ -1,6 +1,6 @@
 //! The program as launches: lowered once at load for every size of step, so that a step only goes through a list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -73,12 +73,7 @@ impl Program<Vec<Call>> {
         notice: fn(&str),
     ) -> Result<Program<Arc<[Launch]>>, Error> {
         let all = || self.bodies.iter().chain(&self.heads).flat_map(|stretch| &stretch.launches);
-        let units: BTreeMap<&Unit, ()> = all().map(|call| (&call.unit, ())).collect();
-        let units: Vec<&Unit> = units.into_keys().collect();
-        let codes = compiler.all(&units, notice)?.into_iter();
-        let codes = codes.map(|code| Code::load(gpu, code).map_err(Error::driver("loading kernels")));
-        let codes: BTreeMap<&Unit, Code> =
-            units.iter().copied().zip(codes.collect::<Result<Vec<_>, _>>()?).collect();
+        let codes = load_units(all(), compiler, gpu, notice)?;
         let ready = |stretch: &Stretch<Vec<Call>>| {
             let launches = stretch.launches.iter().map(|call| {
                 let launch = codes[&call.unit].launch(call, arena);
@@ -91,6 +86,20 @@ impl Program<Vec<Call>> {
             .map(|stretches| stretches.iter().map(ready).collect::<Result<Vec<_>, Error>>());
         Ok(Program { bodies: bodies?, heads: heads?, sizes: self.sizes.clone() })
     }
+}
+
+/// Compiles and loads the units of some calls, each once.
+pub(crate) fn load_units<'a>(
+    calls: impl Iterator<Item = &'a Call>,
+    compiler: &Compiler,
+    gpu: &Gpu,
+    notice: fn(&str),
+) -> Result<BTreeMap<&'a Unit, Code>, Error> {
+    let units: BTreeSet<&Unit> = calls.map(|call| &call.unit).collect();
+    let units: Vec<&Unit> = units.into_iter().collect();
+    let codes = compiler.all(&units, notice)?;
+    let load = |code| Code::load(gpu, code).map_err(Error::driver("loading kernels"));
+    units.into_iter().zip(codes).map(|(unit, code)| Ok((unit, load(code)?))).collect()
 }
 
 /// Lowers a part of the program.

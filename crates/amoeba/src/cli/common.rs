@@ -101,7 +101,8 @@ fn present(device: Device) -> Device {
 /// Most bytes of compiled kernels that are kept: those of some tens of models.
 const KERNEL_BYTES_MAX: u64 = 512_000_000;
 
-fn kernel_cache() -> Option<KernelCache> {
+/// Where compiled kernels are kept.
+pub fn kernel_cache() -> Option<KernelCache> {
     Some(KernelCache { dir: cache_folder()?.join("kernels"), bytes_max: KERNEL_BYTES_MAX })
 }
 

@@ -71,7 +71,7 @@ fn agrees(fixture: &str) {
     let limits = Limits { slots: 2, context: 32, rows: 11 };
     let mut cuda = Cuda::load(plan.clone(), &checkpoint, &options(limits), &mut |_, _| {}).unwrap();
     let mut reference = Reference::load(plan.clone(), checkpoint, limits).unwrap();
-    let mut probe = || Everything { rows: 11, outputs: Vec::new(), plan: Some(plan.clone()) };
+    let probe = || Everything { rows: 11, outputs: Vec::new(), plan: Some(plan.clone()) };
     let (mut ours, mut theirs) = (probe(), probe());
     let prompt = rows(0, 0..11);
     cuda.step(&prompt, Some(&mut ours)).unwrap();
@@ -99,4 +99,11 @@ fn llama() {
 #[test]
 fn qwen3_moe() {
     on_fake("qwen3_moe", &[], || agrees("qwen3_moe-q4g64"));
+}
+
+/// Every fixture that the device takes; slow, so only when asked for: `FIXTURES=gemma4-q4g64,mixtral-q4g64`.
+#[test]
+fn named_fixtures() {
+    let Ok(names) = std::env::var("FIXTURES") else { return };
+    on_fake("named_fixtures", &[], || names.split(',').for_each(agrees));
 }

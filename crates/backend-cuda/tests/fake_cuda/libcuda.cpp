@@ -28,7 +28,7 @@ enum { WARP = 10, MAJOR = 75, MINOR = 76, PROCESSORS = 16, SHARED_MAX = 232448 }
 
 typedef int (*EmuLaunch)(const char*, const u32*, u32, u32, const void*);
 typedef u32 (*EmuArgs)(const char*);
-struct Module { void* library; EmuLaunch launch; EmuArgs args; std::map<std::string, struct Function*> functions; };
+struct Module { int file; void* library; EmuLaunch launch; EmuArgs args; std::map<std::string, struct Function*> functions; };
 struct Function { Module* module; std::string name; u32 args; int dynamic_max; };
 typedef std::vector<std::function<Result()>> Graph;
 struct Stream { Graph* capture; };
@@ -111,18 +111,18 @@ Result cuMemcpyDtoHAsync_v2(void* h, u64 d, size_t n, void* s) { LOCK; CONTEXT; 
 Result cuModuleLoadData(void** m, const void* image) {
   LOCK; CONTEXT;
   if (memcmp(image, ELFMAG, SELFMAG)) return INVALID_IMAGE;
+  // Open as long as the module: the loader takes another file of the same name for one it has.
   int fd = memfd_create("module", 0);
   size_t len = elf_len(image);
   if (fd < 0 || write(fd, image, len) != ssize_t(len)) return INVALID_IMAGE;
   void* library = dlopen(("/proc/self/fd/" + std::to_string(fd)).c_str(), RTLD_NOW | RTLD_LOCAL);
-  close(fd);
   if (!library) { fprintf(stderr, "fake libcuda: %s\n", dlerror()); return INVALID_IMAGE; }
   auto launch = (EmuLaunch)dlsym(library, "emu_launch"); auto args = (EmuArgs)dlsym(library, "emu_args_size");
   if (!launch || !args) return INVALID_IMAGE;
-  *m = new Module{library, launch, args, {}};
+  *m = new Module{fd, library, launch, args, {}};
   return OK;
 }
-Result cuModuleUnload(void* m) { LOCK; auto module = (Module*)m; for (auto& f : module->functions) delete f.second; dlclose(module->library); delete module; return OK; }
+Result cuModuleUnload(void* m) { LOCK; auto module = (Module*)m; for (auto& f : module->functions) delete f.second; dlclose(module->library); close(module->file); delete module; return OK; }
 Result cuModuleGetFunction(void** f, void* m, const char* n) {
   LOCK; CONTEXT;
   auto module = (Module*)m; u32 args = module->args(n);

@@ -1,14 +1,16 @@
-//! Repository chores: `cargo xtask ci | tidy | size | bench-op`. Std only, so it builds in seconds on a bare toolchain.
+//! Repository chores: `cargo xtask ci | tidy | size | bench-op | device-pack`. Std only, so it builds in seconds on a bare toolchain.
 //!
 //! `ci` is the one command that decides whether a change may land; `tidy` holds the rules that the compiler
-//! and clippy cannot know; `size` shows what the code costs, `bench-op` what an op does alone. Start reading at [`ci::run`].
+//! and clippy cannot know; `size` shows what the code costs, `bench-op` what an op does alone; `device-pack` prepares a run on a GPU. Start reading at [`ci::run`].
 mod bench;
 mod ci;
+mod device_pack;
 mod files;
 mod scan;
 mod size;
 mod tidy;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <command>
@@ -17,7 +19,9 @@ const USAGE: &str = "usage: cargo xtask <command>
   tidy   house rules: file and function sizes, layers, unsafe, dead links
   size   lines of code per crate, number of tests, size of the release binary
   bench-op experts|linear [-- ARGS]
-         times an op alone: `experts` is its ladder from naive to fused";
+         times an op alone: `experts` is its ladder from naive to fused
+  device-pack DIR [VENV]
+         a folder to copy to a machine with a GPU and no Rust; with NVRTC if VENV, a Python environment, has it";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -27,6 +31,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root),
         ["size"] => size::run(&root),
         ["bench-op", op, args @ ..] => bench::run(&root, op, args),
+        ["device-pack", dir] => device_pack::run(&root, Path::new(dir), None),
+        ["device-pack", dir, venv] => device_pack::run(&root, Path::new(dir), Some(Path::new(venv))),
         _ => Err(USAGE.to_owned()),
     };
     match outcome {

@@ -79,6 +79,16 @@ pub enum Error {
         /// Its value.
         value: f32,
     },
+    /// A device failed while a step ran; the executable cannot be used further.
+    #[error("{what} failed on {device}: {said}; load the model again, or run it with --device cpu")]
+    Device {
+        /// Which.
+        device: String,
+        /// What was being done.
+        what: &'static str,
+        /// The driver's words.
+        said: String,
+    },
     /// The device has no tracer.
     #[error("{0} cannot record what a step does; trace on another device (--device cpu)")]
     CannotRecord(String),

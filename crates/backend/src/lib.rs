@@ -16,6 +16,7 @@ use amoeba_plan::{BufferId, Path, Plan};
 pub use cpu::{Cpu, CpuOptions, PackProgress, RepackCache, workspace_bytes};
 pub use error::Error;
 pub use reference::Reference;
+pub use sequences::Sequences;
 pub use trace::{Recording, Span, Stage};
 
 /// One token of a step.
@@ -102,6 +103,11 @@ pub trait Executable: Send {
     /// Device, instruction set, workers: one line.
     fn describe(&self) -> String;
 
+    /// Name of the device, as it is asked for: the first word of [`Executable::describe`].
+    fn device(&self) -> String {
+        self.describe().split(' ').next().unwrap_or_default().to_owned()
+    }
+
     /// The path a step of that many rows takes through the experts.
     fn path(&self, rows: usize) -> Path;
 
@@ -180,7 +186,10 @@ pub trait Buffers {
 }
 
 /// Checks rows against limits and vocabulary, the same way for every backend.
-fn check_rows(rows: &[Row], limits: Limits, vocab: usize) -> Result<(), Error> {
+///
+/// # Errors
+/// What the first bad row breaks.
+pub fn check_rows(rows: &[Row], limits: Limits, vocab: usize) -> Result<(), Error> {
     if rows.is_empty() || rows.len() > limits.rows {
         return Err(Error::TooManyRows { found: rows.len(), limit: limits.rows });
     }
@@ -195,8 +204,11 @@ fn check_rows(rows: &[Row], limits: Limits, vocab: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// An error if a row of logits holds NaN or infinity.
-fn check_finite(logits: &[f32], row: usize) -> Result<(), Error> {
+/// Checks the logits of a row of the step for NaN and infinity.
+///
+/// # Errors
+/// The first of them.
+pub fn check_finite(logits: &[f32], row: usize) -> Result<(), Error> {
     match logits.iter().position(|x| !x.is_finite()) {
         Some(token) => Err(Error::NotFinite { row, token, value: logits[token] }),
         None => Ok(()),

@@ -28,6 +28,14 @@ pub enum Error {
     /// The reference is exact.
     #[error("the reference device is exact: leave out --kv-cache and --activations, or use another device")]
     ReferenceIsExact,
+    /// A CUDA device refused to load the model.
+    #[error(transparent)]
+    Cuda(#[from] amoeba_backend_cuda::Error),
+    /// Kernels of CUDA devices round nothing.
+    #[error(
+        "--activations {0} is for the CPU: a GPU keeps activations as f32; leave it out, or use --device cpu"
+    )]
+    CudaKeepsActivations(amoeba_backend::Activations),
     /// The prompt leaves no room for an answer.
     #[error("the prompt is {prompt} tokens long and the context holds {context}: shorten it or raise -c")]
     PromptTooLong {

@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod call_tests;
+mod device;
 mod error;
 mod generate;
 mod load;
@@ -11,9 +12,11 @@ mod model;
 mod sampler;
 
 pub use amoeba_backend::{Activations, KvType, Limits, RepackCache, Row};
+pub use amoeba_backend_cuda as cuda;
 pub use amoeba_text::{Format, Piece, ToolCall};
+pub use device::Device;
 pub use error::Error;
 pub use generate::{Finish, Generation, Request, Stats};
-pub use load::{CONTEXT_DEFAULT, Device, LoadOptions, load_executable, open};
+pub use load::{CONTEXT_DEFAULT, LoadOptions, load_executable, open, resolve};
 pub use model::{Model, Prompt};
 pub use sampler::{Sampler, Sampling};

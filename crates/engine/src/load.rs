@@ -1,41 +1,17 @@
 //! From a folder to an executable on a device.
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use amoeba_backend::{
     Activations, Cpu, CpuOptions, Executable, KvType, Limits, PackProgress, Reference, RepackCache,
 };
+use amoeba_backend_cuda::{Cuda, CudaOptions, KernelCache, Libraries};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{PathChoice, Plan};
 
-use crate::Error;
-
-/// Where a model runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Device {
-    /// Vectorised CPU kernels.
-    #[default]
-    Cpu,
-    /// The scalar f64 interpreter: slow, for checking.
-    Reference,
-}
-
-impl Device {
-    /// All devices of this build by name.
-    pub const NAMES: [(&'static str, Device); 2] = [("cpu", Device::Cpu), ("reference", Device::Reference)];
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Device::Cpu => "cpu",
-            Device::Reference => "reference",
-        })
-    }
-}
+use crate::{Device, Error};
 
 /// How to load a model.
 #[derive(Clone, Debug)]
@@ -60,6 +36,10 @@ pub struct LoadOptions {
     pub slots: usize,
     /// Where the CPU's packed weights are kept between loads; `None` for nowhere.
     pub repack_cache: Option<RepackCache>,
+    /// Where kernels compiled for a GPU are kept between loads; `None` for nowhere.
+    pub kernel_cache: Option<KernelCache>,
+    /// Hears one sentence when something did not go as asked, and the model runs all the same.
+    pub notice: fn(&str),
 }
 
 /// Positions reserved unless asked otherwise.
@@ -78,6 +58,8 @@ impl Default for LoadOptions {
             rows: 512,
             slots: 1,
             repack_cache: None,
+            kernel_cache: None,
+            notice: |_| {},
         }
     }
 }
@@ -98,7 +80,7 @@ impl LoadOptions {
     }
 }
 
-/// Loads a checkpoint onto a device. `progress` hears bytes packed and bytes in all.
+/// Loads a checkpoint onto a device. `progress` hears bytes packed (on a GPU: sent) and bytes in all.
 ///
 /// # Errors
 /// A damaged or unsupported model, or too large a context.
@@ -109,12 +91,16 @@ pub fn load_executable(
 ) -> Result<Box<dyn Executable>, Error> {
     let plan = Plan::of(checkpoint)?;
     let limits = options.limits(&plan)?;
-    Ok(match options.device {
+    Ok(match resolve(&plan, checkpoint, options)? {
+        Device::Cuda(index) => {
+            let cuda = cuda_options(options, limits, index)?;
+            Box::new(Cuda::load(plan, checkpoint, &cuda, progress)?)
+        }
         Device::Reference if (options.kv, options.activations) != (KvType::F32, Activations::F32) => {
             return Err(Error::ReferenceIsExact);
         }
         Device::Reference => Box::new(Reference::load(plan, Arc::clone(checkpoint), limits)?),
-        Device::Cpu => {
+        Device::Cpu | Device::Auto => {
             let cpu = CpuOptions {
                 threads: options.threads,
                 isa: options.isa,
@@ -126,6 +112,42 @@ pub fn load_executable(
             };
             Box::new(Cpu::load(plan, checkpoint, &cpu, progress)?)
         }
+    })
+}
+
+/// The device that a model will run on: the one asked for or, where that is left to us, the first GPU if it takes this
+/// model as asked for, else the CPU. The notice hears why a GPU that is there does not.
+///
+/// # Errors
+/// A context the model was not made for.
+pub fn resolve(plan: &Plan, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Device, Error> {
+    if options.device != Device::Auto {
+        return Ok(options.device);
+    }
+    let cuda = cuda_options(options, options.limits(plan)?, 0);
+    let checked = cuda.and_then(|cuda| Ok(Cuda::check(plan, checkpoint, &cuda)?));
+    Ok(match checked {
+        Ok(()) => Device::Cuda(0),
+        Err(Error::Cuda(amoeba_backend_cuda::Error::Missing(_))) => Device::Cpu,
+        Err(error) => {
+            (options.notice)(&format!("running on the CPU, not on the GPU: {error}"));
+            Device::Cpu
+        }
+    })
+}
+
+fn cuda_options(options: &LoadOptions, limits: Limits, device: usize) -> Result<CudaOptions, Error> {
+    if options.activations != Activations::F32 {
+        return Err(Error::CudaKeepsActivations(options.activations));
+    }
+    Ok(CudaOptions {
+        device,
+        path: options.path,
+        limits,
+        kv: options.kv,
+        kernel_cache: options.kernel_cache.clone(),
+        libraries: Libraries::from_env(),
+        notice: options.notice,
     })
 }
 

@@ -95,6 +95,21 @@ impl Plan {
         self.weights.iter().map(|weight| weight.shape.elements()).sum()
     }
 
+    /// Buffers read by the head before the head writes them: backends compact them to the rows that want logits.
+    pub fn carried(&self) -> Vec<BufferId> {
+        let (mut written, mut carried) = (Vec::new(), Vec::new());
+        for step in &self.program[self.head..] {
+            let read = match &step.op {
+                Op::Norm(norm) => Some(norm.x),
+                Op::Linear { x, .. } | Op::Scale { x, .. } => Some(*x),
+                _ => None,
+            };
+            carried.extend(read.filter(|x| !written.contains(x) && !carried.contains(x)));
+            written.extend(step.op.output());
+        }
+        carried
+    }
+
     /// Share of a weight that one decoded token reads: experts per token over experts, one row of an
     /// embedding table that is not also the head, everything else whole.
     pub fn share_read_per_token(&self, id: WeightId) -> f64 {

@@ -7,7 +7,8 @@ use std::path::Path;
 const EDGES: &[(&str, &[&str])] = &[
     ("amoeba", &["harness", "engine", "hub", "text", "plan", "checkpoint", "backend", "kernels"]),
     ("harness", &["engine", "backend", "kernels", "plan", "checkpoint", "text"]),
-    ("engine", &["backend", "plan", "checkpoint", "text", "kernels"]),
+    ("engine", &["backend", "backend-cuda", "plan", "checkpoint", "text", "kernels"]),
+    ("backend-cuda", &["backend", "kernels", "plan", "checkpoint"]),
     ("backend", &["kernels", "plan", "checkpoint"]),
     ("kernels", &["plan", "checkpoint"]),
     ("plan", &["checkpoint"]),

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::common::{self, PlaceArgs};
 use super::console::{Console, print};
+use super::device_floor;
 use super::failure::{self, Failure};
 use super::plot::{check_folder, draw, from_file, read_rows};
 use super::system;
@@ -100,7 +101,7 @@ pub struct Args {
     /// time per op
     #[arg(long, value_name = "DIR", conflicts_with = "floor")]
     plot: Option<PathBuf>,
-    /// Show what this machine can do at best, measured now if it never was; no model is loaded
+    /// Show what this machine (with --device cuda: its GPU) can do at best, measured now if it never was; no model is loaded
     #[arg(long)]
     floor: bool,
     /// With --floor: measure again
@@ -244,10 +245,10 @@ fn tests(args: &Args) -> Result<Vec<Test>, Failure> {
 
 fn threads(args: &Args) -> Vec<usize> {
     match args.place.device {
-        // It has one, and a second run would measure the same again.
-        Device::Reference => vec![1],
-        Device::Cpu if args.threads.is_empty() => vec![system::cores()],
-        Device::Cpu => args.threads.iter().map(|&threads| usize::from(threads)).collect(),
+        // They have one, and a second run would measure the same again.
+        Device::Reference | Device::Cuda(_) => vec![1],
+        _ if args.threads.is_empty() => vec![system::cores()],
+        _ => args.threads.iter().map(|&threads| usize::from(threads)).collect(),
     }
 }
 
@@ -299,6 +300,9 @@ fn show_floor(args: &Args, console: &Console) -> Result<(), Failure> {
     if form == Form::Csv || args.output_file.is_some() {
         return Err(Failure::usage("--floor prints a table or JSON (-o md, -o json) to standard output"));
     }
+    if let Device::Cuda(device) = args.place.device {
+        return device_floor::show(device, matches!(form, Form::Json | Form::Jsonl));
+    }
     let counts = thread_counts(system::cores());
     let (mut floor, cache) = stored(console);
     let measured = |&threads: &usize| {
@@ -319,6 +323,9 @@ fn show_floor(args: &Args, console: &Console) -> Result<(), Failure> {
 /// Fills in what the machine does at best, measuring what is not known. Only after the tests and after their memory
 /// was counted: it uses both.
 fn hold_against_floor(rows: &mut [BenchRow], console: &Console) {
+    if device_floor::hold_against(rows, console) {
+        return;
+    }
     let (mut floor, cache) = stored(console);
     let mut changed = false;
     for row in rows {

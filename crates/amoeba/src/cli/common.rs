@@ -1,11 +1,14 @@
 //! What several verbs share: device flags, finding a model, loading it with a progress bar.
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use amoeba::{Activations, Device, Hub, KvType, LoadOptions, Model, PathChoice, Plan, RepackCache};
 use amoeba_checkpoint::Checkpoint;
+use amoeba_engine::cuda::{KernelCache, Libraries, Machine};
+use amoeba_engine::resolve;
 use amoeba_kernels::simd::Isa;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::console::{self, Console};
@@ -34,8 +37,9 @@ impl DeviceArgs {
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Device")]
 pub struct PlaceArgs {
-    /// Where to run; the reference is slow
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = devices())]
+    /// Where to run: auto is a GPU if there is one that takes the model, else the CPU; cuda:N is the GPU of that number; the
+    /// reference is slow
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = Devices)]
     pub device: Device,
     /// Path through the experts
     #[arg(long, value_name = "PATH", default_value = "auto", value_parser = paths())]
@@ -60,7 +64,7 @@ impl PlaceArgs {
     /// As the engine wants them.
     pub fn options(&self, threads: Option<usize>, context: Option<usize>) -> LoadOptions {
         LoadOptions {
-            device: self.device,
+            device: present(self.device),
             threads,
             isa: self.isa,
             path: self.path,
@@ -68,6 +72,8 @@ impl PlaceArgs {
             kv: self.kv_cache,
             activations: self.activations,
             repack_cache: self.repack_cache.and_then(repack_cache),
+            kernel_cache: kernel_cache(),
+            notice,
             ..LoadOptions::default()
         }
     }
@@ -80,8 +86,27 @@ pub fn cache_folder() -> Option<PathBuf> {
     home.or_else(|| set("LOCALAPPDATA")).map(|home| home.join("amoeba"))
 }
 
+fn notice(text: &str) {
+    console::say(&format!("note: {text}\n"));
+}
+
+/// The CPU where the choice is left to us and there is no GPU: what follows then need not ask again.
+fn present(device: Device) -> Device {
+    match device {
+        Device::Auto if Machine::find(&Libraries::from_env()).devices.is_err() => Device::Cpu,
+        device => device,
+    }
+}
+
+/// Most bytes of compiled kernels that are kept: those of some tens of models.
+const KERNEL_BYTES_MAX: u64 = 512_000_000;
+
+/// Where compiled kernels are kept.
+pub fn kernel_cache() -> Option<KernelCache> {
+    Some(KernelCache { dir: cache_folder()?.join("kernels"), bytes_max: KERNEL_BYTES_MAX })
+}
+
 fn repack_cache(gigabytes: u32) -> Option<RepackCache> {
-    let notice = |text: &str| console::say(&format!("note: {text}\n"));
     match cache_folder() {
         Some(folder) => {
             let bytes_max = u64::from(gigabytes) * 1_000_000_000;
@@ -94,11 +119,35 @@ fn repack_cache(gigabytes: u32) -> Option<RepackCache> {
     }
 }
 
-fn devices() -> impl TypedValueParser<Value = Device> {
-    let names = PossibleValuesParser::new(Device::NAMES.map(|(name, _)| name));
-    names.map(|name| {
-        Device::NAMES.iter().find(|(n, _)| *n == name).map_or(Device::default(), |(_, device)| *device)
-    })
+/// Names of devices; besides those that help lists, `cuda:N`.
+#[derive(Clone)]
+struct Devices;
+
+impl Devices {
+    fn names() -> PossibleValuesParser {
+        PossibleValuesParser::new(Device::NAMES.map(|(name, _)| name))
+    }
+}
+
+impl TypedValueParser for Devices {
+    type Value = Device;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Device, clap::Error> {
+        match value.to_str().and_then(|name| name.parse().ok()) {
+            Some(device) => Ok(device),
+            None => Devices::names().parse_ref(command, arg, value).map(|_| Device::default()),
+        }
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let names: Vec<PossibleValue> = Devices::names().possible_values()?.collect();
+        Some(Box::new(names.into_iter()))
+    }
 }
 
 fn paths() -> impl TypedValueParser<Value = PathChoice> {
@@ -155,15 +204,19 @@ pub fn find_or_bundled(name: Option<&str>) -> Result<PathBuf, Failure> {
 
 /// Loads a model after checking that it fits; a bar appears when it takes long.
 pub fn load(dir: &Path, options: &LoadOptions, force: bool, console: &Console) -> Result<Model, Failure> {
-    if !force {
+    let mut options = options.clone();
+    if !force || options.device == Device::Auto {
         let checkpoint = Checkpoint::open(dir)?;
         let plan = Plan::of(&checkpoint)?;
-        let stored = plan.resolve(&checkpoint)?;
-        Need::new(&plan, &stored, options)?.check()?;
+        options.device = resolve(&plan, &checkpoint, &options)?;
+        // A GPU's memory is asked for when the model is loaded there.
+        if !force && !matches!(options.device, Device::Cuda(_)) {
+            Need::new(&plan, &plan.resolve(&checkpoint)?, &options)?.check()?;
+        }
     }
     let started = Instant::now();
     let mut bar: Option<ProgressBar> = None;
-    let model = Model::load(dir, options, &mut |done, total| {
+    let model = Model::load(dir, &options, &mut |done, total| {
         if console.animated() && (bar.is_some() || started.elapsed() > Duration::from_millis(400)) {
             let bar = bar.get_or_insert_with(|| bytes_bar("loading", total as u64));
             bar.set_position(done as u64);

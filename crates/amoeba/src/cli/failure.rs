@@ -88,6 +88,15 @@ fn backend_code(error: &amoeba_backend::Error) -> u8 {
     }
 }
 
+fn cuda_code(error: &amoeba_engine::cuda::Error) -> u8 {
+    use amoeba_engine::cuda::Error;
+    match error {
+        Error::Checkpoint(error) => checkpoint_code(error),
+        Error::NoFit { .. } => NO_FIT,
+        _ => DEVICE,
+    }
+}
+
 fn engine_code(error: &amoeba_engine::Error) -> u8 {
     use amoeba_engine::Error;
     match error {
@@ -95,6 +104,7 @@ fn engine_code(error: &amoeba_engine::Error) -> u8 {
         Error::Plan(error) => plan_code(error),
         Error::Backend(error) => backend_code(error),
         Error::Text(error) => text_code(error),
+        Error::Cuda(error) => cuda_code(error),
         _ => USAGE,
     }
 }

@@ -3,6 +3,7 @@ mod bench;
 mod common;
 mod completions;
 mod console;
+mod device_floor;
 mod doctor;
 mod dump;
 mod eval;

@@ -108,7 +108,7 @@ pub fn compile(plan: &Plan, weights: &Weights, precision: &Precision) -> Phases 
         compiler.op(i, &step.op, weights, i == plan.head);
     }
     let Compiler { phases, prepared, .. } = compiler;
-    Phases { phases, head, carried: carried(plan), prepared }
+    Phases { phases, head, carried: plan.carried(), prepared }
 }
 
 struct Compiler<'a> {
@@ -202,19 +202,4 @@ fn independent(plan: &Plan, linears: &[usize], x: BufferId, out: BufferId) -> bo
 /// Products side by side that an op is.
 pub fn heads(op: &Op) -> usize {
     if let Op::HeadLinear { heads, .. } = op { *heads } else { 1 }
-}
-
-/// Buffers read by the head before the head writes them.
-fn carried(plan: &Plan) -> Vec<BufferId> {
-    let (mut written, mut carried) = (Vec::new(), Vec::new());
-    for step in &plan.program[plan.head..] {
-        let read = match &step.op {
-            Op::Norm(norm) => Some(norm.x),
-            Op::Linear { x, .. } | Op::Scale { x, .. } => Some(*x),
-            _ => None,
-        };
-        carried.extend(read.filter(|x| !written.contains(x) && !carried.contains(x)));
-        written.extend(step.op.output());
-    }
-    carried
 }

@@ -140,7 +140,7 @@ pub struct Best {
     pub bandwidth: f64,
     /// Size of the buffer read, in bytes: the class of the model's weights.
     pub bytes: usize,
-    /// Multiply-adds of f32 per second.
+    /// Multiply-adds of f32 per second; NaN where they were not measured.
     pub f32: f64,
     /// Multiply-adds of int8 per second, on the vector units.
     pub int8: f64,
@@ -261,7 +261,7 @@ impl Row {
 
     /// Products per second as shares of the machine's multiply-adds: of f32, of int8 on the unit that products ran on.
     pub fn shares_of_peak(&self) -> Option<[f64; 2]> {
-        let best = self.best?;
+        let best = self.best.filter(|best| best.f32.is_finite())?;
         let products = self.products_per_second()?;
         let tiles = best.amx.filter(|_| self.isa_ran.ends_with("+amx"));
         Some([products / best.f32, products / tiles.unwrap_or(best.int8)])

@@ -113,7 +113,7 @@ fn subject(
     Subject {
         model: model.name.clone(),
         model_hash: model.hash.clone(),
-        device: options.load.device.to_string(),
+        device: executable.device(),
         device_detail: executable.describe(),
         workers,
         path: path.kind.to_string(),

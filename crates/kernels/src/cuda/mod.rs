@@ -9,6 +9,7 @@
 //! alone, so a recorded list of launches serves any step of at most as many rows.
 
 mod args;
+pub mod floor;
 mod lower;
 mod shape;
 pub(crate) mod unit;

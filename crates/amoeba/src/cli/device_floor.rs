@@ -1,0 +1,56 @@
+//! What a GPU does at best, for `bench`.
+use amoeba_engine::cuda::{Floor, Libraries, measure_floor};
+use amoeba_harness::bench::{BenchRow, Best};
+use serde_json::json;
+
+use super::common::kernel_cache;
+use super::console::{Console, print};
+use super::failure::Failure;
+
+fn measure(device: usize) -> Result<Floor, Failure> {
+    let floor = measure_floor(device, &Libraries::from_env(), kernel_cache().as_ref());
+    floor.map_err(|error| amoeba_engine::Error::Cuda(error).into())
+}
+
+/// Measures a device and prints it.
+pub fn show(device: usize, as_json: bool) -> Result<(), Failure> {
+    let Floor { device, bandwidth, bytes, launch, node } = measure(device)?;
+    let [gigabytes, mebibytes] = [bandwidth / 1e9, (bytes >> 20) as f64];
+    let [launch, node] = [launch, node].map(|seconds| seconds * 1e9);
+    if as_json {
+        return print(&format!(
+            "{}\n",
+            json!({
+                "device": device, "bandwidth_gb_s": gigabytes, "bandwidth_mib": mebibytes, "launch_ns": launch,
+                "graph_node_ns": node,
+            })
+        ));
+    }
+    print(&format!(
+        "{device}\n\n| | |\n|---|---:|\n| reads of {mebibytes:.0} MiB, GB/s | {gigabytes:.0} |\n\
+         | launch to launch, ns | {launch:.0} |\n| node to node of a graph, ns | {node:.0} |\n"
+    ))
+}
+
+/// Number of the device that a row ran on, if that was a GPU.
+fn device_of(row: &BenchRow) -> Option<usize> {
+    row.device.strip_prefix("cuda:")?.parse().ok()
+}
+
+/// Fills in what the GPU of each row does at best; false if some row ran elsewhere.
+pub fn hold_against(rows: &mut [BenchRow], console: &Console) -> bool {
+    let Some(device) = rows.first().and_then(device_of) else { return false };
+    let floor = match measure(device) {
+        Ok(floor) => floor,
+        Err(failure) => {
+            console.note(&format!("what the device does at best is not known: {}", failure.message));
+            return true;
+        }
+    };
+    for row in rows {
+        let (bandwidth, bytes) = (floor.bandwidth, floor.bytes);
+        // Its arithmetic was not measured.
+        row.best = Some(Best { bandwidth, bytes, f32: f64::NAN, int8: f64::NAN, amx: None, others: None });
+    }
+    true
+}

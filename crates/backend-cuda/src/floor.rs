@@ -1,0 +1,85 @@
+//! What a device does at best: reads of its memory, launches one by one and as a graph. Held against by benchmarks.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use amoeba_kernels::cuda::{Call, floor};
+use cudarc::driver::DriverError;
+
+use crate::load::{Opened, free_bytes, open};
+use crate::program::load_units;
+use crate::sys::{Arena, Gpu, Graph, Launch, Pinned};
+use crate::{Error, KernelCache, Libraries};
+
+/// Bytes read at a time: many times what the caches of any device hold.
+const BYTES: usize = 4 << 30;
+/// Repetitions; the median counts.
+const REPEATS: usize = 9;
+/// Launches timed together.
+const LAUNCHES: usize = 1000;
+
+/// Medians of one device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Floor {
+    /// The device, in words.
+    pub device: String,
+    /// Bytes read per second.
+    pub bandwidth: f64,
+    /// Size of the buffer read.
+    pub bytes: usize,
+    /// Seconds from launch to launch of kernels that do nothing.
+    pub launch: f64,
+    /// The same where they are nodes of one graph.
+    pub node: f64,
+}
+
+/// Measures a device; takes about a second and up to 4 GiB of its memory.
+///
+/// # Errors
+/// No device that can be used, or one that fails.
+pub fn measure_floor(
+    index: usize,
+    libraries: &Libraries,
+    cache: Option<&KernelCache>,
+) -> Result<Floor, Error> {
+    let Opened { gpu, compiler, name, setting } = open(index, libraries, cache)?;
+    let bytes = BYTES.min(free_bytes(&gpu)? / 2) / 256 * 256;
+    let failed = Error::driver("measuring the device");
+    let arena = Arena::new(&gpu, bytes + 256).map_err(&failed)?;
+    arena.zero(0..bytes + 256).map_err(&failed)?;
+    let read = floor::read(arena.base(), bytes, arena.base() + bytes as u64, &setting);
+    let nothing = floor::nothing();
+    let codes = load_units([&read, &nothing].into_iter(), &compiler, &gpu, |_| {})?;
+    let launch = |call: &Call| codes[&call.unit].launch(call, &arena);
+    let measure = || -> Result<Floor, DriverError> {
+        let read = [launch(&read)?];
+        let nothings = (0..LAUNCHES).map(|_| launch(&nothing)).collect::<Result<Arc<[Launch]>, _>>()?;
+        let put = |launches: &[Launch]| launches.iter().try_for_each(|launch| launch.go(&gpu));
+        let mut mailbox = Pinned::<u32>::zeroed(&gpu, 4)?;
+        let place = (4, bytes);
+        let mut graph = Graph::capture(&gpu, &mut mailbox, &arena, place, vec![Arc::clone(&nothings)])?;
+        Ok(Floor {
+            device: format!("{name})"),
+            bandwidth: bytes as f64 / seconds(&gpu, || put(&read))?,
+            bytes,
+            launch: seconds(&gpu, || put(&nothings))? / LAUNCHES as f64,
+            node: seconds(&gpu, || graph.go(&mut mailbox))? / LAUNCHES as f64,
+        })
+    };
+    measure().map_err(&failed)
+}
+
+/// Median seconds from the first launch until all is done, after a warm-up.
+fn seconds(gpu: &Gpu, mut launch: impl FnMut() -> Result<(), DriverError>) -> Result<f64, DriverError> {
+    launch()?;
+    gpu.wait()?;
+    let mut times = Vec::with_capacity(REPEATS);
+    for _ in 0..REPEATS {
+        let start = Instant::now();
+        launch()?;
+        gpu.wait()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[REPEATS / 2])
+}

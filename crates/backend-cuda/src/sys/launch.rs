@@ -1,0 +1,141 @@
+//! Kernels: loaded from machine code, launched one by one or as a captured graph.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use amoeba_kernels::cuda::Call;
+use cudarc::driver::sys::{
+    CUfunction_attribute_enum as Attribute, CUgraphInstantiate_flags, CUstreamCaptureMode,
+};
+use cudarc::driver::{CudaFunction, CudaGraph, CudaModule, DriverError, result, sys};
+use cudarc::nvrtc::Ptx;
+
+use super::Gpu;
+use super::memory::{Arena, Pinned, Plain};
+
+/// Dynamic shared memory that needs no asking for.
+const SHARED_FREE: u32 = 48 << 10;
+
+/// Loaded machine code.
+#[derive(Clone)]
+pub struct Code(Arc<CudaModule>);
+
+impl Code {
+    /// Loads a CUBIN.
+    ///
+    /// # Errors
+    /// It is damaged, or made for another device.
+    pub fn load(gpu: &Gpu, cubin: Vec<u8>) -> Result<Code, DriverError> {
+        Ok(Code(gpu.context.load_module(Ptx::from_binary(cubin))?))
+    }
+
+    /// A kernel with its arguments, for launching again and again.
+    ///
+    /// # Errors
+    /// There is no such kernel, its arguments are of another size, or it takes more shared memory than there is.
+    pub fn launch(&self, call: &Call, arena: &Arc<Arena>) -> Result<Launch, DriverError> {
+        let function = self.0.load_function(call.kernel)?;
+        let (mut offset, mut size) = (0, 0);
+        // SAFETY: the function was loaded just now; drivers from 12.4 on have this call, and it writes two sizes.
+        unsafe { sys::cuFuncGetParamInfo(function.cu_function(), 0, &raw mut offset, &raw mut size) }
+            .result()?;
+        if size != call.args.len() {
+            return Err(DriverError(sys::CUresult::CUDA_ERROR_INVALID_VALUE));
+        }
+        if call.shared > SHARED_FREE {
+            function.set_attribute(
+                Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                call.shared as i32,
+            )?;
+        }
+        Ok(Launch {
+            function,
+            grid: call.grid,
+            block: call.block,
+            shared: call.shared,
+            args: call.args.words().into(),
+            _arena: Arc::clone(arena),
+        })
+    }
+}
+
+/// A kernel with its arguments. It keeps its code and the memory it works on.
+pub struct Launch {
+    function: CudaFunction,
+    grid: [u32; 3],
+    block: u32,
+    shared: u32,
+    args: Box<[u64]>,
+    _arena: Arc<Arena>,
+}
+
+impl Launch {
+    /// Puts it on the stream (or into the graph being captured there).
+    ///
+    /// # Errors
+    /// The driver refuses, or an earlier kernel failed.
+    pub fn go(&self, gpu: &Gpu) -> Result<(), DriverError> {
+        let [x, y, z] = self.grid;
+        let args = &mut [self.args.as_ptr().cast_mut().cast::<c_void>()];
+        let (function, stream) = (self.function.cu_function(), gpu.stream.cu_stream());
+        // SAFETY: the function's module is kept by `function`. Its one argument is a struct of exactly that size (checked by
+        // `Code::launch`), read before this returns. The struct was made by `amoeba_kernels::cuda` from addresses inside the
+        // arena and the sizes of what was laid out there; the arena is kept by `_arena` and waits for the stream when dropped.
+        unsafe { result::launch_kernel(function, (x, y, z), (self.block, 1, 1), self.shared, stream, args) }
+    }
+}
+
+/// Launches captured once, replayed as one.
+pub struct Graph {
+    graph: CudaGraph,
+    /// What the captured copy reads: address and elements.
+    from: (usize, usize),
+    /// Code and memory that the graph's nodes use.
+    _lists: Vec<Arc<[Launch]>>,
+}
+
+// SAFETY: a graph may be used from any thread, by one at a time: it is launched through `&mut`, and its driver objects belong
+// to the context, not to a thread.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    /// Captures a copy of the first `count` elements of host memory to a place of the arena, then launches.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub fn capture<T: Plain>(
+        gpu: &Gpu,
+        from: &mut Pinned<T>,
+        arena: &Arena,
+        (count, offset): (usize, usize),
+        lists: Vec<Arc<[Launch]>>,
+    ) -> Result<Graph, DriverError> {
+        from.fill()?; // no copy under way
+        gpu.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+        let sent = from.send(count, arena, offset);
+        let put = sent
+            .and_then(|()| lists.iter().flat_map(|list| list.iter()).try_for_each(|launch| launch.go(gpu)));
+        let ended = gpu.stream.end_capture(CUgraphInstantiate_flags(0));
+        from.settled(); // nothing ran
+        put?;
+        let graph = ended?.ok_or(DriverError(sys::CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED))?;
+        graph.upload()?;
+        Ok(Graph { graph, from: (from.address(), count), _lists: lists })
+    }
+
+    /// Puts everything on the stream, the copy from `from` included.
+    ///
+    /// # Errors
+    /// The driver refuses, or an earlier kernel failed.
+    ///
+    /// # Panics
+    /// It was captured with other memory (a caller's bug).
+    pub fn go<T: Plain>(&mut self, from: &mut Pinned<T>) -> Result<(), DriverError> {
+        assert!(
+            self.from.0 == from.address() && self.from.1 <= from.len(),
+            "a graph captured with other memory"
+        );
+        from.launched();
+        self.graph.launch()
+    }
+}

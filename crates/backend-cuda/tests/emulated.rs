@@ -1,0 +1,109 @@
+//! Whole models on the fake device, held against the reference interpreter.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use amoeba_backend::{Buffers, Executable, Flow, KvType, Limits, Probe, Reference, Row};
+use amoeba_backend_cuda::{Cuda, CudaOptions, KernelCache, Libraries};
+use amoeba_checkpoint::Checkpoint;
+use amoeba_plan::{PathChoice, Plan};
+use fake_cuda::{Fake, on_fake};
+
+mod fake_cuda;
+
+fn open(fixture: &str) -> (Plan, Arc<Checkpoint>) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
+    let checkpoint = Arc::new(Checkpoint::open(&root.join(fixture)).unwrap());
+    (Plan::of(&checkpoint).unwrap(), checkpoint)
+}
+
+fn options(limits: Limits) -> CudaOptions {
+    let cache = KernelCache { dir: Fake::build().kernels, bytes_max: 1 << 30 };
+    CudaOptions {
+        device: 0,
+        path: PathChoice::Auto,
+        limits,
+        kv: KvType::F32,
+        kernel_cache: Some(cache),
+        libraries: Libraries::default(),
+        notice: |text| panic!("{text}"),
+    }
+}
+
+/// Keeps every op's output.
+#[derive(Default)]
+struct Everything {
+    rows: usize,
+    outputs: Vec<Vec<Vec<f32>>>,
+    plan: Option<Plan>,
+}
+
+impl Probe for Everything {
+    fn wants(&self, _op: usize) -> bool {
+        true
+    }
+
+    fn see(&mut self, op: usize, buffers: &dyn Buffers) -> Flow {
+        let plan = self.plan.as_ref().unwrap();
+        let output = plan.program[op].op.output();
+        let rows =
+            output.map_or(Vec::new(), |id| (0..self.rows).map(|row| buffers.row(id, row).to_vec()).collect());
+        self.outputs.push(rows);
+        Flow::Continue
+    }
+}
+
+fn worst(found: &[f32], expected: &[f32]) -> f64 {
+    let of = |(a, b): (&f32, &f32)| f64::from((a - b).abs());
+    found.iter().zip(expected).map(of).fold(0.0, |m, d| if d.is_nan() { f64::INFINITY } else { m.max(d) })
+}
+
+fn rows(slot: usize, positions: std::ops::Range<usize>) -> Vec<Row> {
+    positions
+        .map(|position| Row { token: (7 + 13 * position as u32) % 500, slot, position, logits: true })
+        .collect()
+}
+
+fn agrees(fixture: &str) {
+    let (plan, checkpoint) = open(fixture);
+    let limits = Limits { slots: 2, context: 32, rows: 11 };
+    let mut cuda = Cuda::load(plan.clone(), &checkpoint, &options(limits), &mut |_, _| {}).unwrap();
+    let mut reference = Reference::load(plan.clone(), checkpoint, limits).unwrap();
+    let probe = || Everything { rows: 11, outputs: Vec::new(), plan: Some(plan.clone()) };
+    let (mut ours, mut theirs) = (probe(), probe());
+    let prompt = rows(0, 0..11);
+    cuda.step(&prompt, Some(&mut ours)).unwrap();
+    reference.step(&prompt, Some(&mut theirs)).unwrap();
+    for (op, (ours, theirs)) in ours.outputs.iter().zip(&theirs.outputs).enumerate() {
+        let error = ours.iter().zip(theirs).map(|(a, b)| worst(a, b)).fold(0.0, f64::max);
+        assert!(error < 2e-3, "{fixture}: op {op} {:?}: {error:.1e}", plan.program[op].op);
+    }
+    let step = [rows(0, 11..12), rows(1, 0..1)].concat();
+    for step in [&rows(1, 0..11)[..], &step, &rows(0, 12..13), &[rows(0, 13..16), rows(1, 1..5)].concat()] {
+        for executable in [&mut cuda as &mut dyn Executable, &mut reference] {
+            executable.step(step, None).unwrap();
+        }
+        let errors: Vec<f64> = (0..step.len()).map(|n| worst(cuda.logits(n), reference.logits(n))).collect();
+        println!("{fixture}: {} rows: {errors:?}", step.len());
+        assert!(errors.iter().all(|error| *error < 2e-3), "{fixture}: {errors:?}");
+    }
+}
+
+#[test]
+fn llama() {
+    on_fake("llama", &[], || agrees("llama-q4g64"));
+}
+
+#[test]
+fn qwen3_moe() {
+    on_fake("qwen3_moe", &[], || agrees("qwen3_moe-q4g64"));
+}
+
+/// Every fixture that the device takes; slow, so only when asked for: `FIXTURES=gemma4-q4g64,mixtral-q4g64`.
+#[test]
+fn named_fixtures() {
+    let Ok(names) = std::env::var("FIXTURES") else { return };
+    on_fake("named_fixtures", &[], || names.split(',').for_each(agrees));
+}

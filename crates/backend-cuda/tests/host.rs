@@ -1,0 +1,275 @@
+//! The host's part on the fake device: what is launched how often, what fails how.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use amoeba_backend::{Buffers, Executable, Flow, KvType, Limits, Probe, Row};
+use amoeba_backend_cuda::{Cuda, CudaOptions, Error, KernelCache, Libraries, Machine, Missing};
+use amoeba_checkpoint::Checkpoint;
+use amoeba_plan::{PathChoice, Plan};
+use fake_cuda::{Fake, on_fake};
+
+mod fake_cuda;
+
+struct Counting;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: forwards to the system allocator and counts.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: same contract as ours.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: same contract as ours.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const MODEL: &str = "qwen3_moe-q4g64";
+
+fn options(kernels: PathBuf) -> CudaOptions {
+    CudaOptions {
+        device: 0,
+        path: PathChoice::Auto,
+        limits: Limits { slots: 1, context: 64, rows: 20 },
+        kv: KvType::F32,
+        kernel_cache: Some(KernelCache { dir: kernels, bytes_max: 1 << 30 }),
+        libraries: Libraries::default(),
+        notice: |text| panic!("{text}"),
+    }
+}
+
+fn load_with(options: &CudaOptions) -> Result<Cuda, Error> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
+    let checkpoint = Arc::new(Checkpoint::open(&root.join(MODEL)).unwrap());
+    let (mut last, mut whole) = (0, 0);
+    let loaded = Cuda::load(Plan::of(&checkpoint).unwrap(), &checkpoint, options, &mut |done, total| {
+        assert!(done > last && done <= total);
+        (last, whole) = (done, total);
+    });
+    assert_eq!(last, whole, "progress ends at the whole");
+    loaded
+}
+
+fn load() -> Cuda {
+    load_with(&options(Fake::build().kernels)).unwrap()
+}
+
+fn row(position: usize) -> Row {
+    Row { token: 5 + position as u32, slot: 0, position, logits: true }
+}
+
+fn rows(positions: std::ops::Range<usize>) -> Vec<Row> {
+    positions.map(row).collect()
+}
+
+/// What the driver was asked to do while `f` ran: lines of its log.
+fn log(f: impl FnOnce()) -> Vec<String> {
+    let path = std::env::var("FAKE_CUDA_LOG").unwrap();
+    let before = std::fs::read_to_string(&path).unwrap_or_default().lines().count();
+    f();
+    let after = std::fs::read_to_string(&path).unwrap_or_default();
+    after.lines().skip(before).map(str::to_owned).collect()
+}
+
+fn scratch(name: &str) -> String {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn decode_allocates_nothing() {
+    on_fake("decode_allocates_nothing", &[], || {
+        let mut cuda = load();
+        cuda.step(&rows(0..8), None).unwrap();
+        let step = |position| cuda.step(&[row(position)], None).unwrap();
+        let before = COUNT.load(Ordering::Relaxed);
+        (8..24).for_each(step);
+        assert_eq!(COUNT.load(Ordering::Relaxed) - before, 0);
+    });
+}
+
+#[test]
+fn short_steps_are_one_graph_and_long_ones_are_launches() {
+    let path = scratch("log");
+    on_fake("short_steps_are_one_graph_and_long_ones_are_launches", &[("FAKE_CUDA_LOG", &path)], || {
+        let mut cuda = load();
+        for (count, at) in [(1, 0), (1, 1), (3, 2), (4, 5), (8, 9)] {
+            let lines = log(|| cuda.step(&rows(at..at + count), None).unwrap());
+            let graphs: Vec<&String> = lines.iter().filter(|line| line.starts_with("graph")).collect();
+            assert_eq!(graphs.len(), 1, "{count} rows: {lines:?}");
+            // The graph logs itself, then each of its launches; the copy of the step is no launch.
+            assert_eq!(*graphs[0], format!("graph {}", lines.len()), "{count} rows");
+            assert!(cuda.path(count).to_string().starts_with("fused"));
+        }
+        let lines = log(|| cuda.step(&rows(17..26), None).unwrap());
+        assert!(!lines.is_empty() && lines.iter().all(|line| line.starts_with("launch")), "{lines:?}");
+        let quiet: Vec<Row> = rows(26..35).into_iter().map(|row| Row { logits: false, ..row }).collect();
+        let without = log(|| cuda.step(&quiet, None).unwrap());
+        assert!(without.len() < lines.len(), "no logits, no head");
+    });
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_step_gives_the_same_bits_as_a_graph_op_by_op_and_in_company() {
+    struct Stops(usize);
+    impl Probe for Stops {
+        fn wants(&self, op: usize) -> bool {
+            op == self.0
+        }
+        fn see(&mut self, op: usize, buffers: &dyn Buffers) -> Flow {
+            assert!(op == self.0 && buffers.row(amoeba_plan::BufferId(0), 0).iter().all(|x| x.is_finite()));
+            Flow::Stop
+        }
+    }
+    struct Looks(usize);
+    impl Probe for Looks {
+        fn wants(&self, _op: usize) -> bool {
+            true
+        }
+        fn see(&mut self, op: usize, _buffers: &dyn Buffers) -> Flow {
+            assert_eq!(op, self.0, "each op once, in order");
+            self.0 += 1;
+            Flow::Continue
+        }
+    }
+    let name = "a_step_gives_the_same_bits_as_a_graph_op_by_op_and_in_company";
+    on_fake(name, &[], || {
+        let mut cuda = load();
+        let prompt = rows(0..5);
+        cuda.step(&prompt, None).unwrap();
+        let logits: Vec<f32> = (0..5).flat_map(|n| cuda.logits(n).to_vec()).collect();
+        assert!(logits.iter().all(|x| x.is_finite()) && logits.iter().any(|x| *x != logits[0]));
+        let mut looks = Looks(0);
+        cuda.step(&prompt, Some(&mut looks)).unwrap();
+        assert_eq!(looks.0, cuda.plan().program.len());
+        let again: Vec<f32> = (0..5).flat_map(|n| cuda.logits(n).to_vec()).collect();
+        assert!(logits == again, "op by op");
+        // Only some rows want logits: they come compacted, in order.
+        let some: Vec<Row> = prompt.iter().map(|row| Row { logits: row.position % 2 == 1, ..*row }).collect();
+        cuda.step(&some, None).unwrap();
+        let vocab = cuda.plan().spec.vocab;
+        for n in 0..2 {
+            assert!(cuda.logits(n) == &logits[(2 * n + 1) * vocab..][..vocab], "wanted row {n}");
+        }
+        cuda.step(&prompt, Some(&mut Stops(3))).unwrap();
+        cuda.step(&prompt, None).unwrap();
+        assert!(cuda.logits(0) == &logits[..vocab], "after a stopped step");
+    });
+}
+
+#[test]
+fn kernels_are_compiled_once_and_damaged_ones_again() {
+    let (path, kernels) = (scratch("compiled"), scratch("kernels"));
+    let settings = [("FAKE_NVRTC_LOG", &*path), ("TEST_KERNELS", &kernels)];
+    on_fake("kernels_are_compiled_once_and_damaged_ones_again", &settings, || {
+        let [path, kernels] = ["FAKE_NVRTC_LOG", "TEST_KERNELS"].map(|name| std::env::var(name).unwrap());
+        let compiled = || std::fs::read_to_string(&path).unwrap_or_default().lines().count();
+        let options = options(kernels.clone().into());
+        load_with(&options).unwrap();
+        let first = compiled();
+        let files = || std::fs::read_dir(&kernels).unwrap().map(|entry| entry.unwrap().path());
+        assert_eq!(files().count(), first, "each unit once");
+        load_with(&options).unwrap();
+        assert_eq!(compiled(), first);
+        let damaged = files().next().unwrap();
+        let mut bytes = std::fs::read(&damaged).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(damaged, bytes).unwrap();
+        load_with(&options).unwrap();
+        assert_eq!(compiled(), first + 1);
+    });
+    std::fs::remove_file(path).unwrap();
+    std::fs::remove_dir_all(kernels).unwrap();
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_sent() {
+    // Less than is left alone for the driver, and a little more.
+    on_fake(
+        "what_does_not_fit_is_refused_before_anything_is_sent",
+        &[("FAKE_CUDA_MEMORY", "268800000")],
+        || match load_with(&options(Fake::build().kernels)).map(|_| ()) {
+            Err(error @ Error::NoFit { .. }) => {
+                let said = error.to_string();
+                assert!(said.contains("cuda:0 (fibers") && said.contains("too few"), "{said}");
+            }
+            other => panic!("{other:?}"),
+        },
+    );
+}
+
+#[test]
+fn a_kernel_that_fails_is_an_error_and_stays_one() {
+    on_fake(
+        "a_kernel_that_fails_is_an_error_and_stays_one",
+        &[("FAKE_CUDA_FAIL", "attention_split")],
+        || {
+            let mut cuda = load();
+            for position in 0..2 {
+                let said = cuda.step(&[row(position)], None).unwrap_err().to_string();
+                assert!(
+                    said.contains("cuda:0 (fibers") && said.contains("CUDA_ERROR_LAUNCH_FAILED"),
+                    "{said}"
+                );
+            }
+        },
+    );
+}
+
+#[test]
+fn bad_rows_are_refused_as_on_any_device() {
+    on_fake("bad_rows_are_refused_as_on_any_device", &[], || {
+        let mut cuda = load();
+        assert!(cuda.step(&[], None).is_err());
+        assert!(cuda.step(&rows(0..21), None).is_err());
+        assert!(cuda.step(&[Row { token: 1 << 20, ..row(0) }], None).is_err());
+        assert!(cuda.step(&[row(64)], None).is_err());
+        cuda.step(&[row(0)], None).unwrap();
+    });
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let missing = |settings: &[(&str, &str)], expected: fn(&Missing) -> bool| {
+        let test = "what_is_missing_is_named";
+        if std::env::var_os("FAKE_NVRTC_INCLUDE").is_none() {
+            return on_fake(test, settings, || {});
+        }
+        let ours =
+            settings.iter().all(|(name, value)| std::env::var(name).is_ok_and(|found| found == *value));
+        if ours {
+            let machine = Machine::find(&Libraries::default());
+            assert!(expected(&machine.devices.unwrap_err()));
+            assert!(matches!(load_with(&options(Fake::build().kernels)), Err(Error::Missing(_))));
+        }
+    };
+    missing(&[("FAKE_CUDA_DEVICES", "0")], |missing| *missing == Missing::Device);
+    missing(&[("FAKE_CUDA_VERSION", "12020")], |missing| *missing == Missing::TooOld(12020));
+}
+
+#[test]
+fn devices_are_described_and_chosen_by_number() {
+    let settings = [("FAKE_CUDA_DEVICES", "2"), ("FAKE_CUDA_MAJOR", "7")];
+    on_fake("devices_are_described_and_chosen_by_number", &settings, || {
+        let machine = Machine::find(&Libraries::default());
+        let (driver, devices) = machine.devices.unwrap();
+        assert_eq!((driver.version().as_str(), devices.len()), ("13.0", 2));
+        assert_eq!((devices[1].arch().as_str(), devices[1].supported()), ("sm_70", false));
+        assert_eq!(machine.nvrtc.unwrap().version(), "13.0");
+        let on = |device| load_with(&CudaOptions { device, ..options(Fake::build().kernels) });
+        assert!(matches!(on(1), Err(Error::TooOld(_))));
+        assert!(matches!(on(2), Err(Error::NoSuchDevice { asked: 2, found: 2 })));
+    });
+}

@@ -51,7 +51,7 @@ pub trait Simd: Copy {
     /// Whether kernels should rather be small than fast.
     const COMPACT: bool = false;
 
-    /// Asks for the cache lines of `bytes` shifted by `ahead`; may lie past the end, where it does nothing.
+    /// Asks for the cache lines of `data` shifted by `ahead` bytes; may lie past the end, where it does nothing.
     #[inline(always)]
     fn prefetch<T>(self, _data: &[T], _ahead: usize) {}
     /// All lanes `x`.

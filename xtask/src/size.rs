@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Most lines of Rust, tests included, blank lines and comments left out.
-const RUST_LINES_MAX: usize = 40_000;
+const RUST_LINES_MAX: usize = 50_000;
 /// Most lines of kernel source (CUDA, WGSL, Metal), counted the same way.
 const KERNEL_LINES_MAX: usize = 8_000;
 

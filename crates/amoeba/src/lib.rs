@@ -19,6 +19,7 @@
 //!     match piece? {
 //!         Piece::Answer(text) => answer += &text,
 //!         Piece::Thought(_) => {} // models that reason think aloud first
+//!         Piece::Call(call) => println!("{} {}", call.name, call.arguments), // if the chat has tools
 //!     }
 //! }
 //! assert!(!answer.is_empty());
@@ -39,12 +40,12 @@ use std::path::Path;
 
 pub use amoeba_engine::{
     Activations, CONTEXT_DEFAULT, Device, Finish, Generation, KvType, Limits, LoadOptions, Model, Prompt,
-    Reasoning, RepackCache, Request, Sampling, Stats,
+    RepackCache, Request, Sampling, Stats,
 };
 pub use amoeba_hub as hub;
 pub use amoeba_hub::Hub;
 pub use amoeba_plan::{PathChoice, Plan};
-pub use amoeba_text::{Chat, ChatTemplate, Message, Piece, Tokenizer};
+pub use amoeba_text::{Chat, ChatTemplate, Format, Message, Piece, Tokenizer, ToolCall, Tools};
 
 pub use bundled::{BUNDLED, bundled_model};
 pub use conversation::{Conversation, Reply, stream};

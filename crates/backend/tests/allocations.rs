@@ -40,9 +40,14 @@ fn decode_allocates_nothing_after_the_first_steps() {
         let checkpoint = Arc::new(Checkpoint::open(&root.join(model)).unwrap());
         (Plan::of(&checkpoint).unwrap(), checkpoint)
     };
-    for model in
-        ["models/tiny-chat-moe-4bit", "fixtures/qwen2_moe-q4g64", "fixtures/llama-q4g64", "recurrent"]
-    {
+    for model in [
+        "models/tiny-chat-moe-4bit",
+        "fixtures/qwen2_moe-q4g64",
+        "fixtures/llama-q4g64",
+        "fixtures/deepseek_v3-q4g64",
+        "fixtures/gemma4-q4g64-per_layer",
+        "recurrent",
+    ] {
         let (plan, checkpoint) =
             if model == "recurrent" { common::model("allocations") } else { open(model) };
         for (path, spans) in [(PathChoice::Auto, 0), (PathChoice::Unfused, 0), (PathChoice::Auto, 4096)] {

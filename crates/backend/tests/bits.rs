@@ -61,7 +61,14 @@ fn run(model: &str, run: Run, isa: Isa, path: PathChoice) -> Vec<u32> {
 
 #[test]
 fn logits_depend_on_nothing_but_model_and_tokens() {
-    for model in ["models/tiny-chat-moe-4bit", "fixtures/qwen2_moe-q4g64", "fixtures/qwen3_moe-mxfp4"] {
+    for model in [
+        "models/tiny-chat-moe-4bit",
+        "fixtures/qwen2_moe-q4g64",
+        "fixtures/qwen3_moe-mxfp4",
+        "fixtures/deepseek_v3-q4g64",
+        "fixtures/gemma4-q4g64",
+        "fixtures/llama4-q4g64",
+    ] {
         let first = logits(model, 1, 1, Isa::best(), PathChoice::Auto);
         for (threads, chunk) in [(2, 1), (3, 5), (2, 8), (1, 9), (4, TOKENS)] {
             for path in [PathChoice::Auto, PathChoice::Unfused] {

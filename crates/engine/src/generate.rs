@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use amoeba_backend::{Executable, Row};
-use amoeba_text::{Detokeniser, Piece, ReasoningSplitter, StopMatcher, Tokenizer};
+use amoeba_text::{Detokeniser, Piece, Splitter, StopMatcher, Tokenizer};
 
 use crate::model::{Model, Prompt};
 use crate::sampler::Sampler;
@@ -47,7 +47,7 @@ pub enum Finish {
 pub struct Stats {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Of these, tokens that were already cached.
+    /// Of these, tokens that were already cached and not computed again.
     pub reused_tokens: usize,
     /// Tokens generated, an end-of-sequence token included.
     pub generated_tokens: usize,
@@ -63,14 +63,14 @@ pub struct Stats {
     pub decode_path: String,
 }
 
-/// A running generation; yields text as it becomes certain.
+/// A running generation; yields text as it becomes certain, and calls when they are complete.
 pub struct Generation<'m> {
     executable: &'m mut dyn Executable,
     cached: &'m mut Vec<u32>,
     tokenizer: &'m Tokenizer,
     detokeniser: Detokeniser<'m>,
     stops: StopMatcher,
-    splitter: Option<ReasoningSplitter>,
+    splitter: Splitter,
     sampler: Sampler,
     request: Request,
     /// Prompt and generated tokens.
@@ -98,18 +98,15 @@ impl<'m> Generation<'m> {
         }
         let Model { executable, tokenizer, cached, .. } = model;
         let vocab = executable.plan().spec.vocab;
-        // The last token is always computed: its logits are what generation starts from.
-        let shared =
-            cached.iter().zip(&prompt.tokens[..prompt.tokens.len() - 1]).take_while(|(a, b)| a == b).count();
+        let shared = reusable(cached, &prompt.tokens, executable.plan().recurrent());
         cached.truncate(shared);
         let mut tokens = Vec::with_capacity(context + 1);
         tokens.extend_from_slice(&prompt.tokens);
-        let splitter =
-            prompt.reasoning.as_ref().map(|r| ReasoningSplitter::new(&r.open, &r.close, r.starts_inside));
         let stats = Stats { prompt_tokens: prompt.tokens.len(), reused_tokens: shared, ..Stats::default() };
         let started = Instant::now();
         Ok(Generation {
-            detokeniser: tokenizer.detokeniser(),
+            detokeniser: tokenizer.detokeniser().keeping(&prompt.format.markers()),
+            splitter: Splitter::new(&prompt.format),
             stops: StopMatcher::new(request.stop.clone())?,
             sampler: Sampler::new(request.sampling, vocab),
             prompt_len: prompt.tokens.len(),
@@ -119,7 +116,6 @@ impl<'m> Generation<'m> {
             finish: None,
             tokenizer,
             cached,
-            splitter,
             tokens,
             stats,
             started,
@@ -160,8 +156,7 @@ impl<'m> Generation<'m> {
             if self.stats.prompt_path.is_empty() {
                 self.stats.prompt_path = self.executable.path(rows.len()).to_string();
             }
-            self.executable.step(&rows, None)?;
-            self.cached.extend_from_slice(&self.tokens[start..end]);
+            self.compute(&rows)?;
         }
         Ok(())
     }
@@ -194,7 +189,7 @@ impl<'m> Generation<'m> {
         }
         let text = self.detokeniser.push(token)?;
         let shown = self.stops.push(&text);
-        self.show(shown.text);
+        self.ready.extend(self.splitter.push(&shown.text));
         if shown.stopped {
             self.finish = Some(Finish::Stop);
         } else if self.request.max_tokens.is_some_and(|most| self.stats.generated_tokens >= most) {
@@ -213,21 +208,23 @@ impl<'m> Generation<'m> {
         }
         let position = self.tokens.len() - 1;
         let row = Row { token: self.tokens[position], slot: 0, position, logits: true };
-        self.executable.step(&[row], None)?;
-        self.cached.push(row.token);
+        self.compute(&[row])
+    }
+
+    /// Runs tokens that follow what is cached. If that fails, what a recurrence had summed up is lost.
+    fn compute(&mut self, rows: &[Row]) -> Result<(), Error> {
+        if let Err(error) = self.executable.step(rows, None) {
+            if self.executable.plan().recurrent() {
+                self.cached.clear();
+            }
+            return Err(error.into());
+        }
+        self.cached.extend(rows.iter().map(|row| row.token));
         Ok(())
     }
 
     fn cancelled(&self) -> bool {
         self.request.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed))
-    }
-
-    fn show(&mut self, text: String) {
-        match &mut self.splitter {
-            Some(splitter) => self.ready.extend(splitter.push(&text)),
-            None if text.is_empty() => {}
-            None => self.ready.push_back(Piece::Answer(text)),
-        }
     }
 
     /// Hands out what was held back.
@@ -236,13 +233,18 @@ impl<'m> Generation<'m> {
             let text = self.detokeniser.finish()?;
             let shown = self.stops.push(&text);
             let held = self.stops.finish();
-            self.show(shown.text + &held);
+            self.ready.extend(self.splitter.push(&(shown.text + &held)));
         }
-        if let Some(splitter) = &mut self.splitter {
-            self.ready.extend(splitter.finish());
-        }
+        self.ready.extend(self.splitter.finish());
         Ok(())
     }
+}
+
+/// How many of the cached tokens a prompt can start from: those it begins with, but for its last one, whose logits are what
+/// generation starts from. A recurrence has summed them up and cannot go back: it is all of them or none.
+fn reusable(cached: &[u32], prompt: &[u32], recurrent: bool) -> usize {
+    let shared = cached.iter().zip(&prompt[..prompt.len() - 1]).take_while(|(a, b)| a == b).count();
+    if recurrent && shared < cached.len() { 0 } else { shared }
 }
 
 impl Iterator for Generation<'_> {
@@ -264,3 +266,7 @@ impl Iterator for Generation<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "generate_tests.rs"]
+mod tests;

@@ -2,6 +2,8 @@
 //!
 //! Invariant: knows tokens and text, but neither HTTP nor tensors. Start reading at [`Model`].
 
+#[cfg(test)]
+mod call_tests;
 mod device;
 mod error;
 mod generate;
@@ -11,10 +13,10 @@ mod sampler;
 
 pub use amoeba_backend::{Activations, KvType, Limits, RepackCache, Row};
 pub use amoeba_backend_cuda as cuda;
-pub use amoeba_text::Piece;
+pub use amoeba_text::{Format, Piece, ToolCall};
 pub use device::Device;
 pub use error::Error;
 pub use generate::{Finish, Generation, Request, Stats};
 pub use load::{CONTEXT_DEFAULT, LoadOptions, load_executable, open, resolve};
-pub use model::{Model, Prompt, Reasoning};
+pub use model::{Model, Prompt};
 pub use sampler::{Sampler, Sampling};

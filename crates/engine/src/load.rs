@@ -89,7 +89,7 @@ pub fn load_executable(
     options: &LoadOptions,
     progress: PackProgress<'_>,
 ) -> Result<Box<dyn Executable>, Error> {
-    let plan = Plan::of(&checkpoint)?;
+    let plan = Plan::of(checkpoint)?;
     let limits = options.limits(&plan)?;
     Ok(match resolve(&plan, checkpoint, options)? {
         Device::Cuda(index) => {

@@ -5,7 +5,7 @@ use std::path::Path;
 use amoeba_backend::{Executable, Limits};
 use amoeba_checkpoint::{Checkpoint, Config};
 use amoeba_plan::Plan;
-use amoeba_text::{Chat, ChatTemplate, Tokenizer, reasoning_markers, starts_inside};
+use amoeba_text::{Chat, ChatTemplate, Format, Tokenizer};
 
 use crate::generate::{Generation, Request};
 use crate::load::{LoadOptions, load_executable, open};
@@ -17,7 +17,7 @@ pub struct Model {
     pub(crate) tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     defaults: Sampling,
-    /// Tokens whose keys and values are cached, in order.
+    /// Tokens whose keys and values (and states) are cached, in order.
     pub(crate) cached: Vec<u32>,
 }
 
@@ -26,19 +26,8 @@ pub struct Model {
 pub struct Prompt {
     /// Token ids.
     pub tokens: Vec<u32>,
-    /// Tags around the model's thoughts, if it has them.
-    pub reasoning: Option<Reasoning>,
-}
-
-/// Tags around a model's thoughts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reasoning {
-    /// Opening tag.
-    pub open: String,
-    /// Closing tag.
-    pub close: String,
-    /// The prompt already opened a thought.
-    pub starts_inside: bool,
+    /// How to tell thoughts and tool calls from the answer.
+    pub format: Format,
 }
 
 impl Model {
@@ -102,15 +91,8 @@ impl Model {
     pub fn chat_prompt(&self, chat: &Chat) -> Result<Prompt, Error> {
         let template = self.template.as_ref().ok_or(Error::NoTemplate)?;
         let tokens = template.encode(&self.tokenizer, chat)?;
-        let reasoning = match reasoning_markers(template.source(), &self.tokenizer) {
-            None => None,
-            Some((open, close)) => {
-                let tail = self.tokenizer.decode(&tokens[tokens.len().saturating_sub(16)..], false)?;
-                let starts_inside = chat.add_generation_prompt && starts_inside(&tail, &open);
-                Some(Reasoning { open, close, starts_inside })
-            }
-        };
-        Ok(Prompt { tokens, reasoning })
+        let tail = self.tokenizer.decode(&tokens[tokens.len().saturating_sub(16)..], false)?;
+        Ok(Prompt { format: Format::of(template, &self.tokenizer, chat, &tail), tokens })
     }
 
     /// Tokenises text as it is: spelled-out special tokens count, and the tokenizer adds its own.
@@ -118,10 +100,11 @@ impl Model {
     /// # Errors
     /// The tokenizer refuses.
     pub fn raw_prompt(&self, text: &str) -> Result<Prompt, Error> {
-        Ok(Prompt { tokens: self.tokenizer.encode(text, true)?, reasoning: None })
+        Ok(Prompt { tokens: self.tokenizer.encode(text, true)?, format: Format::default() })
     }
 
-    /// Continues a prompt. What it shares with the last one is not computed again.
+    /// Continues a prompt. What it shares with the last one is not computed again; a model with recurrent layers, which cannot
+    /// go back, computes all of it unless it begins with everything that was read and written before.
     ///
     /// # Errors
     /// An empty or too long prompt, or sampling numbers out of range.

@@ -97,15 +97,12 @@ fn list<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
 }
 
 /// Known families with experts that have no row, and why.
-const MISSING: [(&str, &str); 10] = [
+const MISSING: [(&str, &str); 7] = [
     ("bailing_hybrid, bailing_moe_linear, bailing_moe_v3", "decayed linear attention is not built in"),
-    ("dbrx, phixtral", "fused projections with clipping, parallel blocks; superseded models"),
+    ("dbrx, phixtral", "clipped projections, blocks side by side; superseded models"),
     ("deepseek_v32, glm_moe_dsa", "the indexer that picks keys is not built in"),
     ("deepseek_v41, kimi_k3, muse_spark", "too large for one machine"),
-    ("hunyuan", "keys shared across layers before their norms are not built in"),
-    ("jamba", "Mamba-1 projections are not built in (the op is)"),
-    ("kimi_linear", "projections of Kimi delta attention are not built in (the op is)"),
-    ("laguna", "heads per layer, square-root softplus router"),
+    ("laguna", "heads that differ by layer and a square-root softplus router are not built in"),
     ("longcat_flash", "too large for one machine; experts that return their input"),
     ("minimax_m3_vl", "block-sparse attention is not built in"),
 ];

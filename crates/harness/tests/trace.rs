@@ -242,3 +242,14 @@ fn overhead_runs_both_ways() {
     assert!(found.on.median > 0.0 && found.off.median > 0.0);
     assert!(found.text().contains("recording adds"));
 }
+
+/// A recurrence cannot go back: positions that are decoded again follow all before them again.
+#[test]
+fn recurrent_models_are_captured_at_the_positions_asked_for() {
+    let options = CaptureOptions { depth: 5, ..options(PathChoice::Auto, 20) };
+    let dir = folder("fixtures/qwen3_next-q4g64");
+    let positions: Vec<usize> =
+        capture(&dir, &options).unwrap().tokens.iter().map(|token| token.position).collect();
+    assert_eq!(positions, (5..25).collect::<Vec<_>>());
+    overhead(&dir, &options, 2).unwrap();
+}

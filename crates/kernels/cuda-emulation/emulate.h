@@ -40,7 +40,7 @@ static Barrier warps[THREADS_MAX / 32], block_barrier;
 static Slot slots[THREADS_MAX / 32][2];
 static char *stacks, *statics, *dynamics;
 static Dim grid, block_index, block_dim;
-static uint32_t current, random_state, order, dynamic_bytes;
+static uint32_t current, random_state, order, dynamic_bytes, seed = NONE;
 static uint64_t progress;
 static void* host;
 static const char* kernel_name;
@@ -80,7 +80,7 @@ static inline void sync_block(int line) { me().block_passes++, wait(block_barrie
 static inline void sync_warp(int line) { me().warp_passes++, wait(my_warp(), line); }
 
 // Lanes publish, meet, read. The next exchange uses the other slot, so nobody overwrites what a slower lane still reads.
-template <class T, class F> static inline T exchange(int line, T x, F result) {
+template <class T, class F> static inline auto exchange(int line, T x, F result) {
   static_assert(sizeof(T) <= 64, "one lane's share");
   char(*lanes)[64] = slots[me().thread / 32][me().warp_passes % 2].lanes;
   memcpy(lanes[me().thread % 32], &x, sizeof x);
@@ -167,6 +167,8 @@ EMU_EXPORT uint32_t emu_args_size(const char* name) {
   emu::Kernel* k = emu::find(name);
   return k ? k->args_size : 0;
 }
+// Order of turns from now on, instead of what EMU_ORDER says.
+EMU_EXPORT void emu_shuffle(uint32_t seed) { emu::seed = seed; }
 // 0: done; 1: no such kernel; 2: a launch that a device would refuse.
 EMU_EXPORT int emu_launch(const char* name, const uint32_t grid[3], uint32_t block, uint32_t shared, const void* args) {
   using namespace emu;
@@ -177,8 +179,8 @@ EMU_EXPORT int emu_launch(const char* name, const uint32_t grid[3], uint32_t blo
     stacks = guarded((size_t)THREADS_MAX * STACK_BYTES);
     statics = guarded(48 << 10), dynamics = guarded(SHARED_BYTES);
   }
-  const char* seed = getenv("EMU_ORDER");
-  order = random_state = seed ? atoi(seed) : 0;
+  const char* variable = getenv("EMU_ORDER");
+  order = random_state = seed != NONE ? seed : variable ? atoi(variable) : 0;
   emu::grid = {grid[0], grid[1], grid[2]};
   block_dim = {block, 1, 1};
   dynamic_bytes = shared, kernel_name = name, body = k->body, arguments = args;

@@ -114,15 +114,15 @@ impl Plan {
     /// embedding table that is not also the head, everything else whole.
     pub fn share_read_per_token(&self, id: WeightId) -> f64 {
         let uses = self.program.iter().filter_map(|step| match &step.op {
-            Op::Experts(experts) => {
-                let stacks =
-                    [experts.gate.map(|gate| gate.stack), Some(experts.up.stack), Some(experts.down.stack)];
-                stacks.contains(&Some(id)).then(|| experts.top_k as f64 / experts.experts as f64)
-            }
-            Op::Embed { table, .. } => (*table == id).then(|| 1.0 / self.spec.vocab as f64),
             Op::Linear { weight, bias, .. } => (*weight == id || *bias == Some(id)).then_some(1.0),
             Op::Norm(norm) => (norm.weight == Some(id) || norm.bias == Some(id)).then_some(1.0),
-            _ => None,
+            op if !op.weights().contains(&id) => None,
+            Op::Experts(experts) => Some(experts.top_k as f64 / experts.experts as f64),
+            Op::Embed { .. } => match self.weight(id).shape {
+                WeightShape::Matrix(rows, _) => Some(1.0 / rows as f64),
+                _ => Some(1.0),
+            },
+            _ => Some(1.0),
         });
         uses.fold(0.0, f64::max)
     }

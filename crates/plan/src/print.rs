@@ -41,6 +41,38 @@ impl Line<'_> {
         let weight = self.plan.weight(id);
         format!("{} {}", weight.path, weight.shape)
     }
+
+    /// Recurrent and elementwise ops.
+    fn rest(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.op {
+            Op::HeadGate { kind, gate, heads, x, .. } => {
+                write!(f, "{} *= {kind:?}({})  {heads} heads", self.name(*x), self.name(*gate))
+            }
+            Op::Conv(c) => {
+                let (out, x, silu) = (self.name(c.out), self.name(c.x), if c.silu { ", silu" } else { "" });
+                write!(f, "{out} <- {x}, cache {}  {} × {}{silu}", c.cache.0, c.channels, c.taps + 1)
+            }
+            Op::DeltaNet(d) => {
+                let [out, q, k, v] = [d.out, d.q, d.k, d.v].map(|id| self.name(id));
+                write!(f, "{out} <- {q}, {k}, {v}, cache {}  ", d.cache.0)?;
+                write!(f, "{} heads / {} key heads, {} × {}", d.v_heads, d.k_heads, d.v_dim, d.k_dim)
+            }
+            Op::Ssm(s) => {
+                let [out, x, dt] = [s.out, s.x, s.dt].map(|id| self.name(id));
+                write!(f, "{out} <- {x}, {dt}, cache {}  ", s.cache.0)?;
+                write!(f, "{} heads × {} × {}, {} groups", s.heads, s.head_dim, s.state, s.groups)
+            }
+            Op::Temperature { x, scale, period, .. } => {
+                write!(f, "{} *= 1 + {scale} ln(1 + position / {period})", self.name(*x))
+            }
+            Op::Add { x, y, scale, .. } => write!(f, "{} += {scale} × {}", self.name(*x), self.name(*y)),
+            Op::Scale { x, scale, by, softcap, .. } => {
+                let by = by.map_or(String::new(), |id| format!(" × {}", self.weight(id)));
+                write!(f, "{} × {scale}{by}, cap {softcap:?}", self.name(*x))
+            }
+            other => f.write_str(other.name()),
+        }
+    }
 }
 
 impl fmt::Display for Line<'_> {
@@ -111,31 +143,7 @@ impl fmt::Display for Line<'_> {
                     self.weight(e.up.stack)
                 )
             }
-            Op::HeadGate { kind, gate, heads, x, .. } => {
-                write!(f, "{} *= {kind:?}({})  {heads} heads", self.name(*x), self.name(*gate))
-            }
-            Op::Conv(c) => {
-                let (out, x, silu) = (self.name(c.out), self.name(c.x), if c.silu { ", silu" } else { "" });
-                write!(f, "{out} <- {x}, cache {}  {} × {}{silu}", c.cache.0, c.channels, c.taps + 1)
-            }
-            Op::DeltaNet(d) => {
-                let [out, q, k, v] = [d.out, d.q, d.k, d.v].map(|id| self.name(id));
-                write!(f, "{out} <- {q}, {k}, {v}, cache {}  ", d.cache.0)?;
-                write!(f, "{} heads / {} key heads, {} × {}", d.v_heads, d.k_heads, d.v_dim, d.k_dim)
-            }
-            Op::Ssm(s) => {
-                let [out, x, dt] = [s.out, s.x, s.dt].map(|id| self.name(id));
-                write!(f, "{out} <- {x}, {dt}, cache {}  ", s.cache.0)?;
-                write!(f, "{} heads × {} × {}, {} groups", s.heads, s.head_dim, s.state, s.groups)
-            }
-            Op::Temperature { x, scale, period, .. } => {
-                write!(f, "{} *= 1 + {scale} ln(1 + position / {period})", self.name(*x))
-            }
-            Op::Add { x, y, scale, .. } => write!(f, "{} += {scale} × {}", self.name(*x), self.name(*y)),
-            Op::Scale { x, scale, by, softcap, .. } => {
-                let by = by.map_or(String::new(), |id| format!(" × {}", self.weight(id)));
-                write!(f, "{} × {scale}{by}, cap {softcap:?}", self.name(*x))
-            }
+            _ => self.rest(f),
         }
     }
 }

@@ -100,6 +100,25 @@ fn leaves(value: &Value, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
 }
 
 #[test]
+fn time_steps_may_be_unbounded() {
+    let text = with("nemotron_h-q4g64", &[("time_step_limit", json!([0.0, "unbounded"]))]);
+    let plan = |word: &str| {
+        let config = Config::parse("config.json", &text.replace("\"unbounded\"", word)).unwrap();
+        Plan::new(&config).map(|plan| plan.spec)
+    };
+    let limit = |spec: amoeba_plan::ModelSpec| {
+        spec.layers.iter().flat_map(|layer| &layer.blocks).find_map(|block| match &block.body {
+            amoeba_plan::Body::Mamba(spec) => Some(spec.dt_limit),
+            _ => None,
+        })
+    };
+    assert_eq!(limit(plan("Infinity").unwrap()), Some((0.0, f32::MAX)));
+    assert_eq!(limit(plan("0.5").unwrap()), Some((0.0, 0.5)));
+    assert!(plan("NaN").unwrap_err().to_string().contains("time_step_limit"));
+    assert!(plan("-1").unwrap_err().to_string().contains("time_step_limit"));
+}
+
+#[test]
 fn no_config_of_any_family_panics() {
     let odd = [
         json!(null),

@@ -1,8 +1,8 @@
 //! A conversation as callers hand it over.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::{Error, limits};
+use crate::{Error, ToolCall, limits};
 
 /// One message of a chat.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -11,12 +11,29 @@ pub struct Message {
     pub role: String,
     /// What is said.
     pub content: String,
-    /// Further fields a template may read (`tool_calls`, `reasoning_content`, `name`). A `content` here
-    /// replaces the text above, for templates that take null or a list of parts.
+    /// Further fields a template may read: `reasoning_content` and `tool_calls` of an assistant, `tool_call_id` and
+    /// `name` of a tool. A `content` here replaces the text above, for templates that take null or a list of parts.
     pub extra: Map<String, Value>,
 }
 
 impl Message {
+    /// An answer that called tools.
+    pub fn calling(content: impl Into<String>, calls: &[ToolCall]) -> Message {
+        let calls = calls.iter().map(|call| {
+            let function = json!({ "name": call.name, "arguments": call.arguments });
+            json!({ "id": call.id(), "type": "function", "function": function })
+        });
+        let extra = Map::from_iter([("tool_calls".to_owned(), calls.collect())]);
+        Message { extra, ..Message::new("assistant", content) }
+    }
+
+    /// What a called tool answered.
+    pub fn tool(call: &ToolCall, content: impl Into<String>) -> Message {
+        let fields = [("tool_call_id", call.id()), ("name", call.name.clone())];
+        let extra = fields.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+        Message { extra, ..Message::new("tool", content) }
+    }
+
     /// A message without further fields.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
         Message { role: role.into(), content: content.into(), extra: Map::new() }
@@ -28,7 +45,7 @@ impl Message {
 pub struct Chat {
     /// The conversation so far.
     pub messages: Vec<Message>,
-    /// Tool descriptions, as the chat completions interface has them.
+    /// Tool descriptions, as the chat completions interface has them: see [`crate::Tools::check`].
     pub tools: Option<Value>,
     /// End with the opening of an assistant message.
     pub add_generation_prompt: bool,
@@ -43,6 +60,9 @@ impl Chat {
             let (given, most) = (self.messages.len(), limits::MESSAGES);
             return Err(Error::Chat(format!("it has {given} messages and at most {most} are accepted")));
         }
+        if self.tools.as_ref().and_then(Value::as_array).is_some_and(|tools| tools.len() > limits::TOOLS) {
+            return Err(Error::Chat(format!("it has more than {} tools", limits::TOOLS)));
+        }
         for (index, message) in self.messages.iter().enumerate() {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
             let role = &message.role;
@@ -54,18 +74,29 @@ impl Chat {
         Ok(())
     }
 
-    /// What the template's variables hold; `text` is applied to every string that came from the caller.
-    pub(crate) fn context(&self, text: &mut dyn FnMut(&str) -> String) -> Map<String, Value> {
+    /// Whether earlier answers called tools.
+    pub(crate) fn has_calls(&self) -> bool {
+        self.messages.iter().any(|message| message.extra.contains_key("tool_calls"))
+    }
+
+    /// What the template's variables hold; `text` is applied to every string that came from the caller, and the
+    /// arguments of calls get the given form.
+    pub(crate) fn context(
+        &self,
+        arguments: Arguments,
+        text: &mut dyn FnMut(&str) -> String,
+    ) -> Map<String, Value> {
         let mut context = rewrite_map(&self.variables, text);
         let messages = self.messages.iter().map(|message| {
             let mut fields = Map::new();
             fields.insert("role".into(), message.role.clone().into());
             fields.insert("content".into(), text(&message.content).into());
-            for (key, value) in rewrite_map(&message.extra, text) {
-                if key != "role" {
-                    fields.insert(key, value);
-                }
+            let mut extra = message.extra.clone();
+            extra.shift_remove("role");
+            if let Some(calls) = extra.get_mut("tool_calls") {
+                arguments.apply(calls);
             }
+            fields.extend(rewrite_map(&extra, text));
             Value::Object(fields)
         });
         let messages = messages.collect();
@@ -74,6 +105,32 @@ impl Chat {
         context.insert("add_generation_prompt".into(), self.add_generation_prompt.into());
         context.entry("documents").or_insert(Value::Null);
         context
+    }
+}
+
+/// What a template is given for the arguments of a call. Callers have the JSON text that the model wrote; templates
+/// expect objects as a rule, and some join text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arguments {
+    Object,
+    Text,
+}
+
+impl Arguments {
+    fn apply(self, calls: &mut Value) {
+        for call in calls.as_array_mut().into_iter().flatten() {
+            let function = if call["function"].is_object() { &mut call["function"] } else { call };
+            let Some(arguments) = function.get_mut("arguments") else { continue };
+            match (self, &*arguments) {
+                (Arguments::Object, Value::String(json)) => {
+                    if let Ok(object @ Value::Object(_)) = serde_json::from_str(json) {
+                        *arguments = object;
+                    }
+                }
+                (Arguments::Text, Value::Object(_)) => *arguments = arguments.to_string().into(),
+                _ => {}
+            }
+        }
     }
 }
 

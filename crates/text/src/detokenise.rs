@@ -19,6 +19,8 @@ const PATIENCE: usize = 8;
 pub struct Detokeniser<'a> {
     tokenizer: &'a Tokenizer,
     state: State,
+    /// Special tokens that are text here.
+    kept: Vec<u32>,
 }
 
 enum State {
@@ -52,14 +54,24 @@ impl<'a> Detokeniser<'a> {
                 ..Window::default()
             }),
         };
-        Detokeniser { tokenizer, state }
+        Detokeniser { tokenizer, state, kept: Vec::new() }
+    }
+
+    /// Takes the special tokens that occur in these strings for text: markers of thoughts and tool calls.
+    pub fn keeping(mut self, markers: &[&str]) -> Detokeniser<'a> {
+        let inside = |token: &str| !token.is_empty() && markers.iter().any(|marker| marker.contains(token));
+        let special = self.tokenizer.special_tokens();
+        self.kept = special.filter(|(_, token)| inside(token)).map(|(id, _)| id).collect();
+        self
     }
 
     /// Takes one id and returns the text it completes, often empty in the middle of a character. Special
     /// tokens and ids without a token have no text.
     pub fn push(&mut self, id: u32) -> Result<String, Error> {
-        let token = piece(&self.tokenizer.inner, id).filter(|_| !self.tokenizer.is_special(id));
-        let Some(token) = token else { return Ok(String::new()) };
+        if self.tokenizer.is_special(id) && !self.kept.contains(&id) {
+            return Ok(String::new());
+        }
+        let Some(token) = piece(&self.tokenizer.inner, id) else { return Ok(String::new()) };
         match &mut self.state {
             State::Bytes(bytes) => {
                 append_bytes(&token, bytes);

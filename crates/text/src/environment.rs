@@ -21,6 +21,9 @@ pub(crate) fn environment(time: Option<u64>) -> Result<Environment<'static>, Err
     env.set_recursion_limit(limits::TEMPLATE_DEPTH);
     env.set_unknown_method_callback(methods::call);
     env.add_filter("tojson", json::tojson);
+    env.add_filter("center", |text: &str, width: Option<usize>| {
+        methods::center(text, width.unwrap_or(80), None)
+    });
     env.add_function("raise_exception", |message: String| -> Result<String, Error> {
         let raised = Raised(message.clone());
         Err(Error::new(ErrorKind::InvalidOperation, message).with_source(raised))

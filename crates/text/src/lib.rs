@@ -1,10 +1,12 @@
-//! Text in, tokens out, and back: tokenizers, chat templates, stop strings and reasoning tags.
+//! Text in, tokens out, and back: tokenizers, chat templates, stop strings, thoughts and
+//! tool calls.
 //!
 //! Invariants:
 //! * Pure: no network, no device; files are read only in the two `open` functions. The one use of threads is
 //!   the deep stack that a template runs on.
 //! * Hostile templates end here: source, steps, nesting and output are bounded ([`limits`]).
 //! * Text that a caller supplies never becomes a control token in [`ChatTemplate::encode`]; see `guard.rs`.
+//! * What a model writes is read with bounds on size, count and nesting; see `tools/`.
 //! * Streamed text equals decoded text: [`Detokeniser`] pushes plus `finish` give `decode(ids, true)`.
 //!
 //! Start reading at `tokenizer.rs` (ids) and `template.rs` (prompts).
@@ -20,15 +22,17 @@ mod json;
 pub mod limits;
 mod methods;
 mod model;
-mod reasoning;
 mod stop;
 mod template;
 mod tokenizer;
+mod tools;
 
 pub use chat::{Chat, Message};
 pub use detokenise::Detokeniser;
 pub use error::Error;
-pub use reasoning::{Piece, ReasoningSplitter, reasoning_markers, starts_inside};
 pub use stop::{StopMatcher, StopResult};
 pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;
+pub use tools::{
+    DIALECTS, Dialect, Format, Piece, Splitter, ToolCall, Tools, reasoning_markers, recognise, starts_inside,
+};

@@ -22,3 +22,17 @@ pub const JSON_DEPTH: usize = 128;
 pub const MESSAGES: usize = 4096;
 /// Longest role name, in bytes.
 pub const ROLE_BYTES: usize = 64;
+/// Most tools in one chat.
+pub const TOOLS: usize = 128;
+/// Most tool calls in one answer; what follows is part of the answer.
+pub const CALLS: usize = 128;
+/// Largest section of tool calls, in bytes; a longer one is part of the answer.
+pub const CALL_BYTES: usize = 1 << 20;
+/// Longest header of a message, and longest beginning that may yet turn out to be a call, in bytes.
+pub const HEADER_BYTES: usize = 256;
+/// Longest name of a function, in bytes.
+pub const NAME_BYTES: usize = 128;
+/// Deepest nesting of an argument.
+pub const VALUE_DEPTH: usize = 64;
+/// Most references and alternatives of a schema that are looked at for one argument.
+pub const SCHEMA_STEPS: usize = 256;

@@ -19,10 +19,36 @@ pub(crate) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
                 let (suffix,): (&str,) = from_args(args)?;
                 return Ok(Value::from(text.strip_suffix(suffix).unwrap_or(text)));
             }
+            "center" => {
+                let (width, fill): (usize, Option<&str>) = from_args(args)?;
+                return center(text, width, fill);
+            }
+            "rsplit" => {
+                let (mark, most): (&str, Option<i64>) = from_args(args)?;
+                if mark.is_empty() {
+                    return Err(Error::new(ErrorKind::InvalidOperation, "rsplit needs a separator"));
+                }
+                let parts = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX - 1) + 1;
+                let mut parts: Vec<String> = text.rsplitn(parts, mark).map(str::to_owned).collect();
+                parts.reverse();
+                return Ok(Value::from(parts));
+            }
             _ => {}
         }
     }
     pycompat::unknown_method_callback(state, value, method, args)
+}
+
+/// Python's `str.center`, also jinja2's filter of that name.
+pub(crate) fn center(text: &str, width: usize, fill: Option<&str>) -> Result<Value, Error> {
+    let fill = fill.unwrap_or(" ");
+    if width.saturating_mul(fill.len()) > limits::OUTPUT_BYTES || fill.chars().count() != 1 {
+        let reason = "center takes one character to fill with and a width that fits a prompt";
+        return Err(Error::new(ErrorKind::InvalidOperation, reason));
+    }
+    let gap = width.saturating_sub(text.chars().count());
+    let left = gap / 2 + (gap & width & 1);
+    Ok(Value::from(fill.repeat(left) + text + &fill.repeat(gap - left)))
 }
 
 /// Refuses calls whose result could be far larger than their inputs; the engine charges only afterwards.

@@ -7,9 +7,10 @@ use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value as Jinja};
 use serde_json::{Map, Value};
 
+use crate::chat::Arguments;
 use crate::environment::{Raised, environment, prepare};
 use crate::files::{self, invalid};
-use crate::{Chat, Error, Tokenizer, limits};
+use crate::{Chat, Dialect, Error, Tokenizer, limits, recognise};
 
 /// The name under which the tool variant is kept.
 const TOOL_USE: &str = "tool_use";
@@ -21,7 +22,7 @@ pub struct ChatTemplate {
     /// The file the template came from, for messages.
     file: String,
     source: String,
-    tool_use: bool,
+    tool_use: Option<String>,
     named_tokens: Vec<(&'static str, String)>,
 }
 
@@ -73,7 +74,7 @@ impl ChatTemplate {
             let source = prepare(source).map_err(|(line, error)| at_line(explain(file, &error), line))?;
             roomy(|| env.add_template_owned(name, source))?.map_err(wrong)?;
         }
-        Ok(ChatTemplate { env, file: file.into(), source, tool_use: tool_use.is_some(), named_tokens })
+        Ok(ChatTemplate { env, file: file.into(), source, tool_use, named_tokens })
     }
 
     /// Replaces the clock that `strftime_now` reads by a fixed time, in seconds since 1970.
@@ -84,6 +85,22 @@ impl ChatTemplate {
     /// The source of the (default) template.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// The sources of all variants.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.source.as_str()).chain(self.tool_use.as_deref())
+    }
+
+    /// How a model with this template spells tool calls.
+    pub fn dialect(&self, tokenizer: &Tokenizer) -> Option<&'static Dialect> {
+        let token = |text: &str| tokenizer.token_id(text).is_some();
+        self.sources().find_map(|source| recognise(source, &token))
+    }
+
+    /// Whether it looks at tools at all.
+    pub fn takes_tools(&self) -> bool {
+        self.sources().any(|source| source.contains("tools"))
     }
 
     /// The prompt text. Caller's text that spells control tokens comes out as it is: for ids use
@@ -119,14 +136,28 @@ impl ChatTemplate {
         }
     }
 
+    /// Renders with the arguments of earlier calls as objects; if the template fails on them, as text.
     fn run(&self, chat: &Chat, text: &mut dyn FnMut(&str) -> String) -> Result<String, Error> {
+        let rendered = self.run_with(chat, Arguments::Object, text);
+        if rendered.is_err() && chat.has_calls() {
+            return self.run_with(chat, Arguments::Text, text).or(rendered);
+        }
+        rendered
+    }
+
+    fn run_with(
+        &self,
+        chat: &Chat,
+        arguments: Arguments,
+        text: &mut dyn FnMut(&str) -> String,
+    ) -> Result<String, Error> {
         let mut context = Map::new();
         for (name, token) in &self.named_tokens {
             context.insert((*name).into(), token.clone().into());
         }
-        context.extend(chat.context(text));
+        context.extend(chat.context(arguments, text));
         let with_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_null());
-        let name = if with_tools && self.tool_use { TOOL_USE } else { DEFAULT };
+        let name = if with_tools && self.tool_use.is_some() { TOOL_USE } else { DEFAULT };
         let wrong = |error| explain(&self.file, &error);
         let template = self.env.get_template(name).map_err(wrong)?;
         let mut out = Capped(Vec::new());

@@ -113,6 +113,11 @@ impl Tokenizer {
         self.special.contains(&id)
     }
 
+    /// Ids and spellings of the special tokens.
+    pub(crate) fn special_tokens(&self) -> impl Iterator<Item = (u32, String)> {
+        self.special.iter().filter_map(|&id| Some((id, piece(&self.inner, id)?)))
+    }
+
     /// The ids that end a sequence, each once, those of `config.json` first.
     pub fn eos_ids(&self) -> &[u32] {
         &self.eos

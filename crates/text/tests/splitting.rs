@@ -3,7 +3,7 @@
 
 mod common;
 
-use amoeba_text::{Piece, ReasoningSplitter, StopMatcher, reasoning_markers, starts_inside};
+use amoeba_text::{Format, Piece, Splitter, StopMatcher, reasoning_markers, starts_inside};
 use common::*;
 use proptest::prelude::*;
 
@@ -103,7 +103,7 @@ fn naive_split(mut text: &str, open: &str, close: &str, mut inside: bool) -> (St
 }
 
 fn check_split(parts: &[&str], open: &str, close: &str, inside: bool) {
-    let mut splitter = ReasoningSplitter::new(open, close, inside);
+    let mut splitter = Splitter::new(&Format::thoughts(open, close, inside));
     let mut pieces: Vec<Piece> = parts.iter().flat_map(|part| splitter.push(part)).collect();
     pieces.extend(splitter.finish());
     let (mut answer, mut thought) = (String::new(), String::new());
@@ -111,6 +111,7 @@ fn check_split(parts: &[&str], open: &str, close: &str, inside: bool) {
         match piece {
             Piece::Answer(text) => answer += &text,
             Piece::Thought(text) => thought += &text,
+            Piece::Call(call) => panic!("{call:?}"),
         }
     }
     assert_eq!((answer, thought), naive_split(&parts.concat(), open, close, inside), "{parts:?}");

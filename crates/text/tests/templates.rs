@@ -77,6 +77,26 @@ fn jinja2_behaviour() {
 }
 
 #[test]
+fn methods_of_strings() {
+    for (source, expected) in [
+        (
+            "{{ 'ab'.center(7, '*') }}{{ 'abc' | center(6) }}|{{ 'a,b,c'.rsplit(',', 1) }}{{ 'a</t>b'.rsplit('</t>')[-1] }}",
+            "***ab** abc  |['a,b', 'c']b",
+        ),
+        (
+            "{{ '{} of {n:>3}'.format('a', n=2) }} {{ 'one two'.title() }} {{ s.rstrip() }}|{{ 'x\n'.rstrip('\n') }}",
+            "a of   2 One Two   Hello <World>|x",
+        ),
+        ("{{ 'a'.rsplit(',', 0) }}{{ ''.center(0) }}|{{ 'ab'.center(1) }}", "['a']|ab"),
+    ] {
+        assert_eq!(render(source, json!({ "s": "  Hello <World>  " })).unwrap(), expected, "{source}");
+    }
+    for source in ["{{ 'a'.rsplit('') }}", "{{ 'a'.center(5, '') }}", "{{ 'a'.center(99999999) }}"] {
+        assert!(render(source, json!({})).is_err(), "{source}");
+    }
+}
+
+#[test]
 fn clock() {
     let mut template = ChatTemplate::from_source("test", "{{ strftime_now('%d %B %Y') }}").unwrap();
     template.set_time(1_735_603_199);

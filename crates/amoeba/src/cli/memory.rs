@@ -12,7 +12,7 @@ use super::system::{self, Memory};
 pub struct Need {
     /// Weights.
     pub weights: u64,
-    /// Keys and values of the whole context.
+    /// Keys and values of the whole context, and the states of recurrent layers.
     pub cache: u64,
     /// Buffers of a prefill chunk: activations, rows prepared for products, partial results.
     pub buffers: u64,
@@ -29,7 +29,9 @@ impl Need {
         let halves = if options.kv == KvType::F16 { 2 } else { 1 };
         Ok(Need {
             weights: stored.iter().map(|stored| stored.bytes as u64).sum(),
-            cache: floats(plan.cache_elements_per_position(), limits.context) / halves,
+            cache: (floats(plan.cache_elements_per_position(), limits.context) / halves)
+                .saturating_add(floats(plan.cache_elements_per_sequence(), 1))
+                .saturating_mul(limits.slots as u64),
             buffers: workspace_bytes(plan, stored, limits, options.activations),
             context: limits.context,
         })

@@ -1,7 +1,7 @@
 //! `inspect`, `doctor`, `list`, `completions`, `--version`.
 use serde_json::Value;
 
-use crate::{copy, ran, repository};
+use crate::{Ran, amoeba, copy, ran, repository};
 
 fn json(args: &[&str]) -> Value {
     serde_json::from_str(&ran(args).expect(0, &[]).out).unwrap()
@@ -58,6 +58,29 @@ fn inspect_lists_the_program_and_the_tensors_and_reads_them() {
     let out = ran(&["inspect", "--check-tensors"]).expect(0, &[]).out;
     assert!(out.contains("every scale, bias and float is finite"), "{out}");
     ran(&["inspect", "--plan", "--tensors"]).expect(2, &["cannot be used with"]);
+}
+
+#[test]
+fn a_cached_model_of_which_only_the_config_is_there_can_be_inspected() {
+    let home = tempfile::tempdir().unwrap();
+    let root = home.path().join("hub/models--org--big");
+    let snapshot = root.join("snapshots/abc123");
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(root.join("refs")).unwrap();
+    std::fs::write(root.join("refs/main"), "abc123").unwrap();
+    std::fs::copy(repository("fixtures/gemma4-q4g64/config.json"), snapshot.join("config.json")).unwrap();
+    let ran = |args: &[&str]| Ran::new(amoeba(args).env("HF_HOME", home.path()).output().unwrap());
+    let out = ran(&["inspect", "org/big"]).expect(0, &[]).out;
+    for part in [
+        "gemma4, as the text part of gemma4",
+        "MISSING; about",
+        "memory at",
+        "2 of 8 experts",
+        "1 of at most 8",
+    ] {
+        assert!(out.contains(part), "`{part}` is not in {out}");
+    }
+    ran(&["run", "org/big", "hi"]).expect(3, &["is not complete", "amoeba pull org/big"]);
 }
 
 #[test]

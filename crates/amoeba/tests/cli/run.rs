@@ -140,3 +140,28 @@ fn packed_weights_are_kept_when_asked_for() {
         assert_eq!((ran.out.as_str(), ran.err.as_str(), files()), (expected.as_str(), "", 1));
     }
 }
+
+#[test]
+fn tools_are_told_to_models_that_know_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tools.json");
+    let file = path.to_str().unwrap();
+    let fixture = repository("fixtures/qwen3_moe-q4g64");
+    let run = |model: &str, more: &[&str]| {
+        ran(&[&["run", model, "-p", "Hi", "-n", "2", "--temp", "0"], more].concat())
+    };
+    let prompt = |ran: Ran| -> usize {
+        let told = ran.expect(0, &["prompt"]).err;
+        told.split("prompt ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+    };
+    std::fs::write(&path, r#"[{"type": "function", "function": {"name": "get_weather"}}]"#).unwrap();
+    assert!(prompt(run(&fixture, &["--tools", file])) > prompt(run(&fixture, &[])));
+    let bundled = repository("models/tiny-chat-moe-4bit");
+    run(&bundled, &["--tools", file]).expect(2, &["knows no tools"]);
+    run(&fixture, &["--tools", file, "--raw"]).expect(2, &["--tools", "--raw"]);
+    run(&fixture, &["--tools", "nowhere.json"]).expect(2, &["nowhere.json", "cannot read"]);
+    for (text, part) in [("{", "not JSON"), ("{}", "not a list"), ("[{}]", "tool 0 is not a function")] {
+        std::fs::write(&path, text).unwrap();
+        run(&fixture, &["--tools", file]).expect(2, &["tools.json", part]);
+    }
+}

@@ -1,5 +1,8 @@
-//! How the workers share out attention: many rows by blocks of rows and key/value head, a few rows also by chunks of
-//! positions, whose partial results a second phase joins.
+//! How the workers share out attention: many rows by blocks of rows and sets of query heads, a few rows also by chunks
+//! of positions, whose partial results a second phase joins. The query heads of a set have their keys in common; there
+//! are several sets to a key/value head where more query heads share it than a kernel takes at a time.
+
+use std::ops::Range;
 
 use amoeba_kernels::attention::{self, CHUNK, QUERIES, Query, Scratch, Shape};
 use amoeba_plan::{AttentionOp, Op, Plan};
@@ -8,7 +11,7 @@ use super::shared::Shared;
 use super::{Model, Step};
 use crate::{Error, Limits};
 
-/// Below this many pairs of row and key/value head the positions are shared out too. Bits do not depend on it.
+/// Below this many pairs of row and set of heads the positions are shared out too. Bits do not depend on it.
 const PAIRS_MIN: usize = 32;
 
 /// Memory of attention: one worker's own.
@@ -46,8 +49,8 @@ pub fn partials(plan: &Plan, limits: Limits) -> Result<Shared, Error> {
 
 /// Rows and width of [`partials`].
 pub fn partials_size(plan: &Plan, limits: Limits) -> [usize; 2] {
-    let group = ops(plan).map(|op| op.heads / op.kv_heads).max().unwrap_or(0);
-    [PAIRS_MIN * chunks_max(limits), group * partial_max(plan)]
+    let set = ops(plan).map(set_len).max().unwrap_or(0);
+    [PAIRS_MIN * chunks_max(limits), set * partial_max(plan)]
 }
 
 /// Most chunks a row sees; a window may begin and end inside one.
@@ -64,19 +67,38 @@ fn op_of(model: &Model, op: usize) -> &AttentionOp {
     op
 }
 
+/// Query heads of a set, at most.
+fn set_len(op: &AttentionOp) -> usize {
+    let group = op.heads / op.kv_heads;
+    group.div_ceil(group.div_ceil(QUERIES))
+}
+
+/// Sets of all query heads of a row.
+fn sets(op: &AttentionOp) -> usize {
+    op.kv_heads * (op.heads / op.kv_heads).div_ceil(set_len(op))
+}
+
+/// The query heads of a set, and the head of their keys.
+fn set(op: &AttentionOp, set: usize) -> (Range<usize>, usize) {
+    let (group, per_group) = (op.heads / op.kv_heads, sets(op) / op.kv_heads);
+    let (kv_head, part) = (set / per_group, set % per_group);
+    let first = part * set_len(op);
+    (kv_head * group + first..kv_head * group + (first + set_len(op)).min(group), kv_head)
+}
+
 /// Whether positions are shared out too: there are few pairs and more than one chunk.
 fn split(step: &Step<'_>, op: &AttentionOp) -> bool {
-    step.rows.len() * op.kv_heads < PAIRS_MIN
+    step.rows.len() * sets(op) < PAIRS_MIN
         && (0..step.rows.len()).any(|row| chunks_of(step, op, row).len() > 1)
 }
 
 /// Rows of an item when positions are not shared out.
 fn block_rows(op: &AttentionOp) -> usize {
-    (QUERIES * op.kv_heads / op.heads).max(1)
+    QUERIES / set_len(op)
 }
 
 /// First chunk, and one past the last, that a row sees.
-fn chunks_of(step: &Step<'_>, op: &AttentionOp, row: usize) -> std::ops::Range<usize> {
+fn chunks_of(step: &Step<'_>, op: &AttentionOp, row: usize) -> Range<usize> {
     let position = step.rows[row].position;
     attention::first_visible(position, op.window) / CHUNK..(position + 1).div_ceil(CHUNK)
 }
@@ -86,82 +108,78 @@ pub fn items(step: &Step<'_>, op: usize) -> usize {
     let op = op_of(step.model, op);
     if split(step, op) {
         let chunks: usize = (0..step.rows.len()).map(|row| chunks_of(step, op, row).len()).sum();
-        chunks * op.kv_heads
+        chunks * sets(op)
     } else {
-        step.rows.len().div_ceil(block_rows(op)) * op.kv_heads
+        step.rows.len().div_ceil(block_rows(op)) * sets(op)
     }
 }
 
 /// Items of the second phase; none when positions are not shared out.
 pub fn join_items(step: &Step<'_>, op: usize) -> usize {
     let op = op_of(step.model, op);
-    if split(step, op) { step.rows.len() * op.kv_heads } else { 0 }
+    if split(step, op) { step.rows.len() * sets(op) } else { 0 }
 }
 
 /// One item of the first phase.
 pub fn item(step: &Step<'_>, index: usize, item: usize, worker: usize) {
     let op = op_of(step.model, index);
-    let (kv_head, rest) = (item % op.kv_heads, item / op.kv_heads);
+    let (rest, (heads, kv_head)) = (item / sets(op), set(op, item % sets(op)));
     let work = &mut step.model.scratch.get(worker).attention;
     if !split(step, op) {
         let first = rest * block_rows(op);
         let rows = first..(first + block_rows(op)).min(step.rows.len());
-        return whole(step, op, rows, kv_head, work);
+        return whole(step, op, rows, (heads, kv_head), work);
     }
     let mut chunk = rest;
     for row in 0..step.rows.len() {
         let chunks = chunks_of(step, op, row);
         if chunk < chunks.len() {
-            let pair = row * op.kv_heads + kv_head;
+            let pair = row * sets(op) + item % sets(op);
             let at = pair * chunks_max(step.model.limits) + chunk;
-            let len = attention::partial_len(&shape(op));
-            let group = op.heads / op.kv_heads;
-            let out = step.model.attention.part_mut(at, 0, group * len);
-            for first in (0..group).step_by(QUERIES) {
-                let count = QUERIES.min(group - first);
-                let pairs = Pairs { rows: row..row + 1, kv_head, first, count };
-                pairs.chunk(step, op, chunks.start + chunk, &mut work.scratch, &mut out[first * len..]);
-            }
-            return;
+            let count = heads.len();
+            let out = step.model.attention.part_mut(at, 0, count * attention::partial_len(&shape(op)));
+            let pairs = Pairs { rows: row..row + 1, heads, kv_head, first: 0, count };
+            return pairs.chunk(step, op, chunks.start + chunk, &mut work.scratch, out);
         }
         chunk -= chunks.len();
     }
 }
 
-/// One item of the second phase: joins the chunks of a row and key/value head.
+/// One item of the second phase: joins the chunks of a row and set of heads.
 pub fn join(step: &Step<'_>, index: usize, item: usize, worker: usize) {
     let model = step.model;
     let op = op_of(model, index);
-    let (row, kv_head) = (item / op.kv_heads, item % op.kv_heads);
-    let (len, group) = (attention::partial_len(&shape(op)), op.heads / op.kv_heads);
+    let (row, (heads, _)) = (item / sets(op), set(op, item % sets(op)));
+    let len = attention::partial_len(&shape(op));
     let state = &mut model.scratch.get(worker).attention.state[..len];
     let first = item * chunks_max(model.limits);
-    for head in 0..group {
-        state.copy_from_slice(&model.attention.row(first)[head * len..][..len]);
+    for (i, head) in heads.enumerate() {
+        state.copy_from_slice(&model.attention.row(first)[i * len..][..len]);
         for chunk in 1..chunks_of(step, op, row).len() {
-            attention::fold(model.isa, state, &model.attention.row(first + chunk)[head * len..][..len]);
+            attention::fold(model.isa, state, &model.attention.row(first + chunk)[i * len..][..len]);
         }
-        store(step, op, row, kv_head * group + head, state);
+        store(step, op, row, head, state);
     }
 }
 
-/// All positions of some rows of one key/value head.
+/// All positions of some rows of one set of heads.
 fn whole(
     step: &Step<'_>,
     op: &AttentionOp,
-    rows: std::ops::Range<usize>,
-    kv_head: usize,
+    rows: Range<usize>,
+    (heads, kv_head): (Range<usize>, usize),
     work: &mut Workspace,
 ) {
-    let (len, group) = (attention::partial_len(&shape(op)), op.heads / op.kv_heads);
+    let len = attention::partial_len(&shape(op));
     let mut start = rows.start;
     while start < rows.end {
         // Rows of one sequence share its cache.
         let slot = step.rows[start].slot;
         let end = (start..rows.end).find(|&row| step.rows[row].slot != slot).unwrap_or(rows.end);
-        let queries = (end - start) * group;
+        let queries = (end - start) * heads.len();
         for first in (0..queries).step_by(QUERIES) {
-            let pairs = Pairs { rows: start..end, kv_head, first, count: QUERIES.min(queries - first) };
+            let (heads, count) = (heads.clone(), QUERIES.min(queries - first));
+            let pairs = Pairs { rows: start..end, heads, kv_head, first, count };
             let state = &mut work.state[..pairs.count * len];
             let partial = &mut work.partial[..pairs.count * len];
             for (i, chunk) in pairs.chunks(step, op).enumerate() {
@@ -174,29 +192,31 @@ fn whole(
                 }
             }
             for (i, state) in state.chunks_exact(len).enumerate() {
-                let (row, head) = pairs.row_and_head(group, i);
-                store(step, op, row, kv_head * group + head, state);
+                let (row, head) = pairs.row_and_head(i);
+                store(step, op, row, head, state);
             }
         }
         start = end;
     }
 }
 
-/// Some of the pairs of row and query head of one key/value head.
+/// Some of the pairs of row and query head of one set.
 struct Pairs {
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
+    heads: Range<usize>,
     kv_head: usize,
     first: usize,
     count: usize,
 }
 
 impl Pairs {
-    fn row_and_head(&self, group: usize, i: usize) -> (usize, usize) {
-        (self.rows.start + (self.first + i) / group, (self.first + i) % group)
+    fn row_and_head(&self, i: usize) -> (usize, usize) {
+        let (pair, heads) = (self.first + i, self.heads.len());
+        (self.rows.start + pair / heads, self.heads.start + pair % heads)
     }
 
     /// Chunks that any of the rows sees.
-    fn chunks(&self, step: &Step<'_>, op: &AttentionOp) -> std::ops::Range<usize> {
+    fn chunks(&self, step: &Step<'_>, op: &AttentionOp) -> Range<usize> {
         let of = |row| chunks_of(step, op, row);
         let start = self.rows.clone().map(|row| of(row).start).min().unwrap_or(0);
         let end = self.rows.clone().map(|row| of(row).end).max().unwrap_or(0);
@@ -205,14 +225,14 @@ impl Pairs {
 
     /// Partial results over one chunk.
     fn chunk(&self, step: &Step<'_>, op: &AttentionOp, chunk: usize, scratch: &mut Scratch, out: &mut [f32]) {
-        let (model, group, shape) = (step.model, op.heads / op.kv_heads, shape(op));
+        let (model, shape) = (step.model, shape(op));
         let start = chunk * CHUNK;
         let mut queries = [Query::default(); QUERIES];
         for (i, query) in queries[..self.count].iter_mut().enumerate() {
-            let (row, head) = self.row_and_head(group, i);
+            let (row, head) = self.row_and_head(i);
             let position = step.rows[row].position;
             let clip = |p: usize| p.clamp(start, start + CHUNK) - start;
-            let q = &model.buffers.get(op.q).row(row)[(self.kv_head * group + head) * op.head_dim..];
+            let q = &model.buffers.get(op.q).row(row)[head * op.head_dim..];
             *query = Query {
                 q: &q[..op.head_dim],
                 first: clip(attention::first_visible(position, op.window)),

@@ -29,21 +29,6 @@ pub enum Phase {
     Combine(usize),
 }
 
-impl Phase {
-    /// Calls `f` with the ops whose results are complete once the phase is done.
-    pub fn finished_ops(&self, mut f: impl FnMut(usize)) {
-        match self {
-            Phase::Rows(work) => work.iter().for_each(|work| match work {
-                RowWork::Op(op) => f(*op),
-                RowWork::RopeTable(_) | RowWork::Prepare { .. } => {}
-            }),
-            Phase::Linears(ops) => ops.iter().copied().for_each(f),
-            Phase::AttentionJoin(op) | Phase::Recurrent(op) | Phase::Combine(op) => f(*op),
-            Phase::Attention(_) | Phase::ExpertItems(_) | Phase::PrepareInner(_) | Phase::ExpertDown(_) => {}
-        }
-    }
-}
-
 /// Work on one row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RowWork {
@@ -67,7 +52,7 @@ pub struct PreparedKey {
     pub x: BufferId,
     /// How.
     pub arrangement: Arrangement,
-    /// Columns.
+    /// Columns, those of all heads.
     pub cols: usize,
 }
 
@@ -138,9 +123,9 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn op(&mut self, i: usize, op: &Op, weights: &Weights, first_of_head: bool) {
         match op {
-            Op::Linear { weight, x, out, .. } => {
+            Op::Linear { weight, x, out, .. } | Op::HeadLinear { weight, x, out, .. } => {
                 let layout = *weights.matrix(*weight).layout();
-                self.need_prepared(i, *x, layout.format, layout.cols);
+                self.need_prepared(i, *x, layout.format, heads(op) * layout.cols);
                 match self.phases.last_mut() {
                     Some(Phase::Linears(linears)) if independent(self.plan, linears, *x, *out) => {
                         linears.push(i)
@@ -207,9 +192,14 @@ impl Compiler<'_> {
 /// Whether a product of `x` into `out` may run beside those of `linears`.
 fn independent(plan: &Plan, linears: &[usize], x: BufferId, out: BufferId) -> bool {
     linears.iter().all(|&i| match &plan.program[i].op {
-        Op::Linear { x: other_x, out: other_out, .. } => {
+        Op::Linear { x: other_x, out: other_out, .. } | Op::HeadLinear { x: other_x, out: other_out, .. } => {
             *other_out != x && *other_out != out && *other_x != out
         }
         _ => false,
     })
+}
+
+/// Products side by side that an op is.
+pub fn heads(op: &Op) -> usize {
+    if let Op::HeadLinear { heads, .. } = op { *heads } else { 1 }
 }

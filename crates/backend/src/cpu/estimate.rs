@@ -4,7 +4,7 @@ use amoeba_kernels::experts::Bank;
 use amoeba_kernels::linear::{Arrangement, Layout};
 use amoeba_plan::{BufferId, Op, Plan, Stored, WeightId, WeightShape};
 
-use super::compile::Precision;
+use super::compile::{Precision, heads};
 use super::{attention, digits, experts};
 use crate::{Activations, Limits};
 
@@ -35,20 +35,22 @@ pub fn workspace_bytes(plan: &Plan, stored: &[Stored], limits: Limits, activatio
 fn prepared(plan: &Plan, stored: &[Stored], activations: Activations) -> Vec<(BufferId, Arrangement, usize)> {
     let precision = Precision::new(plan, digits(activations));
     let mut found = Vec::new();
-    let mut need = |reader: usize, x: BufferId, weight: WeightId| {
+    let mut need = |reader: usize, x: BufferId, weight: WeightId, heads: usize| {
         let (WeightShape::Matrix(_, cols) | WeightShape::Stack(_, _, cols)) = plan.weight(weight).shape
         else {
             return;
         };
         let key = Arrangement::of(stored[weight.0].format, precision.of(reader))
-            .map(|arrangement| (x, arrangement, cols));
+            .map(|arrangement| (x, arrangement, heads * cols));
         found.extend(key.filter(|key| !found.contains(key)));
     };
     for (i, step) in plan.program.iter().enumerate() {
         match &step.op {
-            Op::Linear { weight, x, .. } => need(i, *x, *weight),
+            op @ (Op::Linear { weight, x, .. } | Op::HeadLinear { weight, x, .. }) => {
+                need(i, *x, *weight, heads(op));
+            }
             Op::Experts(op) => {
-                op.gate.iter().chain([&op.up]).for_each(|projection| need(i, op.x, projection.stack));
+                op.gate.iter().chain([&op.up]).for_each(|projection| need(i, op.x, projection.stack, 1));
             }
             _ => {}
         }
@@ -64,14 +66,41 @@ mod tests {
     use amoeba_checkpoint::Checkpoint;
     use std::sync::Arc;
 
+    /// With a product per head, where there is a stack of weights for it.
+    fn with_heads(mut plan: Plan) -> Plan {
+        let experts = plan.program.iter().find_map(|step| match &step.op {
+            Op::Experts(op) => Some(*op),
+            _ => None,
+        });
+        if let Some(amoeba_plan::ExpertsOp { experts: heads, d_ff: rows, hidden: cols, up, .. }) = experts {
+            let [x, out] = [("heads_in", heads * cols), ("heads_out", heads * rows)].map(|(name, width)| {
+                plan.buffers.push(amoeba_plan::Buffer { name, width });
+                BufferId(plan.buffers.len() - 1)
+            });
+            let op = Op::HeadLinear { weight: up.stack, heads, rows, cols, x, out };
+            plan.program.insert(plan.head, amoeba_plan::Step { layer: Some(0), op });
+            plan.head += 1;
+        }
+        plan
+    }
+
     #[test]
     fn what_is_told_before_loading_is_what_a_load_takes() {
-        for fixture in
-            ["qwen3_moe-q4g64", "qwen2_moe-q4g64", "mixtral-q4g64", "qwen3_moe-mxfp4", "llama-q4g64"]
-        {
+        for fixture in [
+            "qwen3_moe-q4g64",
+            "qwen2_moe-q4g64",
+            "mixtral-q4g64",
+            "qwen3_moe-mxfp4",
+            "llama-q4g64",
+            "qwen3_next-q4g64",
+            "nemotron_h-q4g64",
+            "jamba-q4g64",
+            "deepseek_v3-q4g64",
+            "gemma4-q4g64-per_layer",
+        ] {
             let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(fixture);
             let checkpoint = Arc::new(Checkpoint::open(&dir).unwrap());
-            let plan = Plan::of(&checkpoint).unwrap();
+            let plan = with_heads(Plan::of(&checkpoint).unwrap());
             let stored = plan.resolve(&checkpoint).unwrap();
             for limits in [[1, 64, 1], [2, 64, 5], [1, 64, 64]].map(|[slots, context, rows]| Limits {
                 slots,

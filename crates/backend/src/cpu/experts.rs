@@ -8,7 +8,7 @@ use amoeba_kernels::linear::{Arrangement, Input, matmul, prepare};
 use amoeba_kernels::simd::LANES;
 use amoeba_plan::{ExpertsOp, Op, PathKind, Plan};
 
-use super::ops::{copy, input};
+use super::products::{copy, input};
 use super::shared::{PerWorker, Shared};
 use super::weights::Weights;
 use super::{Model, Step};
@@ -143,8 +143,10 @@ fn op<'a>(step: &Step<'a>, index: usize) -> (&'a ExpertsOp, &'a Bank) {
     (op, step.model.weights.bank(index))
 }
 
-/// Pieces one expert's outputs are cut into when unfused, so that few experts still feed all workers.
-const PIECES: usize = 4;
+/// Pieces one expert's outputs are cut into when unfused, at most.
+const PIECES_MAX: usize = 4;
+/// Items a worker should find, so that few experts still feed all workers and none waits long for the last item.
+const ITEMS_PER_WORKER: usize = 16;
 /// Members of one item of the preparation.
 const MEMBERS: usize = 16;
 /// Columns of one item of the weighted sum.
@@ -155,7 +157,7 @@ pub fn group(step: &Step<'_>, index: usize) -> usize {
     let (op, bank) = op(step, index);
     let grouping = step.model.experts.grouping.get(0);
     grouping.fill(step.model.buffers.get(op.route), step.rows.len(), op);
-    let pieces = if step.path.kind == PathKind::Fused { bank.slices() } else { PIECES };
+    let pieces = if step.path.kind == PathKind::Fused { bank.slices() } else { pieces(step, grouping) };
     grouping.active.len() * pieces
 }
 
@@ -169,8 +171,8 @@ pub fn prepare_items(step: &Step<'_>, index: usize) -> usize {
 
 /// Items of the down projections; none when fused.
 pub fn down_items(step: &Step<'_>) -> usize {
-    let active = step.model.experts.grouping.shared().active.len();
-    if step.path.kind == PathKind::Unfused { active * PIECES } else { 0 }
+    let grouping = step.model.experts.grouping.shared();
+    if step.path.kind == PathKind::Unfused { grouping.active.len() * pieces(step, grouping) } else { 0 }
 }
 
 /// Items of the weighted sum.
@@ -185,7 +187,7 @@ pub fn item(step: &Step<'_>, index: usize, item: usize, worker: usize) {
     let grouping = step.model.experts.grouping.shared();
     match step.path.kind {
         PathKind::Fused => fused(step, op, bank, grouping, item, worker),
-        PathKind::Unfused => gate_and_up(step, op, bank, grouping, item / PIECES, item % PIECES),
+        PathKind::Unfused => gate_and_up(step, op, bank, grouping, item),
     }
 }
 
@@ -198,7 +200,7 @@ fn fused(step: &Step<'_>, op: &ExpertsOp, bank: &Bank, grouping: &Grouping, item
     let choices = &grouping.choices[members];
     let scratch = &mut model.scratch.get(worker).experts;
     fused_item(model.isa, bank, expert, slice, &rows, scratch, &mut |i, col, values| {
-        let width = LANES.min(op.hidden - col);
+        let width = values.len().min(op.hidden - col);
         let row = choices[i] as usize * slices + slice;
         copy(model.experts.partials.part_mut(row, col, width), values);
     });
@@ -208,30 +210,32 @@ fn fused(step: &Step<'_>, op: &ExpertsOp, bank: &Bank, grouping: &Grouping, item
 fn inputs<'a>(model: &'a Model, op: &ExpertsOp, bank: &Bank, index: &'a [u32]) -> Rows<'a> {
     let of = |projection: &Projection| Input {
         index: Some(index),
-        ..input(model, op.x, projection.weights.layout(), model.precision.digits, index.len())
+        ..input(model, op.x, projection.weights.layout(), 1, model.precision.digits, index.len())
     };
     let up = of(&bank.up);
     Rows { gate: bank.gate.as_ref().map_or(up, of), up, digits: model.precision.digits }
 }
 
-/// Part `i` of [`PIECES`] of `n` blocks.
-fn piece(n: usize, i: usize) -> std::ops::Range<usize> {
-    n * i / PIECES..n * (i + 1) / PIECES
+/// Pieces one expert's outputs are cut into when unfused: as few as feed the workers, since each brings x into the
+/// order of its products anew. Bits do not depend on it.
+fn pieces(step: &Step<'_>, grouping: &Grouping) -> usize {
+    let wanted = ITEMS_PER_WORKER * step.model.workers;
+    wanted.div_ceil(grouping.active.len().max(1)).clamp(1, PIECES_MAX)
+}
+
+/// Active expert and part of `n` blocks of an item.
+fn piece(step: &Step<'_>, grouping: &Grouping, n: usize, item: usize) -> (usize, std::ops::Range<usize>) {
+    let pieces = pieces(step, grouping);
+    let i = item % pieces;
+    (item / pieces, n * i / pieces..n * (i + 1) / pieces)
 }
 
 /// Inner activations of one expert for one piece of its inner width.
-fn gate_and_up(
-    step: &Step<'_>,
-    op: &ExpertsOp,
-    bank: &Bank,
-    grouping: &Grouping,
-    active: usize,
-    part: usize,
-) {
+fn gate_and_up(step: &Step<'_>, op: &ExpertsOp, bank: &Bank, grouping: &Grouping, item: usize) {
     let (model, work) = (step.model, &step.model.experts);
+    let (active, blocks) = piece(step, grouping, bank.up.weights.layout().blocks(), item);
     let (expert, members) = grouping.group(active);
     let rows = inputs(model, op, bank, &grouping.rows[members.clone()]);
-    let blocks = piece(bank.up.weights.layout().blocks(), part);
     let (first, end) = (blocks.start * LANES, (blocks.end * LANES).min(op.d_ff));
     if first >= end {
         return;
@@ -240,7 +244,7 @@ fn gate_and_up(
         let bias = projection.bias(expert, 0, op.d_ff);
         let weights = projection.weights.expert(expert);
         matmul(model.isa, weights, blocks.clone(), 0..1, input, &mut |i, col, values| {
-            let width = LANES.min(op.d_ff - col);
+            let width = values.len().min(op.d_ff - col);
             let out = out.part_mut(members.start + i, col, width);
             copy(out, values);
             if let Some(bias) = bias {
@@ -277,7 +281,9 @@ pub fn down(step: &Step<'_>, index: usize, item: usize) {
     let (op, bank) = op(step, index);
     let work = &step.model.experts;
     let grouping = work.grouping.shared();
-    let (expert, members) = grouping.group(item / PIECES);
+    let weights = &bank.down.weights;
+    let (active, blocks) = piece(step, grouping, weights.layout().blocks(), item);
+    let (expert, members) = grouping.group(active);
     let x = Input {
         x: &work.inner.all()[members.start * work.inner.width..],
         stride: work.inner.width,
@@ -288,11 +294,10 @@ pub fn down(step: &Step<'_>, index: usize, item: usize) {
         arrangement: Arrangement::of(bank.down.weights.layout().format, step.model.precision.digits),
     };
     let choices = &grouping.choices[members];
-    let weights = bank.down.weights.expert(expert);
+    let weights = weights.expert(expert);
     let layout = weights.layout;
-    let blocks = piece(layout.blocks(), item % PIECES);
     matmul(step.model.isa, weights, blocks, 0..layout.slices(), &x, &mut |i, col, values| {
-        let width = LANES.min(op.hidden - col);
+        let width = values.len().min(op.hidden - col);
         copy(work.partials.part_mut(choices[i] as usize, col, width), values);
     });
 }

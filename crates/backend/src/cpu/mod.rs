@@ -7,11 +7,14 @@ mod estimate;
 mod experts;
 mod ops;
 mod pool;
+mod probing;
+mod products;
 mod recurrent;
 mod shared;
 mod tracer;
 mod weights;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use amoeba_checkpoint::Checkpoint;
@@ -22,11 +25,12 @@ use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
 
 use crate::sequences::Sequences;
 use crate::{
-    Activations, Error, Executable, Flow, KvType, Limits, Probe, Recording, Row, check_finite, check_rows,
+    Activations, Error, Executable, KvType, Limits, Probe, Recording, Row, check_finite, check_rows,
 };
 use cache::Caches;
 use compile::{Phase, Phases, Precision, RowWork, compile};
 use pool::{Pool, Work};
+use probing::ALL_WORKS;
 use shared::{Grid, PerWorker, Shared};
 use tracer::Tracer;
 use weights::Weights;
@@ -137,6 +141,7 @@ impl Cpu {
             rows: Vec::with_capacity(rows),
             wanted: Vec::with_capacity(rows),
             path: select_path(false, 0, 0, options.path),
+            works: ALL_WORKS,
             tracer: None,
         });
         let sequences = Sequences::new(&plan, limits);
@@ -175,6 +180,8 @@ struct StepState {
     /// Rows that want logits.
     wanted: Vec<usize>,
     path: Path,
+    /// Which of the works of a phase of rows are done; all of them, unless a probe looks in between.
+    works: Range<usize>,
     tracer: Option<Tracer>,
 }
 
@@ -184,6 +191,7 @@ struct Step<'a> {
     rows: &'a [Row],
     wanted: &'a [usize],
     path: Path,
+    works: Range<usize>,
     tracer: Option<&'a Tracer>,
 }
 
@@ -191,7 +199,8 @@ impl Model {
     fn step(&self) -> Step<'_> {
         let state = self.state.shared();
         let tracer = state.tracer.as_ref().filter(|tracer| tracer.active);
-        Step { model: self, rows: &state.rows, wanted: &state.wanted, path: state.path, tracer }
+        let StepState { rows, wanted, path, works, .. } = state;
+        Step { model: self, rows, wanted, path: *path, works: works.clone(), tracer }
     }
 
     /// Moves the rows that want logits to the front of the buffers the head reads.
@@ -206,14 +215,14 @@ impl Model {
 
     /// Serial start of a phase; its number of items.
     fn items(&self, step: &Step<'_>, phase: usize) -> usize {
-        if phase == self.phases.head {
+        if phase == self.phases.head && step.works.start == 0 {
             self.compact();
         }
         let rows = if phase >= self.phases.head { step.wanted.len() } else { step.rows.len() };
         match &self.phases.phases[phase] {
             _ if rows == 0 => 0,
             Phase::Rows(_) => rows,
-            Phase::Linears(linears) => ops::linear_items(step, linears),
+            Phase::Linears(linears) => products::items(step, linears),
             Phase::Attention(op) => attention::items(step, *op),
             Phase::AttentionJoin(op) => attention::join_items(step, *op),
             Phase::Recurrent(op) => recurrent::items(step, *op),
@@ -228,8 +237,10 @@ impl Model {
     fn item(&self, step: &Step<'_>, phase: usize, item: usize, worker: usize) {
         let rows = if phase >= self.phases.head { step.wanted.len() } else { step.rows.len() };
         match &self.phases.phases[phase] {
-            Phase::Rows(work) => ops::row(step, work, item, worker),
-            Phase::Linears(linears) => ops::linears(step, linears, item, rows),
+            Phase::Rows(work) => {
+                ops::row(step, &work[step.works.start..step.works.end.min(work.len())], item, worker);
+            }
+            Phase::Linears(linears) => products::item(step, linears, item, rows),
             Phase::Attention(op) => attention::item(step, *op, item, worker),
             Phase::AttentionJoin(op) => attention::join(step, *op, item, worker),
             Phase::Recurrent(op) => recurrent::item(step, *op, item, worker),
@@ -257,24 +268,6 @@ impl Work for Model {
             None => self.item(&step, phase, item, worker),
             Some(tracer) => self.traced(&step, tracer, phase, item, worker),
         }
-    }
-}
-
-impl Cpu {
-    /// Runs the phases one by one and shows each op to the probe; false if the probe stopped the step.
-    fn probed(&mut self, last: usize, probe: &mut dyn Probe) -> Result<bool, Error> {
-        for phase in 0..last {
-            self.pool.run(phase..phase + 1)?;
-            let model = self.pool.work();
-            let mut stop = false;
-            model.phases.phases[phase].finished_ops(|op| {
-                stop |= probe.wants(op) && probe.see(op, &model.buffers) == Flow::Stop;
-            });
-            if stop {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 }
 
@@ -307,7 +300,7 @@ impl Executable for Cpu {
     fn instructions(&self, rows: usize) -> String {
         let Model { plan, weights, isa, .. } = self.model();
         let tiled = |(index, step): (usize, &amoeba_plan::Step)| match &step.op {
-            Op::Linear { weight, .. } if index < plan.head => {
+            Op::Linear { weight, .. } | Op::HeadLinear { weight, .. } if index < plan.head => {
                 runs_on_tiles(*isa, weights.matrix(*weight).layout().format, rows)
             }
             // However rows choose, one expert gets at least the average.

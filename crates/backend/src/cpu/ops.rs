@@ -1,12 +1,9 @@
 //! How the workers share out one op. The maths is in `amoeba_kernels`.
 
-use amoeba_kernels::linear::{Arrangement, Digits, Input, Packed, matmul, prepare};
-use amoeba_kernels::simd::LANES;
+use amoeba_kernels::linear::prepare;
 use amoeba_kernels::{activate, add, embed, norm, rope, router};
-use amoeba_plan::{BufferId, NormOp, Op, Plan};
+use amoeba_plan::{BufferId, NormOp, Op, Plan, Strided};
 
-use super::compile::PreparedKey;
-use super::shared::Shared;
 use super::{Model, RowWork, Step};
 
 /// Runs the work of one row.
@@ -50,10 +47,12 @@ fn row_op(step: &Step<'_>, worker: usize, op: &Op, row: usize) {
             model.caches.append(*cache, at.slot, at.position, buffer(*k).row(row), buffer(*v).row(row));
         }
         Op::Activate { activation, gate, up, out, width } => {
-            let out = buffer(*out).part_mut(row, 0, *width);
-            out.copy_from_slice(&buffer(*up).row(row)[..*width]);
+            let values = buffer(*out).part_mut(row, 0, *width);
+            if up != out {
+                values.copy_from_slice(&buffer(*up).row(row)[..*width]);
+            }
             let gate = gate.map_or(&[][..], |gate| &buffer(gate).row(row)[..*width]);
-            activate::activate(model.isa, *activation, gate, out);
+            activate::activate(model.isa, *activation, gate, values);
         }
         Op::Router { logits, out, experts, rule, correction, per_expert, input_gate } => {
             let logits = &buffer(*logits).row(row)[..*experts];
@@ -78,12 +77,28 @@ fn row_op(step: &Step<'_>, worker: usize, op: &Op, row: usize) {
             let factor = add::scale_of(*scale, model.weights.vector(*by));
             add::scale(model.isa, buffer(*x).part_mut(row, 0, *width), factor, *softcap);
         }
-        Op::HeadLinear { .. } | Op::Copy { .. } | Op::Temperature { .. } => {
-            unreachable!("{} is not built in yet", op.name())
+        Op::Copy { x, out, heads, len } => {
+            (0..*heads).for_each(|head| row_copy(model, x, out, head, *len, row))
         }
-        Op::Linear { .. } | Op::Attention(_) | Op::Experts(_) => unreachable!("{} is no row work", op.name()),
+        Op::Temperature { x, width, scale, period, shift } => {
+            let factor = add::temperature_of(step.rows[row].position, *scale, *period, *shift);
+            add::scale(model.isa, buffer(*x).part_mut(row, 0, *width), factor, None);
+        }
+        Op::Linear { .. } | Op::HeadLinear { .. } | Op::Attention(_) | Op::Experts(_) => {
+            unreachable!("{} is no row work", op.name())
+        }
         Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => unreachable!("{} is no row work", op.name()),
     }
+}
+
+/// Copies the elements of one head of a row.
+fn row_copy(model: &Model, x: &Strided, out: &Strided, head: usize, len: usize, row: usize) {
+    let (from, to) = (x.first + head * x.stride, out.first + head * out.stride);
+    if x.buffer == out.buffer {
+        return model.buffers.get(x.buffer).row_mut(row).copy_within(from..from + len, to);
+    }
+    let x = &model.buffers.get(x.buffer).row(row)[from..from + len];
+    model.buffers.get(out.buffer).part_mut(row, to, len).copy_from_slice(x);
 }
 
 fn row_norm(model: &Model, op: &NormOp, row: usize) {
@@ -103,106 +118,6 @@ fn row_norm(model: &Model, op: &NormOp, row: usize) {
         let own = if op.per_chunk { parameters.of_chunk(i, op.dim) } else { parameters };
         norm::norm(model.isa, &own, chunk);
     }
-}
-
-/// Bytes of weights a worker takes at a time, at most.
-const ITEM_BYTES: usize = 256 << 10;
-
-/// Items of some independent products: blocks of outputs.
-pub fn linear_items(step: &Step<'_>, linears: &[usize]) -> usize {
-    linears.iter().map(|&op| chunks(product(step, op).weights, step.model.workers).1).sum()
-}
-
-/// Runs one item of some independent products.
-pub fn linears(step: &Step<'_>, linears: &[usize], item: usize, rows: usize) {
-    let (op, blocks) = linear_of(step, linears, item);
-    product(step, op).run(step, blocks, rows);
-}
-
-/// Op and blocks of one item of some independent products.
-pub fn linear_of(step: &Step<'_>, linears: &[usize], mut item: usize) -> (usize, std::ops::Range<usize>) {
-    for &op in linears {
-        let (size, count) = chunks(product(step, op).weights, step.model.workers);
-        if item < count {
-            return (op, item * size..(item + 1) * size);
-        }
-        item -= count;
-    }
-    unreachable!("item {item} past the last of ops {linears:?}")
-}
-
-/// Blocks per item and number of items of a product: the same number for every worker, so that none waits for the
-/// last one. Bits do not depend on it.
-fn chunks(weights: &Packed, workers: usize) -> (usize, usize) {
-    let blocks = weights.layout().blocks().max(1);
-    let rounds = weights.bytes().div_ceil(ITEM_BYTES * workers).max(1);
-    let size = blocks.div_ceil(rounds * workers);
-    (size, blocks.div_ceil(size))
-}
-
-/// A linear op with its operands looked up.
-struct Product<'a> {
-    weights: &'a Packed,
-    bias: Option<&'a [f32]>,
-    x: BufferId,
-    digits: Digits,
-    out: &'a Shared,
-}
-
-fn product<'a>(step: &Step<'a>, op: usize) -> Product<'a> {
-    let model = step.model;
-    let Op::Linear { weight, bias, x, out } = model.plan.program[op].op else {
-        unreachable!("op {op} is no product")
-    };
-    Product {
-        weights: model.weights.matrix(weight),
-        bias: model.weights.vector(bias),
-        x,
-        digits: model.precision.of(op),
-        out: model.buffers.get(out),
-    }
-}
-
-impl Product<'_> {
-    fn run(&self, step: &Step<'_>, blocks: std::ops::Range<usize>, rows: usize) {
-        let layout = self.weights.layout();
-        let blocks = blocks.start..blocks.end.min(layout.blocks());
-        let input = input(step.model, self.x, layout, self.digits, rows);
-        matmul(step.model.isa, self.weights.expert(0), blocks, 0..1, &input, &mut |row, col, values| {
-            let width = values.len().min(layout.rows - col);
-            let out = self.out.part_mut(row, col, width);
-            copy(out, values);
-            if let Some(bias) = self.bias {
-                out.iter_mut().zip(&bias[col..]).for_each(|(y, b)| *y += b);
-            }
-        });
-    }
-}
-
-/// The first values of sixteen; a whole vector without a call.
-#[inline]
-pub fn copy(out: &mut [f32], values: &[f32; LANES]) {
-    match out.first_chunk_mut::<LANES>() {
-        Some(out) => *out = *values,
-        None => out.copy_from_slice(&values[..out.len()]),
-    }
-}
-
-/// The first `rows` rows of a buffer as input of a product with weights of that layout.
-pub fn input<'a>(
-    model: &'a Model,
-    x: BufferId,
-    layout: &amoeba_kernels::linear::Layout,
-    digits: Digits,
-    rows: usize,
-) -> Input<'a> {
-    let buffer = model.buffers.get(x);
-    let arrangement = Arrangement::of(layout.format, digits);
-    let key = arrangement.map(|arrangement| PreparedKey { x, arrangement, cols: layout.cols });
-    let table = model.phases.prepared.iter().position(|known| Some(*known) == key);
-    let (prepared, prepared_stride) =
-        table.map_or((&[][..], 0), |table| (model.prepared[table].all(), model.prepared[table].width));
-    Input { x: buffer.all(), stride: buffer.width, index: None, rows, prepared, prepared_stride, arrangement }
 }
 
 /// Scratch of the router, wide enough for every layer.

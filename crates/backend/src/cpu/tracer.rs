@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::compile::{Phase, RowWork};
 use super::shared::PerWorker;
-use super::{Model, Step, ops};
+use super::{Model, Step, ops, products};
 use crate::Error;
 use crate::trace::{Recording, Span, Stage};
 use amoeba_plan::PathKind;
@@ -150,7 +150,7 @@ impl Model {
         }
         self.item(step, phase, item, worker);
         let (op, stage) = match &self.phases.phases[phase] {
-            Phase::Linears(linears) => (ops::linear_of(step, linears, item).0, Stage::Whole),
+            Phase::Linears(linears) => (products::op_of(step, linears, item).0, Stage::Whole),
             phase => of_phase(phase, step.path.kind),
         };
         add(Some(op), stage);

@@ -4,10 +4,10 @@ mod eviction;
 mod packing;
 mod repack_cache;
 
-use amoeba_checkpoint::Checkpoint;
+use amoeba_checkpoint::{Checkpoint, Matrix};
 use amoeba_kernels::experts::{Bank, Projection};
 use amoeba_kernels::linear::Packed;
-use amoeba_plan::{ExpertWeights, Op, Plan, WeightId, WeightShape};
+use amoeba_plan::{ExpertWeights, Op, Plan, Weight, WeightId, WeightShape};
 
 use super::recurrent;
 use crate::Error;
@@ -19,7 +19,7 @@ pub type PackProgress<'a> = &'a mut dyn FnMut(usize, usize);
 
 /// All weights of a plan.
 pub struct Weights {
-    /// By weight id: dense layers and the embedding table.
+    /// By weight id: dense layers, the embedding table, products per head.
     matrices: Vec<Option<Packed>>,
     /// By weight id.
     vectors: Vec<Vec<f32>>,
@@ -55,8 +55,7 @@ impl Weights {
     fn assemble(plan: &Plan, vectors: Vec<Vec<f32>>, packed: Vec<Packed>) -> Weights {
         let mut packed = packed.into_iter();
         let mut next = || packed.next().expect("one packed tensor per source");
-        let matrices = plan.weights.iter().map(|weight| matches!(weight.shape, WeightShape::Matrix(..)));
-        let matrices = matrices.map(|is_matrix| is_matrix.then(&mut next)).collect();
+        let matrices = by_id(plan).into_iter().map(|by_id| by_id.then(&mut next)).collect();
         let banks = plan.program.iter().map(|step| {
             let Op::Experts(op) = &step.op else { return None };
             let mut project = |weights: ExpertWeights| Projection {
@@ -74,7 +73,7 @@ impl Weights {
         Weights { matrices, vectors, banks }
     }
 
-    /// A matrix that some op multiplies by.
+    /// What some op multiplies by: a matrix, or one for each head.
     pub fn matrix(&self, id: WeightId) -> &Packed {
         match &self.matrices[id.0] {
             Some(packed) => packed,
@@ -110,14 +109,27 @@ impl Weights {
     }
 }
 
-/// All tensors to be packed: matrices by weight id, then the experts of each op, gate, up and down.
+/// Which weights are packed under their id: all matrices, and the stacks of products per head.
+fn by_id(plan: &Plan) -> Vec<bool> {
+    let is_matrix = |weight: &Weight| matches!(weight.shape, WeightShape::Matrix(..));
+    let mut by_id: Vec<bool> = plan.weights.iter().map(is_matrix).collect();
+    for step in &plan.program {
+        if let Op::HeadLinear { weight, .. } = &step.op {
+            by_id[weight.0] = true;
+        }
+    }
+    by_id
+}
+
+/// All tensors to be packed: those of [`by_id`], then the experts of each op, gate, up and down.
 fn sources<'a>(plan: &'a Plan, checkpoint: &'a Checkpoint) -> Result<Vec<Source<'a>>, Error> {
     let mut sources = Vec::new();
-    for weight in &plan.weights {
-        if let WeightShape::Matrix(rows, cols) = weight.shape {
-            let matrix = checkpoint.matrix(&weight.path, rows, cols)?;
-            sources.push(Source::new(&weight.path, vec![matrix], 1));
-        }
+    for (weight, _) in plan.weights.iter().zip(by_id(plan)).filter(|(_, by_id)| *by_id) {
+        let matrices = match weight.shape {
+            WeightShape::Matrix(rows, cols) => vec![checkpoint.matrix(&weight.path, rows, cols)?],
+            _ => stack(weight, checkpoint)?,
+        };
+        sources.push(Source::new(&weight.path, matrices, 1));
     }
     for step in &plan.program {
         let Op::Experts(op) = &step.op else { continue };
@@ -125,14 +137,17 @@ fn sources<'a>(plan: &'a Plan, checkpoint: &'a Checkpoint) -> Result<Vec<Source<
         for (weights, slices) in [op.gate.map(|gate| (gate, 1)), Some((op.up, 1)), down].into_iter().flatten()
         {
             let weight = plan.weight(weights.stack);
-            let WeightShape::Stack(experts, rows, cols) = weight.shape else {
-                unreachable!("{} is used as a stack but planned as {}", weight.path, weight.shape)
-            };
-            let stack = checkpoint.stack(&weight.path, weight.each.as_deref(), experts, rows, cols)?;
-            sources.push(Source::new(&weight.path, stack, slices));
+            sources.push(Source::new(&weight.path, stack(weight, checkpoint)?, slices));
         }
     }
     Ok(sources)
+}
+
+fn stack<'a>(weight: &Weight, checkpoint: &'a Checkpoint) -> Result<Vec<Matrix<'a>>, Error> {
+    let WeightShape::Stack(n, rows, cols) = weight.shape else {
+        unreachable!("{} is used as a stack but planned as {}", weight.path, weight.shape)
+    };
+    Ok(checkpoint.stack(&weight.path, weight.each.as_deref(), n, rows, cols)?)
 }
 
 /// What every way of loading needs.

@@ -3,15 +3,16 @@
 //! Slow and obvious. It reads weights straight from the checkpoint, so it also checks the packed copies of the
 //! other backends. A [`Probe`] may stop it after any op and read any buffer.
 
+mod ops;
 mod recurrent;
 
 use std::sync::Arc;
 
 use amoeba_checkpoint::{Checkpoint, Matrix};
-use amoeba_kernels::{activate, add, attention, embed, experts, linear, norm, rope, router};
+use amoeba_kernels::{add, attention, embed, norm};
 use amoeba_plan::{
-    AttentionOp, BufferId, CacheId, CacheKind, ExpertWeights, ExpertsOp, NormOp, Op, Path, PathChoice, Plan,
-    WeightId, WeightShape, select_path,
+    AttentionOp, BufferId, CacheId, CacheKind, NormOp, Op, Path, PathChoice, Plan, Strided, WeightId,
+    WeightShape, select_path,
 };
 
 use crate::sequences::Sequences;
@@ -124,65 +125,42 @@ impl Reference {
                 self.buffers.0[out.0] = embedded;
             }
             Op::Norm(op) => self.norm(op, rows.len()),
-            Op::Linear { weight, bias, x, out } => {
-                let matrix = self.matrix(*weight)?;
-                let bias = self.vector(*bias);
-                let products = self.buffers.0[x.0][..rows.len()].iter().map(|x| {
-                    let mut y = vec![0.0; matrix.rows];
-                    linear::reference::linear(&matrix, bias, &x[..matrix.cols], &mut y);
-                    y
-                });
-                let products = products.collect();
-                self.buffers.0[out.0] = products;
-            }
-            Op::Rope { rope, heads, head_dim, first, x } => {
-                let rope = &self.plan.ropes[rope.0];
-                let mut table = vec![0.0; rope.dims];
-                for (row, x) in rows.iter().zip(&mut self.buffers.0[x.0]) {
-                    rope::table(rope, row.position as u32, &mut table);
-                    for head in x.chunks_exact_mut(*head_dim).take(*heads) {
-                        rope::rotate(&mut head[*first..], &table, rope.interleaved);
-                    }
-                }
-            }
+            Op::Linear { .. } | Op::HeadLinear { .. } => self.product(op, rows.len())?,
+            Op::Rope { .. } => self.rope(op, rows),
             Op::KvAppend { cache, k, v } => self.append(*cache, *k, *v, rows),
             Op::Attention(op) => self.attention(op, rows),
             Op::Conv(op) => self.conv(op, rows),
             Op::DeltaNet(op) => self.delta_net(op, rows),
             Op::Ssm(op) => self.ssm(op, rows),
-            Op::Activate { activation, gate, up, out, width } => {
-                let activated = (0..rows.len()).map(|row| {
-                    let value = |buffer: BufferId, i: usize| self.buffers.0[buffer.0][row][i];
-                    let gate = |i| gate.map_or(0.0, |gate| value(gate, i));
-                    (0..*width)
-                        .map(|i| activate::reference(*activation, gate(i), value(*up, i)) as f32)
-                        .collect()
-                });
-                let activated = activated.collect();
-                self.buffers.0[out.0] = activated;
-            }
-            Op::Router { logits, out, rule, correction, per_expert, input_gate, experts } => {
-                let [correction, per_expert] = [*correction, *per_expert].map(|id| self.vector(id));
-                let learned = router::Learned { correction, per_expert };
-                let routes = self.buffers.0[logits.0][..rows.len()].iter().map(|logits| {
-                    let mut route = vec![0.0; 2 * rule.top_k];
-                    router::reference::route(rule, learned, &logits[..*experts], &mut route);
-                    route
-                });
-                let mut routes: Vec<Vec<f32>> = routes.collect();
-                if let Some(gate) = input_gate {
-                    let weights = routes.iter_mut().map(|route| vec![router::take_weight(route)]);
-                    self.buffers.0[gate.0] = weights.collect();
-                }
-                self.buffers.0[out.0] = routes;
-            }
+            Op::Activate { .. } => self.activate(op, rows.len()),
+            Op::Router { .. } => self.router(op, rows.len()),
             Op::Experts(op) => self.experts(op, rows.len())?,
             Op::HeadGate { .. } | Op::Add { .. } | Op::Scale { .. } => self.elementwise(op, rows.len()),
-            Op::HeadLinear { .. } | Op::Copy { .. } | Op::Temperature { .. } => {
-                unreachable!("{} is not built in yet", op.name())
+            Op::Copy { x, out, heads, len } => self.copy(x, out, *heads, *len, rows.len()),
+            Op::Temperature { x, width, scale, period, shift } => {
+                for (row, x) in rows.iter().zip(&mut self.buffers.0[x.0]) {
+                    let factor = add::temperature_of(row.position, *scale, *period, *shift);
+                    add::reference::scale(&mut x[..*width], factor, None);
+                }
             }
         }
         Ok(())
+    }
+
+    fn copy(&mut self, x: &Strided, out: &Strided, heads: usize, len: usize, rows: usize) {
+        for row in 0..rows {
+            let source = self.buffers.0[x.buffer.0][row].clone();
+            let target = &mut self.buffers.0[out.buffer.0];
+            // Nothing may have been written there yet, or that of fewer rows.
+            target.resize(rows, Vec::new());
+            let needed = out.first + (heads - 1) * out.stride + len;
+            let target = &mut target[row];
+            target.resize(target.len().max(needed), 0.0);
+            for head in 0..heads {
+                let source = &source[x.first + head * x.stride..][..len];
+                target[out.first + head * out.stride..][..len].copy_from_slice(source);
+            }
+        }
     }
 
     fn append(&mut self, cache: CacheId, k: BufferId, v: BufferId, rows: &[Row]) {
@@ -265,30 +243,6 @@ impl Reference {
             all.push(out);
         }
         self.buffers.0[op.out.0] = all;
-    }
-
-    fn experts(&mut self, op: &ExpertsOp, rows: usize) -> Result<(), Error> {
-        let stack = |weights: ExpertWeights| self.stack(weights.stack);
-        let gate = op.gate.map(stack).transpose()?;
-        let (up, down) = (stack(op.up)?, stack(op.down)?);
-        fn stored<'a>(matrices: &'a [Matrix<'a>], bias: Option<&'a [f32]>) -> experts::reference::Stored<'a> {
-            experts::reference::Stored { matrices, bias }
-        }
-        let layer = experts::reference::Experts {
-            gate: gate.as_ref().zip(op.gate).map(|(gate, weights)| stored(gate, self.vector(weights.bias))),
-            up: stored(&up, self.vector(op.up.bias)),
-            down: stored(&down, self.vector(op.down.bias)),
-            activation: op.activation,
-        };
-        let sums = (0..rows).map(|row| {
-            let mut out = vec![0.0; op.hidden];
-            let x = &self.buffers.0[op.x.0][row][..op.hidden];
-            layer.sum(x, &self.buffers.0[op.route.0][row], &mut out);
-            out
-        });
-        let sums = sums.collect();
-        self.buffers.0[op.out.0] = sums;
-        Ok(())
     }
 }
 

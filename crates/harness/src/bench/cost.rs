@@ -196,7 +196,7 @@ impl Model {
     pub fn op_products(&self, op: &Op) -> f64 {
         let elements = |id: WeightId| self.plan.weight(id).shape.elements() as f64;
         match op {
-            Op::Linear { weight, .. } => elements(*weight),
+            Op::Linear { weight, .. } | Op::HeadLinear { weight, .. } => elements(*weight),
             Op::Experts(op) => {
                 let stacks = [op.gate, Some(op.up), Some(op.down)].into_iter().flatten();
                 let all: f64 = stacks.map(|weights| elements(weights.stack)).sum();

@@ -97,8 +97,14 @@ fn recordings(executable: &mut dyn Executable, steps: &Steps) -> Result<Vec<Reco
         executable.step(rows, None)?;
         match executable.recorded() {
             Ok(recording) => found.push(recording),
-            // The same positions again: a step may be repeated.
-            Err(BackendError::RecordingFull { needed, .. }) => executable.record(2 * needed)?,
+            // The same positions again: a step may be repeated, but for recurrences, which begin again.
+            Err(BackendError::RecordingFull { needed, .. }) => {
+                executable.record(2 * needed)?;
+                if executable.plan().recurrent() {
+                    found.clear();
+                    steps.before.iter().try_for_each(|rows| executable.step(rows, None))?;
+                }
+            }
             Err(error) => return Err(error.into()),
         }
     }

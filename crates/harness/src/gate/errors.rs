@@ -71,7 +71,7 @@ fn inputs(lab: &Lab<'_>) -> Vec<(String, Vec<Vec<u32>>)> {
 pub fn rms_allowed(lab: &Lab<'_>, kind: &str) -> f64 {
     let coarse = match kind {
         "attention" => lab.options.load.kv != KvType::F32,
-        "linear" | "experts" | BLOCK => lab.options.load.activations != Activations::F32,
+        "linear" | "head_linear" | "experts" | BLOCK => lab.options.load.activations != Activations::F32,
         _ => false,
     };
     if coarse { RMS_ALLOWED_16 } else { RMS_ALLOWED }

@@ -58,7 +58,7 @@ impl<'a> Lab<'a> {
         options: &'a GateOptions<'a>,
         loader: Loader<'a>,
     ) -> Result<Lab<'a>, Error> {
-        let plan = Plan::of(&checkpoint)?;
+        let plan = Plan::of(checkpoint)?;
         let model = BenchModel::new(&options.name, checkpoint, &plan)?;
         let mut effort = Effort::new(options.fast, model.products().iter().sum());
         let longest = (PROMPT_MAX + effort.generated.max(effort.bench[0])).max(effort.bits) + 1;

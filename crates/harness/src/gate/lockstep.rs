@@ -1,6 +1,7 @@
 //! The reference in step with a backend: every op is computed anew from the backend's own inputs, so an error is
 //! charged to the op that made it and nothing builds up.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -159,7 +160,8 @@ impl Lockstep {
         let kind = step.op.name();
         let truth = self.reference.buffer(out);
         for (row, (found, truth)) in self.state[out.0].iter().zip(truth).enumerate() {
-            let found = &found[..truth.len()];
+            let (found, truth) = (written(&step.op, &found[..truth.len()]), written(&step.op, truth));
+            let (found, truth) = (&found[..], &truth[..]);
             let distance = match &step.op {
                 Op::Router { rule, .. } => of_route(found, truth, rule.top_k),
                 _ => Distance::of(found, truth, if truth.len() < NARROW { 1.0 } else { 0.0 }),
@@ -203,6 +205,13 @@ impl Lockstep {
         }
         Ok(())
     }
+}
+
+/// What an op wrote of a row: all of it, unless it only copies into some places.
+fn written<'a>(op: &Op, row: &'a [f32]) -> Cow<'a, [f32]> {
+    let Op::Copy { out, heads, len, .. } = op else { return Cow::Borrowed(row) };
+    let copied = (0..*heads).flat_map(|head| &row[out.first + head * out.stride..][..*len]);
+    Cow::Owned(copied.copied().collect())
 }
 
 /// Distance of routing weights; another choice of experts is infinitely far.

@@ -83,7 +83,7 @@ pub fn capture_on(
 ) -> Result<Trace, Error> {
     executable.record(SPANS)?;
     executable.record(0)?;
-    let mut decoder = Decoder { executable, first: options.cached() };
+    let mut decoder = Decoder { executable, first: options.cached(), next: 0 };
     decoder.warm_up()?;
     decoder.reserve()?;
     let (first, started, mut rested) = (decoder.first, Instant::now(), Duration::ZERO);
@@ -92,6 +92,7 @@ pub fn capture_on(
         if position > first && (position - first) % BURST == 0 {
             rested += decoder.rest(position)?;
         }
+        rested += decoder.seek(position)?;
         let at = (started.elapsed() - rested).as_nanos() as u64;
         let (recording, phases) = decoder.recorded(position)?;
         tokens.push(Token { position, at, phases, recording });
@@ -125,11 +126,13 @@ fn subject(
     }
 }
 
-/// Decodes tokens of one sequence; positions may be decoded again.
+/// Decodes tokens of one sequence; positions may be decoded again after a [seek](Decoder::seek).
 pub(super) struct Decoder<'a> {
     pub executable: &'a mut dyn Executable,
     /// Positions cached by [`Decoder::warm_up`].
     pub first: usize,
+    /// Position after the last one decoded.
+    pub next: usize,
 }
 
 impl Decoder<'_> {
@@ -142,26 +145,47 @@ impl Decoder<'_> {
 
     /// Fills the cache and decodes some tokens.
     pub fn warm_up(&mut self) -> Result<(), Error> {
+        self.fill(self.first)?;
+        (self.first..self.first + WARM_UP).try_for_each(|position| self.decode(position))
+    }
+
+    /// Runs all positions before this one.
+    fn fill(&mut self, to: usize) -> Result<(), Error> {
         let chunk = self.executable.limits().rows;
-        for start in (0..self.first).step_by(chunk) {
-            let end = self.first.min(start + chunk);
+        for start in (0..to).step_by(chunk) {
+            let end = to.min(start + chunk);
             let rows: Vec<Row> =
                 (start..end).map(|position| self.row(position, position + 1 == end)).collect();
             self.executable.step(&rows, None)?;
         }
-        (self.first..self.first + WARM_UP).try_for_each(|position| self.decode(position))
+        self.next = to;
+        Ok(())
+    }
+
+    /// Makes this position the next one: a recurrence cannot go back, and reads all before it again. The time it took.
+    pub fn seek(&mut self, position: usize) -> Result<Duration, Error> {
+        let started = Instant::now();
+        if self.executable.plan().recurrent() && self.next != position {
+            self.fill(position)?;
+        }
+        Ok(started.elapsed())
     }
 
     /// One token.
     pub fn decode(&mut self, position: usize) -> Result<(), Error> {
-        Ok(self.executable.step(&[self.row(position, true)], None)?)
+        self.executable.step(&[self.row(position, true)], None)?;
+        self.next = position + 1;
+        Ok(())
     }
 
     /// Lets some time pass, and wakes the workers up; the time it took.
     fn rest(&mut self, position: usize) -> Result<Duration, Error> {
         let started = Instant::now();
         std::thread::sleep(REST);
-        (0..WAKE).try_for_each(|_| self.decode(position))?;
+        for _ in 0..WAKE {
+            self.seek(position)?;
+            self.decode(position)?;
+        }
         Ok(started.elapsed())
     }
 
@@ -170,6 +194,7 @@ impl Decoder<'_> {
         let mut room = SPANS;
         loop {
             self.executable.record(room)?;
+            self.seek(self.first)?;
             self.decode(self.first)?;
             match self.executable.recorded() {
                 Ok(recording) => {

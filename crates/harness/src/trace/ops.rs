@@ -77,8 +77,10 @@ pub fn traced_ops(model: &BenchModel, kv: KvType) -> Vec<TracedOp> {
     let element = if kv == KvType::F16 { 2 } else { 4 };
     let of = |(index, step): (usize, &amoeba_plan::Step)| {
         let part = match &step.op {
-            Op::Linear { weight, .. } => model.parts()[weight.0],
-            Op::Attention(_) | Op::Rope { .. } | Op::KvAppend { .. } => Part::Attention,
+            Op::Linear { weight, .. } | Op::HeadLinear { weight, .. } => model.parts()[weight.0],
+            Op::Attention(_) | Op::Rope { .. } | Op::KvAppend { .. } | Op::Temperature { .. } => {
+                Part::Attention
+            }
             Op::Router { .. } => Part::Router,
             Op::Experts(_) => Part::Experts,
             _ => Part::Other,
@@ -86,7 +88,9 @@ pub fn traced_ops(model: &BenchModel, kv: KvType) -> Vec<TracedOp> {
         let label = match &step.op {
             Op::Linear { .. } if index >= plan.head => "lm_head",
             Op::Linear { .. } if part == Part::Router => "router_logits",
-            Op::Linear { weight, .. } => plan.weight(*weight).path.rsplit('.').next().unwrap_or("linear"),
+            Op::Linear { weight, .. } | Op::HeadLinear { weight, .. } => {
+                plan.weight(*weight).path.rsplit('.').next().unwrap_or("linear")
+            }
             op => op.name(),
         };
         let (kv_bytes, window) = match &step.op {

@@ -27,7 +27,7 @@ pub struct Overhead {
 /// As [`super::capture()`].
 pub fn overhead(dir: &Path, options: &CaptureOptions, rounds: usize) -> Result<Overhead, Error> {
     let (mut executable, _) = load(dir, options)?;
-    let mut decoder = Decoder { executable: &mut *executable, first: options.cached() };
+    let mut decoder = Decoder { executable: &mut *executable, first: options.cached(), next: 0 };
     decoder.warm_up()?;
     let mut quiet = [Vec::new(), Vec::new()];
     for round in 0..rounds {
@@ -39,7 +39,9 @@ pub fn overhead(dir: &Path, options: &CaptureOptions, rounds: usize) -> Result<O
             }
             // One off the clock: both begin with what the other left in the caches.
             let mut samples = Vec::with_capacity(options.tokens);
+            decoder.seek(decoder.first)?;
             decoder.decode(decoder.first)?;
+            decoder.seek(decoder.first)?;
             for position in decoder.first..decoder.first + options.tokens {
                 let started = Instant::now();
                 decoder.decode(position)?;

@@ -1,5 +1,4 @@
 // Activations of one element; `limit` and `alpha` as in the plan.
-#pragma once
 
 enum Activation { SWIGLU, GEGLU, CLAMPED_SWIGLU, LIMITED_SWIGLU, SIGMOID, PRODUCT, RELU2, GELU, SILU };
 

@@ -91,12 +91,19 @@ fn activate_with<S: Simd>(simd: S, activation: Activation, gate: &[f32], up: &mu
             #[inline(always)]
             |u, at| simd.mul(load_at(simd, gate, at), u),
         ),
+        Activation::Relu2 | Activation::Gelu | Activation::Silu => ungated(simd, activation, up),
+    }
+}
+
+#[inline(always)]
+fn ungated<S: Simd>(simd: S, activation: Activation, up: &mut [f32]) {
+    match activation {
         Activation::Relu2 => update(
             simd,
             up,
             #[inline(always)]
             |u, _| {
-                let positive = simd.max(splat(0.0), u);
+                let positive = simd.max(simd.splat(0.0), u);
                 simd.mul(positive, positive)
             },
         ),
@@ -106,7 +113,7 @@ fn activate_with<S: Simd>(simd: S, activation: Activation, gate: &[f32], up: &mu
             #[inline(always)]
             |u, _| gelu(simd, u),
         ),
-        Activation::Silu => update(
+        _ => update(
             simd,
             up,
             #[inline(always)]

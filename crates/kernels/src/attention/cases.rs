@@ -54,7 +54,8 @@ fn run(
 }
 
 fn shapes() -> impl Iterator<Item = (Shape, Option<f32>)> {
-    [(64, 64), (128, 128), (80, 80), (192, 128), (20, 12)].into_iter().flat_map(|(head_dim, v_dim)| {
+    let widths = [(64, 64), (128, 128), (80, 80), (192, 128), (48, 32), (20, 12), (576, 512)];
+    widths.into_iter().flat_map(|(head_dim, v_dim)| {
         [(None, None), (Some(0.7), None), (None, Some(5.0))].map(|(sink, softcap)| {
             (Shape { head_dim, v_dim, scale: 1.0 / (head_dim as f32).sqrt(), softcap }, sink)
         })

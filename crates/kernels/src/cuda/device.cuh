@@ -1,6 +1,5 @@
 // Types, lanes and every instruction that C++ cannot spell. Kernels hold no asm of their own; each primitive here has its
 // twin for the CPU in cuda-emulation/emulate.h. NVRTC needs no header for any of it.
-#pragma once
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
@@ -64,7 +63,7 @@ DEVICE void mma_bf16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 
 }
 #endif
 
-constexpr u32 ALL = 0xffffffffu;
+enum : u32 { ALL = 0xffffffffu }; // lanes
 
 DEVICE int lane() { return threadIdx.x & 31; }
 DEVICE int warp() { return threadIdx.x >> 5; }

@@ -5,19 +5,19 @@
 // exact in bf16. x is split into three bf16, exactly, which are three columns of the product; so are the groups that share a
 // block of K: a column holds x for one group and zeros elsewhere. Sums are f32; scales and biases meet them group by group.
 // Every sum has one order, which depends on the shape alone.
-#pragma once
 
-constexpr int max_of(int a, int b) { return a > b ? a : b; }
-constexpr int min_of(int a, int b) { return a < b ? a : b; }
+DEVICE constexpr int max_of(int a, int b) { return a > b ? a : b; }
+DEVICE constexpr int min_of(int a, int b) { return a < b ? a : b; }
 
 // Where a matrix lies.
 struct Matrix { const u8 *codes, *scales, *biases; };
 
 // F: format. C: columns a lane reads at a time. COLS: inputs of one matrix. R: rows of x. WARPS: per block. KS: blocks of K a
-// warp reads at a time. NM: matrices that share x. REP: matrices side by side, each with inputs of its own, added up.
-template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP> struct Matvec {
+// warp reads at a time. NM: matrices that share x. REP: matrices side by side, each with inputs of its own, added up;
+// WEIGHTED: each with a factor.
+template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP, bool WEIGHTED = false> struct Matvec {
   static constexpr int BLOCK = 4 * C, KB1 = (COLS + BLOCK - 1) / BLOCK, KB = KB1 * REP, STEPS = (KB + WARPS * KS - 1) / (WARPS * KS);
-  static constexpr bool SCALED = F::QUANTISED || REP > 1;
+  static constexpr bool SCALED = F::QUANTISED || WEIGHTED;
   static constexpr int GROUP = F::QUANTISED ? F::GROUP : BLOCK;
   static constexpr int SEGMENT = min_of(C, GROUP), SEGMENTS = C / SEGMENT; // of a lane's columns, by group
   static constexpr int SPAN = max_of(C, GROUP);                            // from a group of a segment to the next
@@ -108,7 +108,7 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP> s
       int kb = (step * WARPS + warp()) * KS + ks;
       if (kb >= KB) break;
       int rep = kb / KB1, block = kb % KB1, col = block * BLOCK + t * C;
-      if (REP > 1) raw.factor[ks] = factor(rep);
+      if (WEIGHTED) raw.factor[ks] = factor(rep);
 #pragma unroll
       for (int m = 0; m < NM; m++) {
         Matrix matrix = at(m, rep);
@@ -116,16 +116,17 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP> s
         for (int h = 0; h < 2; h++) {
           u64 row = min(row0 + g + 8 * h, rows - 1);
           words(raw.codes[ks][m][h], matrix.codes + row * ROW_BYTES + col * F::BITS / 8, col);
-          if (!F::QUANTISED) continue;
+          if (F::QUANTISED) {
 #pragma unroll
-          for (int s = 0; s < SEGMENTS; s++)
+            for (int s = 0; s < SEGMENTS; s++)
 #pragma unroll
-            for (int n = 0; n < TILES; n++) {
-              int group = (block * BLOCK + (SHARING > 1 ? group_of[n] * SPAN : 0) + s * SEGMENT) / GROUP;
-              if (COLS % BLOCK) group = min(group, GROUPS - 1);
-              raw.scales[ks][m][s][n][h] = F::stored(matrix.scales, row * GROUPS + group);
-              if (F::BIASED) raw.biases[ks][m][s][n][h] = F::stored(matrix.biases, row * GROUPS + group);
-            }
+              for (int n = 0; n < TILES; n++) {
+                int group = (block * BLOCK + (SHARING > 1 ? group_of[n] * SPAN : 0) + s * SEGMENT) / GROUP;
+                if (COLS % BLOCK) group = min(group, GROUPS - 1);
+                raw.scales[ks][m][s][n][h] = F::stored(matrix.scales, row * GROUPS + group);
+                if (F::BIASED) raw.biases[ks][m][s][n][h] = F::stored(matrix.biases, row * GROUPS + group);
+              }
+          }
         }
       }
     }
@@ -196,11 +197,11 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP> s
         for (int h = 0; h < 2; h++) {
           float scale = F::QUANTISED ? F::value(raw.scales[ks][m][s][n][h]) : 1.0f;
           float bias = F::BIASED ? F::value(raw.biases[ks][m][s][n][h]) : 0.0f;
-          if (REP > 1) scale *= raw.factor[ks], bias *= raw.factor[ks];
+          if (WEIGHTED) scale *= raw.factor[ks], bias *= raw.factor[ks];
           float* v = &sums.v[m][n][2 * h];
           const float* p = &d[m][n][2 * h];
-          if (!SCALED) { v[0] = p[0], v[1] = p[1]; continue; }
-          v[0] = fmaf(scale, p[0], v[0]), v[1] = fmaf(scale, p[1], v[1]);
+          if (SCALED) v[0] = fmaf(scale, p[0], v[0]), v[1] = fmaf(scale, p[1], v[1]);
+          else v[0] = p[0], v[1] = p[1];
           if (F::BIASED) v[0] = fmaf(bias, x.x, v[0]), v[1] = fmaf(bias, x.y, v[1]);
         }
     }
@@ -237,11 +238,14 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP> s
         total[m] = 0.0f;
         for (int w = 0; w < WARPS; w++) {
           const float* at = red + ((w * NM + m) * 16 + row) * WIDTH;
-          if (R == 1) { total[m] += at[0]; continue; }
+          if (R == 1) {
+            total[m] += at[0];
+          } else {
 #pragma unroll
-          for (int j = 0; j < SHARING; j++)
+            for (int j = 0; j < SHARING; j++)
 #pragma unroll
-            for (int part = 0; part < 3; part++) total[m] += at[j * QE + r * 3 + part];
+              for (int part = 0; part < 3; part++) total[m] += at[j * QE + r * 3 + part];
+          }
         }
       }
       out(row, r, total);

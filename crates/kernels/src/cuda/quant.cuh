@@ -1,5 +1,4 @@
 // Stored numbers: codes to bf16 without rounding, scales to f32. See quant/mod.rs for what the formats mean.
-#pragma once
 
 enum Kind { DENSE_BF16, DENSE_F16, DENSE_F32, AFFINE, MXFP4, MXFP8, NVFP4 };
 enum Scale { SCALE_F32, SCALE_F16, SCALE_BF16, SCALE_E8M0, SCALE_E4M3 };
@@ -34,11 +33,13 @@ template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
   }
   static DEVICE constexpr int high(int i) { return low(i) + (NIBBLES ? 4 : BYTES ? 2 : TWOS ? 8 : 1); }
 
+  static constexpr u32 MASK = BITS < 32 ? (1u << BITS % 32) - 1 : ~0u;
+
   static DEVICE u32 code(const u32* words, int j) {
     int bit = j * BITS, w = bit / 32, shift = bit % 32;
     u32 v = words[w] >> shift;
     if (shift + BITS > 32) v |= words[w + 1] << (32 - shift);
-    return v & ((1u << BITS) - 1);
+    return v & MASK;
   }
   static DEVICE float element(const u32* words, int j) { // dense, one of a pair
     return KIND == DENSE_F32 ? __uint_as_float(words[j]) : f16_to_f32((u16)(words[j / 2] >> 16 * (j % 2)));
@@ -92,7 +93,7 @@ template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
     int bit = col * BITS;
     u32 v = constant(bytes + bit / 8);
     if (bit % 8 + BITS > 8) v |= (u32)constant(bytes + bit / 8 + 1) << 8;
-    v = v >> bit % 8 & ((1u << BITS) - 1);
+    v = v >> bit % 8 & MASK;
     u64 group = row * (cols / GROUP) + col / GROUP;
     float scale = value(stored(scales, group));
     if (FLOAT4) return __uint_as_float((v & 7) << 22 | (v & 8) << 28) * 8.507059173023462e37f * scale;             // 2^126

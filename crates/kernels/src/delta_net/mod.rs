@@ -6,7 +6,7 @@
 //! `S ← S · g; S ← S + β (v - S k) ⊗ k; out = S q`. Keys and queries come normalised; nothing is scaled here.
 //! The state is f32. Sixteen rows of it lie side by side ([`state_len`]), so that both products run over k without
 //! horizontal sums; each is four chains over k modulo four, joined as `(0 + 1) + (2 + 3)`. Rows of the state do not meet:
-//! bits depend neither on how they are shared out nor on how many positions a call sequence has between two loads.
+//! bits depend neither on how they are shared out nor on chunking.
 //!
 //! Tolerance: with `u = 2^-24`, `|k| ≤ 1` and `g, β ≤ 1` a step moves row s of the state by at most
 //! `u · ((k_dim/4 + 24) |s| + 16 |v|)` from where exact arithmetic would: `k_dim/4 + 3` roundings in each element of the

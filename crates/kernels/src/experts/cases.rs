@@ -7,6 +7,7 @@ use super::cpu::{FUSED_ROWS_MAX, Rows, Scratch};
 use super::reference::{Experts, Stored};
 use super::{Bank, Partials, Projection, combine, fused_item};
 use crate::activate::activate;
+use crate::linear::cpu::Sink;
 use crate::linear::{Arrangement, Digits, Input, Layout, Packed, matmul, prepare};
 use crate::simd::Isa;
 use crate::testing::{OwnedMatrix, Rng, formats};
@@ -141,10 +142,10 @@ impl Case {
                 };
                 let (gate, up) = (input(&for_gate, gate_layout), input(&for_up, up_layout));
                 let rows = Rows { gate, up, digits: self.digits };
-                let mut store = |slice: usize, i: usize, col: usize, values: &[f32; 16]| {
+                let mut store = |slice: usize, i: usize, col: usize, values: &[f32]| {
                     let (row, k) = (members[i].0 as usize, members[i].1);
                     let at = ((row * top_k + k) * parts + slice) * self.hidden;
-                    let width = 16.min(self.hidden - col);
+                    let width = values.len().min(self.hidden - col);
                     partials[at + col..][..width].copy_from_slice(&values[..width]);
                 };
                 if fused {
@@ -172,20 +173,14 @@ impl Case {
 }
 
 /// Three whole products with the activation between.
-fn unfused(
-    isa: Isa,
-    bank: &Bank,
-    expert: usize,
-    rows: &Rows<'_>,
-    sink: &mut dyn FnMut(usize, usize, &[f32; 16]),
-) {
+fn unfused(isa: Isa, bank: &Bank, expert: usize, rows: &Rows<'_>, sink: &mut Sink<'_>) {
     let (n, d_ff) = (rows.up.rows, bank.d_ff());
     let stride = d_ff.next_multiple_of(16);
     let product = |projection: &Projection, input: &Input<'_>| {
         let mut out = vec![0.0; n * stride];
         let weights = projection.weights.expert(expert);
         matmul(isa, weights, 0..weights.layout.blocks(), 0..1, input, &mut |row, col, values| {
-            out[row * stride + col..][..16].copy_from_slice(values);
+            out[row * stride + col..][..values.len()].copy_from_slice(values);
         });
         for row in out.chunks_exact_mut(stride) {
             if let Some(bias) = projection.bias(expert, 0, d_ff) {

@@ -3,6 +3,7 @@
 use amoeba_plan::Activation;
 
 use crate::activate::activate;
+use crate::linear::cpu::Sink;
 use crate::linear::{Arrangement, Digits, Input, Layout, Packed, matmul, prepare};
 use crate::simd::{Isa, LANES, Simd, dispatch, load_at, update};
 
@@ -100,7 +101,7 @@ pub fn fused_item(
     slice: usize,
     rows: &Rows<'_>,
     scratch: &mut Scratch,
-    sink: &mut dyn FnMut(usize, usize, &[f32; LANES]),
+    sink: &mut Sink<'_>,
 ) {
     let down = bank.down.weights.expert(expert);
     let (first, cols) = down.layout.slice(slice);
@@ -142,7 +143,7 @@ fn inner(
     let project = |projection: &Projection, input: &Input<'_>, out: &mut [f32]| {
         let weights = projection.weights.expert(expert);
         matmul(isa, weights, blocks.clone(), 0..1, input, &mut |row, col, values| {
-            out[row * stride + col - first..][..LANES].copy_from_slice(values);
+            out[row * stride + col - first..][..values.len()].copy_from_slice(values);
         });
         if let Some(bias) = projection.bias(expert, first, cols) {
             for row in 0..input.rows {

@@ -24,7 +24,7 @@ struct ExpertsArgs {
 
 constexpr int NM = K_GATED ? 2 : 1;
 typedef Matvec<K_UP, K_UP_LANE, K_HIDDEN, 1, K_UP_WARPS, K_UP_STEP, NM, 1> Up;
-typedef Matvec<K_DOWN, K_DOWN_LANE, K_FF, 1, K_DOWN_WARPS, K_DOWN_STEP, 1, K_TOP> Down;
+typedef Matvec<K_DOWN, K_DOWN_LANE, K_FF, 1, K_DOWN_WARPS, K_DOWN_STEP, 1, K_TOP, true> Down;
 
 // inner = act(gate x, up x). Grid: tiles of sixteen inner channels, pairs of row and choice.
 KERNEL(experts_up, ExpertsArgs, 32 * K_UP_WARPS) {

@@ -98,6 +98,53 @@ fn bits_do_not_depend_on_instruction_set_or_row_count() {
 }
 
 #[test]
+fn heads_of_a_row_prepared_as_one_have_the_bits_of_heads_alone() {
+    let mut rng = Rng(6);
+    for (format, digits) in formats().into_iter().flat_map(|format| Digits::ALL.map(|d| (format, d))) {
+        let (heads, rows, cols) = (3, 21, if format.is_quantised() { 256 } else { 50 });
+        let owned: Vec<_> = (0..heads).map(|_| OwnedMatrix::random(format, rows, cols, &mut rng)).collect();
+        let matrices: Vec<_> = owned.iter().map(OwnedMatrix::view).collect();
+        let packed = Packed::new(Layout::whole(rows, cols, format), &matrices);
+        let x = rng.vector(67 * heads * cols);
+        let of_head = |n: usize, head: usize| -> Vec<f32> {
+            x[..n * heads * cols].chunks_exact(cols).skip(head).step_by(heads).flatten().copied().collect()
+        };
+        let alone: Vec<Vec<f32>> = (0..heads)
+            .map(|h| run_digits(digits, Isa::Scalar, &matrices[h], 1, &of_head(67, h), 67))
+            .collect();
+        let mut truth = vec![0.0; heads * rows];
+        reference::head_linear(&matrices, &x[..heads * cols], &mut truth);
+        for h in 0..heads {
+            for (row, truth) in truth[h * rows..][..rows].iter().enumerate() {
+                let allowed = allowed(&matrices[h].rows(row, 1), digits, &of_head(1, h));
+                let off = f64::from((alone[h][row] - truth).abs());
+                assert!(off <= allowed, "{format} {digits:?} head {h} row {row}: off by {off:e}");
+            }
+        }
+        for (isa, n) in Isa::available().into_iter().flat_map(|isa| [1, 2, 5, 8, 67].map(|n| (isa, n))) {
+            let arrangement = Arrangement::of(format, digits);
+            let len = arrangement.map_or(0, |arrangement| arrangement.len(heads * cols));
+            let mut prepared = vec![0.0; n * len];
+            if let Some(arrangement) = arrangement {
+                let rows = x.chunks_exact(heads * cols).zip(prepared.chunks_exact_mut(len));
+                rows.for_each(|(x, out)| prepare(isa, arrangement, x, out));
+            }
+            let (x, stride, prepared, prepared_stride) = (&x[..], heads * cols, &prepared[..], len);
+            let input = Input { x, stride, index: None, rows: n, prepared, prepared_stride, arrangement };
+            for (h, alone) in alone.iter().enumerate() {
+                let (input, weights) = (input.from_column(h * cols), packed.expert(h));
+                matmul(isa, weights, 0..weights.layout.blocks(), 0..1, &input, &mut |row, col, values| {
+                    let width = 16.min(rows - col);
+                    let same = values[..width].iter().zip(&alone[row * rows + col..]);
+                    let same = same.into_iter().all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{format} {digits:?} on {isa}, head {h}, {n} rows");
+                });
+            }
+        }
+    }
+}
+
+#[test]
 fn dense_columns_need_not_fill_a_unit() {
     let mut rng = Rng(3);
     for format in formats().into_iter().filter(|format| !format.is_quantised()) {

@@ -24,7 +24,12 @@ pub(super) enum Scales<S: Simd> {
 impl<S: Simd> Scales<S> {
     #[inline(always)]
     pub(super) fn read(simd: S, layout: &Layout, unit: &[u8]) -> Scales<S> {
-        let codes = LANES * layout.format.row_bytes(layout.unit_cols());
+        Scales::behind(simd, layout, unit, LANES * layout.format.row_bytes(layout.unit_cols()))
+    }
+
+    /// The same where the bytes of the codes are known.
+    #[inline(always)]
+    fn behind(simd: S, layout: &Layout, unit: &[u8], codes: usize) -> Scales<S> {
         match layout.format {
             Format::Dense(_) => Scales::None,
             Format::Mxfp4 => Scales::Scale(simd.e8m0(simd.bytes(array(unit, codes)))),
@@ -62,8 +67,19 @@ pub(super) struct UnitScales<S: Simd> {
 impl<S: Simd> UnitScales<S> {
     #[inline(always)]
     pub(super) fn read<C: Codes>(simd: S, layout: &Layout, unit: &[u8]) -> UnitScales<S> {
+        UnitScales::of(simd, Scales::read(simd, layout, unit))
+    }
+
+    /// Those of a unit of `cols` columns.
+    #[inline(always)]
+    pub(super) fn read_cols<C: Codes>(simd: S, layout: &Layout, unit: &[u8], cols: usize) -> UnitScales<S> {
+        UnitScales::of(simd, Scales::behind(simd, layout, unit, LANES * cols * C::BITS / 8))
+    }
+
+    #[inline(always)]
+    fn of(simd: S, scales: Scales<S>) -> UnitScales<S> {
         let zero = simd.splat(0.0);
-        match Scales::read(simd, layout, unit) {
+        match scales {
             Scales::Affine(scale, bias) => UnitScales { scale, bias },
             Scales::Scale(scale) => UnitScales { scale, bias: zero },
             Scales::None => UnitScales { scale: simd.splat(1.0), bias: zero },

@@ -40,6 +40,12 @@ pub struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
+    /// The same rows from a column on, which begins a group: what one head of a product per head multiplies.
+    pub fn from_column(self, col: usize) -> Input<'a> {
+        let prepared = self.arrangement.map_or(0, |arrangement| arrangement.len(col));
+        Input { x: &self.x[col..], prepared: &self.prepared[prepared..], ..self }
+    }
+
     /// Rows of x behind the inputs `first..first + R`; past the last, the last.
     #[inline(always)]
     pub(super) fn indices<const R: usize>(&self, first: usize) -> [usize; R] {
@@ -82,9 +88,9 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Takes row of x (in the order of the input), first output and sixteen values; outputs past the matrix's rows
-/// are padding.
-pub type Sink<'a> = dyn FnMut(usize, usize, &[f32; LANES]) + 'a;
+/// Takes row of x (in the order of the input), first output and the values of one or more blocks of sixteen; outputs
+/// past the matrix's rows are padding.
+pub type Sink<'a> = dyn FnMut(usize, usize, &[f32]) + 'a;
 
 /// Arguments of [`matmul`](super::matmul).
 pub(super) struct Args<'a> {

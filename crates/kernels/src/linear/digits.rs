@@ -148,10 +148,15 @@ fn groups<S: Simd, const PLANE: usize, const D: usize>(
         }
         let mut lanes = [0.0; LANES];
         simd.store(largest, &mut lanes);
-        let mut most = SMALLEST;
-        for i in 0..LANES {
-            most = most.max(lanes[i]);
+        // In halves: a chain of sixteen was a third of the time of the whole function.
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                lanes[i] = lanes[i].max(lanes[i + width]);
+            }
+            width /= 2;
         }
+        let most = SMALLEST.max(lanes[0]);
         let (header, words) = out.split_at_mut(HEADER);
         let inverse = simd.splat(largest_integer / most);
         let mut sums = [simd.splat_i(0); D];

@@ -79,9 +79,11 @@ fn compact<S: Simd, C: Codes>(simd: S, args: &Args<'_>, sink: &mut Sink<'_>) {
                     }
                     let scales = UnitScales::read::<C>(simd, layout, unit);
                     part = match digits {
-                        Digits::One => finish::<S, C, 1>(simd, &scales, [acc[0]], x, part),
-                        Digits::Two => finish::<S, C, 2>(simd, &scales, [acc[0], acc[1]], x, part),
-                        Digits::Three => finish::<S, C, 3>(simd, &scales, acc, x, part),
+                        Digits::One => finish::<S, C, 1>(simd, &scales, [acc[0]], factors::<C>(x), part),
+                        Digits::Two => {
+                            finish::<S, C, 2>(simd, &scales, [acc[0], acc[1]], factors::<C>(x), part)
+                        }
+                        Digits::Three => finish::<S, C, 3>(simd, &scales, acc, factors::<C>(x), part),
                     };
                 }
                 total = if nth == 0 { part } else { simd.add(total, part) };
@@ -145,7 +147,7 @@ fn units<S: Simd, C: Codes, const D: usize, const R: usize, const SETS: usize>(
         };
         let scales = UnitScales::read::<C>(simd, layout, unit);
         for r in 0..R {
-            part[r] = finish::<S, C, D>(simd, &scales, acc[r], x[r], part[r]);
+            part[r] = finish::<S, C, D>(simd, &scales, acc[r], factors::<C>(x[r]), part[r]);
         }
     }
     part
@@ -253,20 +255,21 @@ struct GroupOfRows<'a> {
     starts: &'a [usize],
 }
 
-/// The body once for each of the quads below `Q`, so that what it indexes stays in registers: a loop of this size
-/// the compiler would not unroll.
-macro_rules! each_quad {
-    ($q:ident below $count:ident, $body:block) => {
-        each_quad!(@ $q $count $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15
+/// The body once for each number below a constant of at most 32, so that what it indexes stays in registers: a loop of
+/// this size the compiler would not unroll.
+macro_rules! each {
+    ($i:ident below $count:ident, $body:block) => {
+        each!(@ $i $count $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15
             16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31)
     };
-    (@ $q:ident $count:ident $body:block $($at:literal)*) => {
+    (@ $i:ident $count:ident $body:block $($at:literal)*) => {
         $({
-            const $q: usize = $at;
-            if $q < $count $body
+            const $i: usize = $at;
+            if $i < $count $body
         })*
     };
 }
+pub(super) use each;
 
 /// All rows of a pass against one unit of `Q` quads of columns, whose codes stay in registers.
 #[inline(always)]
@@ -296,7 +299,7 @@ fn strip<S: Simd, C: Codes, const D: usize, const Q: usize>(
             acc[r] = start::<S, C, D>(simd, rows[r]);
         }
         if S::UNROLL {
-            each_quad!(QUAD below Q, {
+            each!(QUAD below Q, {
                 for r in 0..TILE {
                     for digit in 0..D {
                         let x = rows[r][HEADER + digit * Q + QUAD].to_bits() as i32;
@@ -315,31 +318,42 @@ fn strip<S: Simd, C: Codes, const D: usize, const Q: usize>(
             }
         }
         for r in 0..TILE {
-            let y = finish::<S, C, D>(simd, &scales, acc[r], rows[r], simd.load(lanes(part, r * LANES)));
+            let (factors, y) = (factors::<C>(rows[r]), simd.load(lanes(part, r * LANES)));
+            let y = finish::<S, C, D>(simd, &scales, acc[r], factors, y);
             simd.store(y, lanes_mut(part, r * LANES));
         }
     }
 }
 
-/// Accumulators of a unit: what the offset of the codes adds is taken off beforehand.
+/// Accumulators of a unit.
 #[inline(always)]
-pub(super) fn start<S: Simd, C: Codes, const D: usize>(simd: S, x: &[f32]) -> [S::I; D] {
+fn start<S: Simd, C: Codes, const D: usize>(simd: S, x: &[f32]) -> [S::I; D] {
     let mut acc = [simd.splat_i(0); D];
-    if C::OFFSET != 0 {
-        for digit in 0..D {
-            acc[digit] = simd.splat_i(-C::OFFSET * x[2 + digit].to_bits() as i32);
-        }
+    for digit in 0..D {
+        acc[digit] = simd.splat_i(offset::<C>(x, digit));
     }
     acc
 }
 
-/// `y + x-scale · (scale · (65536·a + 256·b + c) + bias · Σx)`; exact up to the sum of a with the rest.
+/// What takes off beforehand what the offset of the codes adds to the sums of a digit of x.
+#[inline(always)]
+pub(super) fn offset<C: Codes>(x: &[f32], digit: usize) -> i32 {
+    if C::OFFSET == 0 { 0 } else { -C::OFFSET * x[2 + digit].to_bits() as i32 }
+}
+
+/// What a step of the integers of x times a step of the codes is worth, and the sum of the integers.
+#[inline(always)]
+pub(super) fn factors<C: Codes>(x: &[f32]) -> [f32; 2] {
+    [C::UNIT * x[0], x[1]]
+}
+
+/// `y + factor · (scale · (65536·a + 256·b + c) + bias · Σx)`; exact up to the sum of a with the rest.
 #[inline(always)]
 pub(super) fn finish<S: Simd, C: Codes, const D: usize>(
     simd: S,
     scales: &UnitScales<S>,
     acc: [S::I; D],
-    x: &[f32],
+    [factor, sum]: [f32; 2],
     y: S::F,
 ) -> S::F {
     // Two digits fit one i32: the sum of each is below 2^22.
@@ -351,9 +365,9 @@ pub(super) fn finish<S: Simd, C: Codes, const D: usize>(
         3 => simd.fma(simd.splat(65536.0), simd.float(acc[0]), simd.float(low)),
         _ => simd.float(low),
     };
-    let factor = simd.splat(C::UNIT * x[0]);
+    let factor = simd.splat(factor);
     if C::BIASED {
-        let offset = simd.mul(scales.bias, simd.splat(x[1]));
+        let offset = simd.mul(scales.bias, simd.splat(sum));
         simd.fma(factor, simd.fma(scales.scale, dot, offset), y)
     } else {
         simd.fma(simd.mul(scales.scale, factor), dot, y)

@@ -1,10 +1,12 @@
-//! `linear`: `y = W·x + b` for one or many rows of x, W in any stored format.
+//! `linear`: `y = W·x + b` for one or many rows of x, W in any stored format; `head_linear`: `y_h = W_h·x_h`.
 //!
 //! Contract: `x [n, cols]` f32, `W [rows, cols]`, `y [n, rows]` f32.
 //! - [`mod@reference`] accumulates in f64 straight from the stored bytes.
 //! - [`cpu`] works on [`Packed`] weights with f32 accumulation in one fixed order, so its bits depend neither on
 //!   the instruction set nor on how many rows or threads take part.
 //! - Tolerance: [`error_bound`].
+//! - Per head: `x [n, heads·cols]`, `W [heads, rows, cols]`, `y [n, heads·rows]`. x is prepared as one row, since `cols`
+//!   are whole groups; each head is a product of its own, [`Input::from_column`] on.
 
 use amoeba_checkpoint::Format;
 

@@ -8,18 +8,20 @@ struct NormArgs {
   float eps, scale;
 };
 
+struct Sums { float of[2][32]; }; // by turn and warp
+
 // The sum of `v` over the threads that share a chunk.
-template <bool BLOCK> DEVICE float chunk_sum(float v, float (&parts)[2][32], int turn) {
+template <bool BLOCK> DEVICE float chunk_sum(float v, Sums& parts, int turn) {
   v = warp_sum(v);
   if (!BLOCK) return v;
-  if (lane() == 0) parts[turn][warp()] = v;
+  if (lane() == 0) parts.of[turn][warp()] = v;
   __syncthreads();
   float sum = 0.0f;
-  for (int w = 0; w < (int)blockDim.x / 32; w++) sum += parts[turn][w];
+  for (int w = 0; w < (int)blockDim.x / 32; w++) sum += parts.of[turn][w];
   return sum;
 }
 
-template <bool BLOCK> DEVICE void norm_chunk(const NormArgs& a, int row, int chunk, int thread, int threads, float (&parts)[2][32]) {
+template <bool BLOCK> DEVICE void norm_chunk(const NormArgs& a, int row, int chunk, int thread, int threads, Sums& parts) {
   const float* x = a.x.row(row) + (u64)chunk * a.dim;
   float* out = a.out.row(row) + (u64)chunk * a.dim;
   int dim = a.dim, own = a.per_chunk ? chunk * dim : 0;
@@ -41,14 +43,14 @@ template <bool BLOCK> DEVICE void norm_chunk(const NormArgs& a, int row, int chu
 
 // A block per chunk.
 KERNEL(norm_rows, NormArgs, 512) {
-  SHARED(float[2][32], parts);
+  SHARED(Sums, parts);
   if ((int)blockIdx.y >= *a.count) return;
   norm_chunk<true>(a, blockIdx.y, blockIdx.x, threadIdx.x, blockDim.x, parts);
 }
 
 // A warp per chunk, eight to a block.
 KERNEL(norm_heads, NormArgs, 256) {
-  SHARED(float[2][32], parts);
+  SHARED(Sums, parts);
   int chunk = blockIdx.x * 8 + warp();
   if ((int)blockIdx.y >= *a.count || chunk >= (int)a.chunks) return;
   norm_chunk<false>(a, blockIdx.y, chunk, lane(), 32, parts);

@@ -43,9 +43,9 @@ impl Simd for Avx512 {
     const UNROLL: bool = true;
 
     #[inline(always)]
-    fn prefetch(self, bytes: &[u8], ahead: usize) {
-        for line in 0..bytes.len().div_ceil(64) {
-            let line = bytes.as_ptr().wrapping_add(ahead + 64 * line);
+    fn prefetch<T>(self, data: &[T], ahead: usize) {
+        for line in 0..size_of_val(data).div_ceil(64) {
+            let line = data.as_ptr().cast::<u8>().wrapping_add(ahead + 64 * line);
             // SAFETY: a prefetch never faults, whatever the address.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
         }

@@ -53,7 +53,7 @@ pub trait Simd: Copy {
 
     /// Asks for the cache lines of `bytes` shifted by `ahead`; may lie past the end, where it does nothing.
     #[inline(always)]
-    fn prefetch(self, _bytes: &[u8], _ahead: usize) {}
+    fn prefetch<T>(self, _data: &[T], _ahead: usize) {}
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F;
     /// Lane i from element i.

@@ -20,12 +20,12 @@ pub const TILE_ROWS: usize = 16;
 pub const TILE_BYTES: usize = 64;
 /// Bytes as one tile has them; rows may be filled in part.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(1024))]
 pub struct Tile(pub [[u8; TILE_BYTES]; TILE_ROWS]);
 
 /// Sums as one tile has them.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(1024))]
 pub struct Sums(pub [[i32; LANES]; TILE_ROWS]);
 
 impl Tile {

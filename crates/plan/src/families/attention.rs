@@ -40,8 +40,43 @@ impl Reader<'_> {
     ) -> Result<AttentionSpec, Error> {
         let (config, names) = (self.config, &self.family.names);
         let at = |name: &str| format!("{prefix}.{name}");
+        let (heads, kv_heads) = self.head_counts(rule)?;
+        let head_dim = self.head_dim(rule.head_dim, heads)?;
+        let v_dim = rule.v_dim.map_or(Ok(head_dim), |key| config.usize_or(key, head_dim, DIM))?;
+        let scale = match rule.scale {
+            Scale::Root => (1.0 / (head_dim as f64).sqrt()) as f32,
+            Scale::One => 1.0,
+            Scale::Key(key) => config.f32(key, 1e-6..=1e6)?,
+            Scale::InverseRoot(key, default) => 1.0 / config.f32_or(key, default, 1e-6..=1e6)?.sqrt(),
+        };
+        Ok(AttentionSpec {
+            heads,
+            kv_heads,
+            head_dim,
+            v_dim,
+            projections: self.projections(prefix, rule, kinds, layer)?,
+            o: linear(at(names.o), self.bias(rule.o_bias)?),
+            qk_norm: self.qk_norm(prefix, rule)?,
+            v_norm: if rule.v_norm { Some(plain_norm(self.eps()?)) } else { None },
+            v_scale: rule.v_scale.map_or(Ok(1.0), |key| config.f32_or(key, 1.0, 1e-6..=1e6))?,
+            rope: self.rope(&rule.rope, head_dim, kinds, layer)?,
+            temperature: self.temperature(rule)?,
+            scale,
+            window: self.window(rule.window)?,
+            sinks: match (rule.sinks, rule.sinks_if) {
+                (Some(name), Some(key)) => config.bool_or(key, false)?.then(|| at(name)),
+                (name, _) => name.map(at),
+            },
+            softcap: None,
+            gate: self.gate(prefix, rule.gate)?,
+        })
+    }
+
+    /// Query heads and key/value heads.
+    fn head_counts(&self, rule: &Attention) -> Result<(usize, usize), Error> {
         let heads = self.count(rule.heads, None)?;
-        let values_are_keys = rule.values_are_keys.map_or(Ok(false), |key| config.bool_or(key, false))?;
+        let values_are_keys =
+            rule.values_are_keys.map_or(Ok(false), |key| self.config.bool_or(key, false))?;
         // Fewer heads of keys count only where they are also the values (Gemma 4).
         let kv_key = match rule.values_are_keys {
             Some(_) if !values_are_keys => "num_key_value_heads",
@@ -57,8 +92,19 @@ impl Reader<'_> {
                 rule.heads
             )));
         }
-        let head_dim = self.head_dim(rule.head_dim, heads)?;
-        let v_dim = rule.v_dim.map_or(Ok(head_dim), |key| config.usize_or(key, head_dim, DIM))?;
+        Ok((heads, kv_heads))
+    }
+
+    fn projections(
+        &self,
+        prefix: &str,
+        rule: &Attention,
+        kinds: &[Kind],
+        layer: usize,
+    ) -> Result<Projections, Error> {
+        let (config, names) = (self.config, &self.family.names);
+        let at = |name: &str| format!("{prefix}.{name}");
+        let values_are_keys = rule.values_are_keys.map_or(Ok(false), |key| config.bool_or(key, false))?;
         let qkv = self.bias(rule.qkv_bias)?;
         let projection = |name: &str| linear(at(name), qkv);
         let first_shared = kinds.len() - if self.family.gemma { self.shared_layers(kinds.len())? } else { 0 };
@@ -70,7 +116,7 @@ impl Reader<'_> {
             }
             _ => None,
         };
-        let projections = match (names.qkv, source) {
+        Ok(match (names.qkv, source) {
             (Some(fused), _) => Projections::Fused(projection(fused)),
             (None, _) if lent == Some(true) => {
                 let [q, k, v] = [names.q, names.k, names.v].map(projection);
@@ -90,47 +136,28 @@ impl Reader<'_> {
                 k: projection(names.k),
                 v: (!values_are_keys).then(|| projection(names.v)),
             },
-        };
-        let scale = match rule.scale {
-            Scale::Root => (1.0 / (head_dim as f64).sqrt()) as f32,
-            Scale::One => 1.0,
-            Scale::Key(key) => config.f32(key, 1e-6..=1e6)?,
-            Scale::InverseRoot(key, default) => 1.0 / config.f32_or(key, default, 1e-6..=1e6)?.sqrt(),
-        };
-        Ok(AttentionSpec {
-            heads,
-            kv_heads,
-            head_dim,
-            v_dim,
-            projections,
-            o: linear(at(names.o), self.bias(rule.o_bias)?),
-            qk_norm: self.qk_norm(prefix, rule)?,
-            v_norm: if rule.v_norm { Some(plain_norm(self.eps()?)) } else { None },
-            v_scale: rule.v_scale.map_or(Ok(1.0), |key| config.f32_or(key, 1.0, 1e-6..=1e6))?,
-            rope: self.rope(&rule.rope, head_dim, kinds, layer)?,
-            temperature: self.temperature(rule)?,
-            scale,
-            window: match rule.window {
-                WindowRule::Sliding(key) if config.has(key) => {
-                    Some(Window::Sliding(config.usize(key, WIDTH)?))
-                }
-                WindowRule::Chunk(key) => Some(Window::Chunk(config.usize(key, WIDTH)?)),
-                _ => None,
-            },
-            sinks: match (rule.sinks, rule.sinks_if) {
-                (Some(name), Some(key)) => config.bool_or(key, false)?.then(|| at(name)),
-                (name, _) => name.map(at),
-            },
-            softcap: None,
-            gate: match rule.gate {
-                Gate::None => None,
-                Gate::InQuery => Some(OutputGate::InQuery),
-                Gate::Elementwise(name) => Some(OutputGate::Elementwise(linear(at(name), false))),
-                Gate::PerHead(name, kind, key, default) => {
-                    let gate = OutputGate::PerHead(linear(at(name), false), kind);
-                    config.bool_or(key, default)?.then_some(gate)
-                }
-            },
+        })
+    }
+
+    fn window(&self, rule: WindowRule) -> Result<Option<Window>, Error> {
+        let config = self.config;
+        Ok(match rule {
+            WindowRule::Sliding(key) if config.has(key) => Some(Window::Sliding(config.usize(key, WIDTH)?)),
+            WindowRule::Chunk(key) => Some(Window::Chunk(config.usize(key, WIDTH)?)),
+            _ => None,
+        })
+    }
+
+    fn gate(&self, prefix: &str, rule: Gate) -> Result<Option<OutputGate>, Error> {
+        let at = |name: &str| format!("{prefix}.{name}");
+        Ok(match rule {
+            Gate::None => None,
+            Gate::InQuery => Some(OutputGate::InQuery),
+            Gate::Elementwise(name) => Some(OutputGate::Elementwise(linear(at(name), false))),
+            Gate::PerHead(name, kind, key, default) => {
+                let gate = OutputGate::PerHead(linear(at(name), false), kind);
+                self.config.bool_or(key, default)?.then_some(gate)
+            }
         })
     }
 

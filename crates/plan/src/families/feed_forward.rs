@@ -60,7 +60,7 @@ impl Reader<'_> {
             gate: activation.gated().then(|| stack(0)),
             up: stack(1),
             down: stack(2),
-            shared: self.shared(moe, prefix, layer)?,
+            shared: if moe.shared.beside { None } else { self.shared(moe, prefix, layer)? },
         })
     }
 
@@ -172,7 +172,8 @@ impl Reader<'_> {
         Ok((keep < count).then_some(Groups { count, keep, best_two }))
     }
 
-    fn shared(&self, moe: &Moe, prefix: &str, layer: usize) -> Result<Option<SharedSpec>, Error> {
+    /// The shared expert, if there is one.
+    pub(super) fn shared(&self, moe: &Moe, prefix: &str, layer: usize) -> Result<Option<SharedSpec>, Error> {
         let (config, names) = (self.config, &self.family.names);
         let read = |key: &str| match config.has(key) {
             true => self.of_layer(key, layer, 0..=*WIDTH.end()),

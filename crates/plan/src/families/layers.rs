@@ -141,6 +141,15 @@ impl Reader<'_> {
             );
         }
         let moe = Body::Moe(self.moe(prefix, layer)?);
+        let shared = match &self.family.moe {
+            Some(rule) if rule.shared.beside => self.shared(rule, prefix, layer)?,
+            _ => None,
+        };
+        if let Some(shared) = shared {
+            let plain = |body| BlockSpec { pre_norm: None, body, post_norm: None, residual_scale: 1.0 };
+            let parts = vec![plain(moe), plain(Body::Mlp(shared.mlp))];
+            return self.block(Some(at(norm)), Body::Sum(parts), post);
+        }
         if !self.family.beside {
             return self.block(Some(at(norm)), moe, post);
         }

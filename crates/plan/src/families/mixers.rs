@@ -113,15 +113,7 @@ impl Reader<'_> {
                 },
             },
         };
-        let dt_limit = match config.f32s("time_step_limit", 0.0..=f32::MAX)?.as_deref() {
-            None => keys.dt_limit,
-            Some([low, high]) if low <= high => (*low, *high),
-            Some(_) => {
-                return Err(Error::Inconsistent(
-                    "time_step_limit is no pair of a low and a high bound".into(),
-                ));
-            }
-        };
+        let dt_limit = self.dt_limit(keys.dt_limit)?;
         Ok(MambaSpec {
             heads,
             head_dim: if keys.rank.is_some() { 1 } else { config.usize(keys.head_dim, DIM)? },
@@ -139,6 +131,27 @@ impl Reader<'_> {
             dt_limit,
             out: linear(at("out_proj"), bias),
         })
+    }
+
+    /// Bounds of the time step; `Infinity` is written as a word.
+    fn dt_limit(&self, default: (f32, f32)) -> Result<(f32, f32), Error> {
+        let key = "time_step_limit";
+        if !self.config.has(key) {
+            return Ok(default);
+        }
+        let list = self.config.raw().get(key).and_then(|value| value.as_array());
+        let numbers = list.into_iter().flatten().map(|value| match value.as_str() {
+            Some("Infinity") => Some(f32::MAX),
+            Some(_) => None,
+            None => value.as_f64().map(|number| number as f32).filter(|number| number.is_finite()),
+        });
+        match numbers.collect::<Option<Vec<f32>>>().as_deref() {
+            Some(&[low, high]) if 0.0 <= low && low <= high => Ok((low, high)),
+            _ => Err(self
+                .config
+                .invalid(key, "is no pair of bounds of at least 0, the lower one first")
+                .into()),
+        }
     }
 
     pub(super) fn short_conv(&self, prefix: &str) -> Result<ShortConvSpec, Error> {

@@ -304,6 +304,8 @@ pub(crate) struct Shared {
     pub width: SharedWidth,
     /// Scaled by a sigmoid gate.
     pub gated: bool,
+    /// Stands beside the block of experts, not in it.
+    pub beside: bool,
     /// Mixed with the routed ones by the softmax of the projection of this name.
     pub mix: Option<&'static str>,
 }

@@ -1,11 +1,10 @@
-//! Attention, grouped and latent.
+//! Attention with grouped query heads.
 
 use super::Lowering;
 use crate::op::{AttentionOp, Op};
-use crate::program::{BufferId, CacheKind, Weight, WeightId, WeightShape};
+use crate::program::{BufferId, CacheKind};
 use crate::spec::{
-    Activation, AttentionSpec, GateKind, LatentForm, LatentQuery, LatentSpec, NormSpec, OutputGate,
-    Projections, QkNormSpec, QkNormWidth, RopeSpec,
+    Activation, AttentionSpec, GateKind, NormSpec, OutputGate, Projections, QkNormSpec, QkNormWidth, RopeSpec,
 };
 
 impl Lowering {
@@ -15,6 +14,46 @@ impl Lowering {
         let [q, k, v] =
             [("q", q_width), ("k", k_width), ("v", v_width)].map(|(name, width)| self.buffer(name, width));
         let own_keys = !matches!(spec.projections, Projections::Shared { .. });
+        self.projections(spec, x, [q, k, v]);
+        let gate = self.gate(spec, x);
+        if let Some(norm) = spec.v_norm.as_ref().filter(|_| own_keys) {
+            self.norm(norm, spec.kv_heads, spec.v_dim, v, v);
+        }
+        if spec.v_scale != 1.0 && own_keys {
+            self.push(Op::Scale { x: v, scale: spec.v_scale, by: None, softcap: None, width: v_width });
+        }
+        let mut turned = vec![(q, spec.heads, true)];
+        turned.extend(own_keys.then_some((k, spec.kv_heads, false)));
+        let after = spec.qk_norm.as_ref().is_some_and(|norm| norm.after_rope);
+        if !after {
+            self.qk_norms(spec, &turned);
+        }
+        self.turn(spec.rope.as_ref(), &turned, (spec.head_dim, 0));
+        if after {
+            self.qk_norms(spec, &turned);
+        }
+        self.temperature(spec.temperature, q, q_width);
+        let attended = self.attend_over(spec, q, k, v);
+        let (heads, o_width) = (spec.heads, spec.heads * spec.v_dim);
+        if let Some((gate, kind)) = gate {
+            self.push(match kind {
+                None => Op::Activate {
+                    activation: Activation::Sigmoid,
+                    gate: Some(gate),
+                    up: attended,
+                    out: attended,
+                    width: o_width,
+                },
+                Some(kind) => Op::HeadGate { kind, gate, heads, x: attended, width: spec.v_dim },
+            });
+        }
+        self.linear(&spec.o, self.hidden, o_width, attended, out);
+    }
+
+    /// Queries, keys and values as projected.
+    fn projections(&mut self, spec: &AttentionSpec, x: BufferId, [q, k, v]: [BufferId; 3]) {
+        let (q_width, k_width, v_width) =
+            (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.kv_heads * spec.v_dim);
         match &spec.projections {
             Projections::Apart { q: of_q, k: of_k, v: of_v } => {
                 self.query(spec, of_q, x, q);
@@ -47,24 +86,10 @@ impl Lowering {
             }
             Projections::Shared { q: of_q, .. } => self.query(spec, of_q, x, q),
         }
-        let gate = self.gate(spec, x);
-        if let Some(norm) = spec.v_norm.as_ref().filter(|_| own_keys) {
-            self.norm(norm, spec.kv_heads, spec.v_dim, v, v);
-        }
-        if spec.v_scale != 1.0 && own_keys {
-            self.push(Op::Scale { x: v, scale: spec.v_scale, by: None, softcap: None, width: v_width });
-        }
-        let mut turned = vec![(q, spec.heads, true)];
-        turned.extend(own_keys.then_some((k, spec.kv_heads, false)));
-        let after = spec.qk_norm.as_ref().is_some_and(|norm| norm.after_rope);
-        if !after {
-            self.qk_norms(spec, &turned);
-        }
-        self.turn(spec.rope.as_ref(), &turned, (spec.head_dim, 0));
-        if after {
-            self.qk_norms(spec, &turned);
-        }
-        self.temperature(spec.temperature, q, q_width);
+    }
+
+    /// Appends keys and values, unless they are another layer's, and attends.
+    fn attend_over(&mut self, spec: &AttentionSpec, q: BufferId, k: BufferId, v: BufferId) -> BufferId {
         let layer = self.layer.unwrap_or(0);
         let cache = match spec.projections {
             Projections::Shared { layer, .. } => self.keys_of[&layer],
@@ -93,19 +118,7 @@ impl Lowering {
             sinks,
             softcap,
         }));
-        if let Some((gate, kind)) = gate {
-            self.push(match kind {
-                None => Op::Activate {
-                    activation: Activation::Sigmoid,
-                    gate: Some(gate),
-                    up: attended,
-                    out: attended,
-                    width: o_width,
-                },
-                Some(kind) => Op::HeadGate { kind, gate, heads, x: attended, width: v_dim },
-            });
-        }
-        self.linear(&spec.o, self.hidden, o_width, attended, out);
+        attended
     }
 
     /// Queries; with a gate in the projection, `[query, gate]` per head are parted.
@@ -143,7 +156,7 @@ impl Lowering {
         }
     }
 
-    fn turn(
+    pub(super) fn turn(
         &mut self,
         rope: Option<&RopeSpec>,
         turned: &[(BufferId, usize, bool)],
@@ -154,110 +167,5 @@ impl Lowering {
         for &(x, heads, _) in turned {
             self.push(Op::Rope { rope, heads, head_dim, first, x });
         }
-    }
-
-    pub(super) fn latent(&mut self, spec: &LatentSpec, x: BufferId, out: BufferId) {
-        let LatentSpec { heads, nope_dim, rope_dim, v_dim, rank, .. } = *spec;
-        let head_dim = nope_dim + rope_dim;
-        let q = self.buffer("q", heads * head_dim);
-        match &spec.q {
-            LatentQuery::Direct(linear) => self.linear(linear, heads * head_dim, self.hidden, x, q),
-            LatentQuery::LowRank { a, norm, b, rank } => {
-                let low = self.project(a, "q_low", *rank, self.hidden, x);
-                self.norm(norm, 1, *rank, low, low);
-                self.linear(b, heads * head_dim, *rank, low, q);
-            }
-        }
-        let kv_a = self.project(&spec.kv_a, "kv_a", rank + rope_dim, self.hidden, x);
-        let latent = self.buffer("latent", rank);
-        self.part((kv_a, 0), latent, rank);
-        self.norm(&spec.kv_norm, 1, rank, latent, latent);
-        self.turn(spec.rope.as_ref(), &[(q, heads, true)], (head_dim, nope_dim));
-        self.turn(spec.rope.as_ref(), &[(kv_a, 1, false)], (rank + rope_dim, rank));
-        self.temperature(spec.temperature, q, heads * head_dim);
-        let kv_width = match &spec.form {
-            LatentForm::Expanded(_) => heads * head_dim,
-            LatentForm::Absorbed { .. } => rank + rope_dim,
-        };
-        let k = self.buffer("k", kv_width);
-        let attended = self.buffer("attended", heads * v_dim);
-        match &spec.form {
-            LatentForm::Expanded(kv_b) => {
-                let kv = self.project(kv_b, "kv", heads * (nope_dim + v_dim), rank, latent);
-                let v = self.buffer("v", heads * v_dim);
-                self.heads((kv, 0, nope_dim + v_dim), (k, 0, head_dim), heads, nope_dim);
-                self.heads((kv_a, rank, 0), (k, nope_dim, head_dim), heads, rope_dim);
-                self.heads((kv, nope_dim, nope_dim + v_dim), (v, 0, v_dim), heads, v_dim);
-                self.attend(spec, (q, k, v, attended), (heads, head_dim, v_dim));
-            }
-            LatentForm::Absorbed { embed_q, unembed_out } => {
-                let wide = rank + rope_dim;
-                let [q_nope, embedded, q_wide, narrow] = [
-                    ("q_nope", heads * nope_dim),
-                    ("q_embedded", heads * rank),
-                    ("q_latent", heads * wide),
-                    ("attended_latent", heads * rank),
-                ]
-                .map(|(name, width)| self.buffer(name, width));
-                self.heads((q, 0, head_dim), (q_nope, 0, nope_dim), heads, nope_dim);
-                let weight = self.stack(embed_q, heads, rank, nope_dim);
-                self.push(Op::HeadLinear {
-                    weight,
-                    heads,
-                    rows: rank,
-                    cols: nope_dim,
-                    x: q_nope,
-                    out: embedded,
-                });
-                self.heads((embedded, 0, rank), (q_wide, 0, wide), heads, rank);
-                self.heads((q, nope_dim, head_dim), (q_wide, rank, wide), heads, rope_dim);
-                self.part((latent, 0), k, rank);
-                self.heads((kv_a, rank, 0), (k, rank, 0), 1, rope_dim);
-                self.attend(spec, (q_wide, k, latent, narrow), (1, wide, rank));
-                let weight = self.stack(unembed_out, heads, v_dim, rank);
-                self.push(Op::HeadLinear {
-                    weight,
-                    heads,
-                    rows: v_dim,
-                    cols: rank,
-                    x: narrow,
-                    out: attended,
-                });
-            }
-        }
-        self.linear(&spec.o, self.hidden, heads * v_dim, attended, out);
-    }
-
-    /// Appends keys and values and attends.
-    fn attend(
-        &mut self,
-        spec: &LatentSpec,
-        (q, k, v, out): (BufferId, BufferId, BufferId, BufferId),
-        (kv_heads, head_dim, v_dim): (usize, usize, usize),
-    ) {
-        let cache = self.cache(CacheKind::Kv { kv_heads, k_dim: head_dim, v_dim });
-        self.push(Op::KvAppend { cache, k, v });
-        self.push(Op::Attention(AttentionOp {
-            cache,
-            q,
-            out,
-            heads: spec.heads,
-            kv_heads,
-            head_dim,
-            v_dim,
-            scale: spec.scale,
-            window: None,
-            sinks: None,
-            softcap: None,
-        }));
-    }
-
-    fn stack(&mut self, path: &str, heads: usize, rows: usize, cols: usize) -> WeightId {
-        self.weight(Weight {
-            path: path.to_owned(),
-            each: None,
-            shape: WeightShape::Stack(heads, rows, cols),
-            shift: 0.0,
-        })
     }
 }

@@ -46,6 +46,8 @@ impl Lowering {
         };
         let input_gate = spec.input_gate.then(|| self.buffer("input_gate", 1));
         let route = self.route(&spec.rule, logits, spec.experts, input_gate);
+        let mix = spec.shared.as_ref().and_then(|shared| shared.mix.as_ref());
+        let shared_weight = mix.map(|linear| self.mix(linear, x, route, spec.rule.top_k));
         let inner = match input_gate {
             None => inner,
             Some(gate) => {
@@ -76,7 +78,7 @@ impl Lowering {
             self.linear(&latent.up, hidden, width, sum, out);
         }
         if let Some(shared) = &spec.shared {
-            self.shared(shared, x, out);
+            self.shared(shared, shared_weight, x, out);
         }
     }
 
@@ -95,7 +97,7 @@ impl Lowering {
         route
     }
 
-    fn shared(&mut self, spec: &SharedSpec, x: BufferId, out: BufferId) {
+    fn shared(&mut self, spec: &SharedSpec, weight: Option<BufferId>, x: BufferId, out: BufferId) {
         let width = self.hidden;
         let result = self.buffer("shared", width);
         self.mlp(&spec.mlp, x, result);
@@ -103,17 +105,18 @@ impl Lowering {
             let gate = self.project(linear, "shared_gate", 1, width, x);
             self.push(Op::HeadGate { kind: GateKind::Sigmoid, gate, heads: 1, x: result, width });
         }
-        if let Some(linear) = &spec.mix {
-            self.mix(linear, x, [out, result]);
+        if let Some(gate) = weight {
+            self.push(Op::HeadGate { kind: GateKind::Plain, gate, heads: 1, x: result, width });
         }
         self.push(Op::Add { x: out, y: result, scale: 1.0, width });
     }
 
-    /// Scales two buffers by the softmax of two logits.
-    fn mix(&mut self, linear: &LinearSpec, x: BufferId, parts: [BufferId; 2]) {
-        let width = self.hidden;
-        let logits = self.project(linear, "mix_logits", 2, width, x);
-        let [weights, gate] = [("mix", 4), ("mix_gate", 1)].map(|(name, width)| self.buffer(name, width));
+    /// The softmax of two logits: the first scales the weights of a route, the second is returned.
+    fn mix(&mut self, linear: &LinearSpec, x: BufferId, route: BufferId, top_k: usize) -> BufferId {
+        let logits = self.project(linear, "mix_logits", 2, self.hidden, x);
+        let [both, weights, routed, shared] =
+            [("mix", 4), ("mix_weights", top_k), ("mix_routed", 1), ("mix_shared", 1)]
+                .map(|(name, width)| self.buffer(name, width));
         let rule = RouterRule {
             top_k: 2,
             score: Score::Softmax,
@@ -125,17 +128,19 @@ impl Lowering {
         };
         self.push(Op::Router {
             logits,
-            out: weights,
+            out: both,
             experts: 2,
             rule,
             correction: None,
             per_expert: None,
             input_gate: None,
         });
-        for (i, part) in parts.into_iter().enumerate() {
-            self.part((weights, 2 + i), gate, 1);
-            self.push(Op::HeadGate { kind: GateKind::Plain, gate, heads: 1, x: part, width });
-        }
+        self.part((both, 2), routed, 1);
+        self.part((both, 3), shared, 1);
+        self.part((route, top_k), weights, top_k);
+        self.push(Op::HeadGate { kind: GateKind::Plain, gate: routed, heads: 1, x: weights, width: top_k });
+        self.heads((weights, 0, 0), (route, top_k, 0), 1, top_k);
+        shared
     }
 
     fn experts(&mut self, spec: &ExpertSpec, experts: usize, rows: usize, cols: usize) -> ExpertWeights {

@@ -2,6 +2,7 @@
 
 mod attention;
 mod feed_forward;
+mod latent;
 mod mixers;
 
 use std::collections::HashMap;
@@ -97,11 +98,11 @@ impl Lowering {
             Body::Moe(spec) => self.moe(spec, x, residual, out),
             Body::PerLayer { gate, projection } => self.per_layer_block(gate, projection, x, out),
             Body::Sum(blocks) => {
-                // The first goes straight into the result.
+                // The first goes straight into the result. One without a norm reads what the sum reads.
                 let sum = self.buffer(SUM, self.hidden);
                 for (i, block) in blocks.iter().enumerate() {
                     let part = if i == 0 { out } else { sum };
-                    self.branch(block, residual, part);
+                    self.branch(block, if block.pre_norm.is_some() { residual } else { x }, part);
                     let scale = block.residual_scale;
                     if i > 0 {
                         self.push(Op::Add { x: out, y: part, scale, width: self.hidden });

@@ -90,7 +90,8 @@ pub enum Body {
         /// `[hidden, width]`.
         projection: LinearSpec,
     },
-    /// The sum of blocks that all read the residual stream; their `residual_scale` counts.
+    /// The sum of blocks. Those with a norm of their own read the residual stream through it, the others what this
+    /// block's norm gives; their `residual_scale` counts.
     Sum(Vec<BlockSpec>),
 }
 

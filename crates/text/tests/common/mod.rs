@@ -3,8 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use amoeba_text::{Chat, ChatTemplate, Message, Tokenizer};
-use serde_json::{Map, Value};
+use amoeba_text::{
+    Chat, ChatTemplate, DIALECTS, Dialect, Format, Message, Piece, Splitter, Tokenizer, Tools,
+};
+use serde_json::{Map, Value, json};
 
 pub const FLAVOURS: [&str; 5] = ["gpt2", "llama3", "o200k", "qwen", "spm"];
 
@@ -72,4 +74,45 @@ pub fn render(source: &str, variables: Value) -> Result<String, amoeba_text::Err
     let mut chat = says("user", "Hi");
     chat.variables = object(variables);
     ChatTemplate::from_source("test", source)?.render(&chat)
+}
+
+pub fn dialect(name: &str) -> &'static Dialect {
+    DIALECTS.iter().find(|dialect| dialect.name == name).unwrap()
+}
+
+/// A format with one tool, `f(a: integer, b: string, l: array, o: object)`.
+pub fn format(dialect: &'static Dialect) -> Format {
+    let parameters = json!({ "type": "object", "properties": {
+        "a": { "type": "integer" }, "b": { "type": "string" }, "l": { "type": "array" }, "o": { "type": "object" },
+    } });
+    let tool = json!({ "type": "function", "function": { "name": "f", "parameters": parameters } });
+    let tools = Tools::of(&Chat { tools: Some(json!([tool])), ..Chat::default() });
+    let (open, close) = dialect.thoughts.unwrap_or(("<think>", "</think>"));
+    Format { dialect: Some(dialect), tools, ..Format::thoughts(open, close, false) }
+}
+
+/// The pieces of a text that arrives in parts, with neighbours of a kind joined.
+pub fn split<'p>(format: &Format, parts: impl IntoIterator<Item = &'p str>) -> Vec<Piece> {
+    let mut splitter = Splitter::new(format);
+    let mut pieces: Vec<Piece> = parts.into_iter().flat_map(|part| splitter.push(part)).collect();
+    pieces.extend(splitter.finish());
+    let mut joined: Vec<Piece> = Vec::new();
+    for piece in pieces {
+        match (joined.last_mut(), piece) {
+            (Some(Piece::Answer(before)), Piece::Answer(text)) => before.push_str(&text),
+            (Some(Piece::Thought(before)), Piece::Thought(text)) => before.push_str(&text),
+            (_, piece) => joined.push(piece),
+        }
+    }
+    joined
+}
+
+/// What families write (dialect and text), and the pieces of it.
+pub fn outputs() -> Vec<(&'static Dialect, String, Value)> {
+    let file = std::fs::read(root().join("fixtures/dialects/outputs.json")).unwrap();
+    let rows: Vec<Value> = serde_json::from_slice(&file).unwrap();
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
+    rows.iter()
+        .map(|row| (dialect(&text(row, "dialect")), text(row, "text"), row["pieces"].clone()))
+        .collect()
 }

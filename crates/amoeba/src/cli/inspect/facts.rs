@@ -31,6 +31,8 @@ pub struct Facts {
     pub reads: Vec<(Part, f64)>,
     /// Bytes of keys and values per position.
     pub cache_per_position: u64,
+    /// Bytes of the states of recurrent layers, per sequence.
+    pub state: u64,
     /// Memory needed.
     pub need: Need,
     /// Memory of the machine.
@@ -55,6 +57,8 @@ pub struct TextFacts {
     pub template: Option<usize>,
     /// Tags around thoughts.
     pub reasoning: Option<(String, String)>,
+    /// How tool calls are spelled.
+    pub dialect: Option<&'static str>,
 }
 
 impl Facts {
@@ -107,6 +111,7 @@ impl Facts {
                 .collect(),
             reads: reads.into_iter().filter(|(_, bytes)| *bytes > 0.0).collect(),
             cache_per_position: 4 * plan.cache_elements_per_position() as u64,
+            state: 4 * plan.cache_elements_per_sequence() as u64,
             need: {
                 let stored = stored.iter().map(|&(format, bytes)| Stored { format, bytes: bytes as usize });
                 Need::new(&plan, &stored.collect::<Vec<_>>(), options)?
@@ -145,6 +150,10 @@ fn text_facts(dir: &Path) -> Result<TextFacts, amoeba_text::Error> {
         vocab: tokenizer.vocab_size(),
         ends: tokenizer.eos_ids().iter().map(spelled).collect::<Result<_, _>>()?,
         reasoning: template.as_ref().and_then(|template| reasoning_markers(template.source(), &tokenizer)),
+        dialect: template
+            .as_ref()
+            .and_then(|template| template.dialect(&tokenizer))
+            .map(|dialect| dialect.name),
         template: template.map(|template| template.source().len()),
     })
 }

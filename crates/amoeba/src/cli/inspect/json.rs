@@ -22,6 +22,7 @@ pub fn render(facts: &Facts) -> Value {
             "end_tokens": text.ends.iter().map(|(id, text)| json!({ "id": id, "text": text })).collect::<Vec<_>>(),
             "chat_template_bytes": text.template,
             "reasoning_tags": text.reasoning,
+            "tool_dialect": text.dialect,
         }),
         Err(error) => json!({ "error": error }),
     };
@@ -46,6 +47,7 @@ pub fn render(facts: &Facts) -> Value {
             "total": facts.bytes_per_token().round(),
             "parts": reads,
             "cache_per_position": facts.cache_per_position,
+            "state": facts.state,
         },
         "memory": {
             "context": facts.need.context,

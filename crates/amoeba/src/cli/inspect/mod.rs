@@ -4,13 +4,14 @@ mod json;
 mod layers;
 mod text;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use amoeba::PathChoice;
 use amoeba_checkpoint::{Checkpoint, Config};
+use amoeba_hub::Hub;
 use serde_json::Value;
 
-use super::common::{self, DeviceArgs};
+use super::common::DeviceArgs;
 use super::console::{bytes, print, print_json, row, table};
 use super::failure::{self, Failure};
 use facts::Facts;
@@ -45,13 +46,10 @@ pub struct Args {
 
 /// Prints what was asked for.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let dir = match args.model.as_ref().or(args.named.as_ref()) {
-        // A folder needs no weights to be looked at.
-        Some(name) if Path::new(name).join("config.json").is_file() => PathBuf::from(name),
-        Some(name) => common::find(name)?.0,
-        None => amoeba::bundled_model()?,
+    let (dir, has_weights) = match args.model.as_ref().or(args.named.as_ref()) {
+        Some(name) => locate(name)?,
+        None => (amoeba::bundled_model()?, true),
     };
-    let has_weights = has_weights(&dir);
     if args.check_tensors || args.tensors {
         let checkpoint = Checkpoint::open(&dir)?;
         return if args.check_tensors { check(&checkpoint, args.json) } else { tensors(&checkpoint, args) };
@@ -77,11 +75,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     print(&text::render(&facts, args.device.place.path != PathChoice::Auto))
 }
 
-/// Whether any weight file lies there.
-fn has_weights(dir: &Path) -> bool {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.any(|name| name.starts_with("model") && name.contains(".safetensors"))
+/// The folder a name means and whether all its weights are there: to be looked at it needs no more than config.json.
+fn locate(name: &str) -> Result<(PathBuf, bool), Failure> {
+    match Hub::from_env().resolve(name) {
+        Ok(found) => Ok((found.dir, true)),
+        Err(amoeba_hub::Error::Incomplete { dir, .. }) if dir.join("config.json").is_file() => {
+            Ok((dir, false))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn check(checkpoint: &Checkpoint, json: bool) -> Result<(), Failure> {

@@ -50,7 +50,7 @@ fn architecture(facts: &Facts) -> String {
     let family = match &spec.part_of {
         None => spec.family.to_owned(),
         Some(whole) => {
-            format!("{}, the text part of {whole}; images and sound are not supported", spec.family)
+            format!("{}, as the text part of {whole}: images and sound are not supported", spec.family)
         }
     };
     let mut rows = vec![
@@ -115,8 +115,12 @@ fn reads(facts: &Facts) -> String {
     let mut rows: Vec<_> = parts.map(|(part, size)| line(&part.to_string(), *size)).collect();
     rows.push(line("all", total));
     let cache = bytes(facts.cache_per_position);
+    let state = match facts.state {
+        0 => String::new(),
+        state => format!(", and {} of state, which are written too", bytes(state)),
+    };
     format!(
-        "read per decoded token\n{}  and {cache} of keys and values per position\n",
+        "read per decoded token\n{}  and {cache} of keys and values per position{state}\n",
         table(&rows, [false, true, true])
     )
 }
@@ -125,7 +129,7 @@ fn memory(facts: &Facts) -> String {
     let need = facts.need;
     let rows = [
         row([&"weights", &bytes(need.weights)]),
-        row([&"keys and values", &bytes(need.cache)]),
+        row([&if facts.state > 0 { "keys, values, states" } else { "keys and values" }, &bytes(need.cache)]),
         row([&"buffers", &bytes(need.buffers)]),
         row([&"needed", &bytes(need.total())]),
     ];
@@ -147,6 +151,7 @@ fn words(text: &TextFacts) -> String {
         row([&"ends", &ends.join(", ")]),
         row([&"chat template", &template]),
         row([&"reasoning", &thoughts]),
+        row([&"tool calls", &text.dialect.unwrap_or("none known")]),
     ];
     format!("text\n{}", table(&rows, [false, false]))
 }

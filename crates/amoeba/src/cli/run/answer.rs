@@ -1,7 +1,7 @@
 //! An answer on its way to the screen, and the grey line behind it.
 use std::ops::ControlFlow;
 
-use amoeba::{Finish, Model, Piece, Reply, Sampling};
+use amoeba::{Finish, Model, Piece, Reply, Sampling, ToolCall};
 
 use crate::cli::console::{bytes, rate, time};
 use crate::cli::failure::Failure;
@@ -46,6 +46,7 @@ impl<'a> Printer<'a> {
                 Ok(())
             }
             Piece::Answer(text) => self.answer(text),
+            Piece::Call(call) => self.call(call),
         };
         match shown {
             Ok(()) => ControlFlow::Continue(()),
@@ -54,6 +55,12 @@ impl<'a> Printer<'a> {
                 ControlFlow::Break(())
             }
         }
+    }
+
+    /// A call has a line of its own.
+    fn call(&mut self, call: &ToolCall) -> Result<(), Failure> {
+        let start = if self.answered && self.last.is_some_and(|last| last != '\n') { "\n" } else { "" };
+        self.answer(&format!("{start}tool call {} {}\n", call.name, call.arguments))
     }
 
     /// Between a thought and its answer models leave blank lines: one line break is enough.
@@ -166,5 +173,15 @@ mod tests {
         assert_eq!(show(&pieces[..1], true), "HM\n");
         assert_eq!(show(&pieces[1..2], false), "\n\n");
         assert_eq!(show(&[], false), "");
+    }
+
+    #[test]
+    fn calls_have_lines_of_their_own() {
+        let call = |index| {
+            Piece::Call(ToolCall { index, name: "f".into(), arguments: "{}".into(), ..ToolCall::default() })
+        };
+        let pieces = [Piece::Thought("hm".into()), Piece::Answer("\n\nI look.".into()), call(0), call(1)];
+        assert_eq!(show(&pieces, false), "I look.\ntool call f {}\ntool call f {}\n");
+        assert_eq!(show(&[pieces[0].clone(), call(0)], true), "HM\ntool call f {}\n");
     }
 }

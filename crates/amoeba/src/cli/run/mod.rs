@@ -2,6 +2,7 @@
 mod answer;
 mod prompt;
 mod settings;
+mod tools;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -41,6 +42,9 @@ pub struct Args {
     /// Give the model the prompt as it is, without chat template
     #[arg(long)]
     raw: bool,
+    /// Tools the model may call: a JSON array as in the chat completions interface. Calls are printed, not made
+    #[arg(long, value_name = "FILE", conflicts_with = "raw")]
+    tools: Option<PathBuf>,
     /// Show what the model thinks before it answers (on standard error)
     #[arg(long)]
     show_reasoning: bool,
@@ -61,6 +65,12 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let at_terminal = std::io::stdin().is_terminal();
     let decision = prompt::decide(args, at_terminal, &prompt::is_model)?;
     let text = prompt::read(&decision.source)?;
+    let tools = args.tools.as_deref().map(tools::read).transpose()?;
+    if tools.is_some() && text.is_none() {
+        return Err(Failure::usage(
+            "--tools needs a prompt: a chat at the terminal has nobody to make the calls",
+        ));
+    }
     let (dir, how) = match &decision.model {
         Some(name) => common::find(name).map_err(|failure| prompt::advise(args, failure))?,
         None => {
@@ -93,6 +103,10 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         stream(&mut model, &prompt, &request, &mut |piece| printer.take(piece))
     } else {
         let mut conversation = Conversation::new(args.system.clone());
+        if let Some(tools) = tools {
+            tools::check(&model)?;
+            conversation.set_tools(Some(tools));
+        }
         conversation.ask(&mut model, &text, &request, &mut |piece| printer.take(piece))
     };
     printer.finish()?;

@@ -15,7 +15,7 @@ use super::{Batch, Shape, Version};
 use crate::experts::cpu::{Rows as ItemRows, Scratch};
 use crate::experts::{Bank, fused_item};
 use crate::linear::{Arrangement, Digits};
-use crate::simd::{Isa, LANES};
+use crate::simd::Isa;
 
 /// A fused step.
 pub struct Fused<'a> {
@@ -54,7 +54,7 @@ impl<'a> Fused<'a> {
         let mut scratch = self.scratch[worker].lock().unwrap_or_else(PoisonError::into_inner);
         fused_item(self.isa, self.bank, group.expert, slice, &rows, &mut scratch, &mut |i, col, values| {
             let row = group.choices[i] as usize * slices + slice;
-            self.partials.part_mut(row, col, LANES).copy_from_slice(values);
+            self.partials.part_mut(row, col, values.len()).copy_from_slice(values);
         });
     }
 }

@@ -43,7 +43,7 @@ pub trait Product: Sync {
         out.copy_from_slice(x);
     }
 
-    /// Outputs `16 · blocks.start..16 · blocks.end` for all rows, sixteen at a time.
+    /// Outputs `16 · blocks.start..16 · blocks.end` for all rows, sixteen or more at a time.
     fn product(&self, which: Which, expert: usize, blocks: Range<usize>, x: &Rows<'_>, sink: &mut Sink<'_>);
 }
 
@@ -100,7 +100,7 @@ impl<P: Product> Unfused<P> {
         let blocks = blocks * piece / PIECES..blocks * (piece + 1) / PIECES;
         let rows = Rows { values: from.all(), stride: from.width, index };
         self.product.product(which, group.expert, blocks, &rows, &mut |i, col, values| {
-            to.part_mut(group.choices[i] as usize, col, LANES).copy_from_slice(values);
+            to.part_mut(group.choices[i] as usize, col, values.len()).copy_from_slice(values);
         });
     }
 

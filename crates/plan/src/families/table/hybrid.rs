@@ -5,10 +5,22 @@ use super::super::row::{
     Act, Correction, DenseLayers, Factor, Family, Layers, MambaKeys, Mlp, Moe, Names, NormRule, Normalise,
     ScoreRule, Shared, SharedWidth, Tied,
 };
-use super::{ATTENTION, BASE, BIASED, BIASED_MOE, MOE, NAMES, PLAIN_ROPE, ROPE, SHARED, SPARSE_BLOCK};
+use super::{
+    ATTENTION, BASE, BIASED, BIASED_MOE, LOCAL_MOE, MOE, NAMES, PLAIN_ROPE, ROPE, SHARED, SPARSE_BLOCK,
+};
 use crate::Score;
 
 pub(super) const ROWS: &[Family] = &[
+    Family {
+        name: "granite",
+        tied: Tied::Key(true),
+        embed_scale: Factor::Key("embedding_multiplier"),
+        residual_scale: Factor::Key("residual_multiplier"),
+        logit_scale: Factor::Inverse("logits_scaling"),
+        full: Attention { head_dim: HeadDim::Hidden, scale: Scale::Key("attention_multiplier"), ..BIASED },
+        mlp: Mlp { bias: Bias::Key("mlp_bias"), ..BASE.mlp },
+        ..BASE
+    },
     Family {
         name: "granitemoe",
         names: Names { router: "block_sparse_moe.router.layer", experts_apart: None, ..SPARSE_BLOCK },
@@ -17,12 +29,7 @@ pub(super) const ROWS: &[Family] = &[
         residual_scale: Factor::Key("residual_multiplier"),
         logit_scale: Factor::Inverse("logits_scaling"),
         full: Attention { head_dim: HeadDim::Hidden, scale: Scale::Key("attention_multiplier"), ..BIASED },
-        moe: Some(Moe {
-            experts: "num_local_experts",
-            width: "intermediate_size",
-            score: ScoreRule::Is(Score::TopKSoftmax),
-            ..MOE
-        }),
+        moe: Some(LOCAL_MOE),
         ..BASE
     },
     Family {
@@ -59,11 +66,13 @@ pub(super) const ROWS: &[Family] = &[
             rank: None,
         }),
         moe: Some(Moe {
-            experts: "num_local_experts",
-            width: "intermediate_size",
-            score: ScoreRule::Is(Score::TopKSoftmax),
-            shared: Shared { width: SharedWidth::Key("shared_intermediate_size"), gated: false, mix: None },
-            ..MOE
+            shared: Shared {
+                width: SharedWidth::Key("shared_intermediate_size"),
+                gated: false,
+                beside: true,
+                mix: None,
+            },
+            ..LOCAL_MOE
         }),
         dense_layers: DenseLayers::Without("num_local_experts"),
         ..BASE

@@ -129,13 +129,22 @@ const MOE: Moe = Moe {
     activation: Act::Key,
     input_gate: false,
     latent: None,
-    shared: Shared { width: SharedWidth::None, gated: false, mix: None },
+    shared: Shared { width: SharedWidth::None, gated: false, beside: false, mix: None },
+};
+
+/// Mixtral's: softmax over the picked, as wide as dense MLPs elsewhere.
+const LOCAL_MOE: Moe = Moe {
+    experts: "num_local_experts",
+    width: "intermediate_size",
+    score: ScoreRule::Is(Score::TopKSoftmax),
+    ..MOE
 };
 
 /// Shared experts side by side in one MLP.
 const SHARED: Shared = Shared {
     width: SharedWidth::Product("n_shared_experts", "moe_intermediate_size"),
     gated: false,
+    beside: false,
     mix: None,
 };
 

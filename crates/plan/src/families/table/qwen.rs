@@ -19,10 +19,15 @@ const QWEN_HYBRID: Family = Family {
     ..BASE
 };
 
-const QWEN_HYBRID_MOE: Moe = Moe {
-    normalise: Normalise::Key("norm_topk_prob", false, 0.0),
-    shared: Shared { width: SharedWidth::Key("shared_expert_intermediate_size"), gated: true, mix: None },
-    ..MOE
+const QWEN_HYBRID_MOE: Moe =
+    Moe { normalise: Normalise::Key("norm_topk_prob", false, 0.0), shared: GATED_SHARED, ..MOE };
+
+/// A shared expert behind a sigmoid gate.
+const GATED_SHARED: Shared = Shared {
+    width: SharedWidth::Key("shared_expert_intermediate_size"),
+    gated: true,
+    beside: false,
+    mix: None,
 };
 
 pub(super) const ROWS: &[Family] = &[
@@ -30,14 +35,7 @@ pub(super) const ROWS: &[Family] = &[
         name: "qwen2_moe",
         names: Names { shared: "mlp.shared_expert", ..NAMES },
         full: Attention { head_dim: HeadDim::Hidden, qkv_bias: Bias::Always, rope: PLAIN_ROPE, ..ATTENTION },
-        moe: Some(Moe {
-            shared: Shared {
-                width: SharedWidth::Key("shared_expert_intermediate_size"),
-                gated: true,
-                mix: None,
-            },
-            ..MOE
-        }),
+        moe: Some(Moe { shared: GATED_SHARED, ..MOE }),
         ..BASE
     },
     Family {

@@ -7,7 +7,7 @@ use super::super::row::{
     Act, Correction, DenseLayers, Family, Kind, Layers, Mlp, Moe, Names, NormRule, Normalise, ScoreRule,
     Shared, SharedWidth, Tied,
 };
-use super::{ATTENTION, BASE, BIASED, MOE, NAMES, PLAIN_ROPE, ROPE, SHARED, SPARSE_BLOCK};
+use super::{ATTENTION, BASE, BIASED, LOCAL_MOE, MOE, NAMES, PLAIN_ROPE, ROPE, SHARED, SPARSE_BLOCK};
 use crate::{NormKind, Score};
 
 /// Attention of gpt-oss.
@@ -27,13 +27,10 @@ pub(super) const ROWS: &[Family] = &[
         full: GPT_OSS,
         local: Attention { window: WindowRule::Sliding("sliding_window"), ..GPT_OSS },
         moe: Some(Moe {
-            experts: "num_local_experts",
-            width: "intermediate_size",
-            score: ScoreRule::Is(Score::TopKSoftmax),
             router_bias: true,
             expert_bias: Bias::Always,
             activation: Act::Clamped("swiglu_limit"),
-            ..MOE
+            ..LOCAL_MOE
         }),
         ..BASE
     },
@@ -103,7 +100,12 @@ pub(super) const ROWS: &[Family] = &[
             width: "intermediate_size",
             score: ScoreRule::Is(Score::Sigmoid),
             input_gate: true,
-            shared: Shared { width: SharedWidth::Key("intermediate_size"), gated: false, mix: None },
+            shared: Shared {
+                width: SharedWidth::Key("intermediate_size"),
+                gated: false,
+                beside: false,
+                mix: None,
+            },
             ..MOE
         }),
         dense_layers: DenseLayers::Interval("interleave_moe_layer_step"),
@@ -144,12 +146,7 @@ pub(super) const ROWS: &[Family] = &[
         name: "mixtral",
         names: SPARSE_BLOCK,
         full: Attention { head_dim: HeadDim::Hidden, rope: PLAIN_ROPE, ..ATTENTION },
-        moe: Some(Moe {
-            experts: "num_local_experts",
-            width: "intermediate_size",
-            score: ScoreRule::Is(Score::TopKSoftmax),
-            ..MOE
-        }),
+        moe: Some(LOCAL_MOE),
         ..BASE
     },
     Family {

@@ -1,0 +1,199 @@
+//! A plan of one op on an emulated device.
+
+use amoeba_checkpoint::{Config, Matrix};
+use amoeba_kernels::cuda::{self, Place, Places, Setting, StepRow, WeightPlace};
+use amoeba_plan::{Buffer, BufferId, Cache, CacheId, CacheKind, Op, Plan, Rope, RopeId, Step, WeightId};
+
+use crate::memory::Memory;
+use crate::module;
+
+/// Orders of turns that every op runs in; the first is plain.
+const SEEDS: [u32; 3] = [0, 1, 977];
+
+/// Buffers, weights and caches for one op at a time.
+pub struct Bench {
+    pub plan: Plan,
+    places: Places,
+    memory: Vec<Memory>,
+    buffers: Vec<usize>,
+    caches: Vec<usize>,
+    step: usize,
+}
+
+impl Bench {
+    /// None if there is no compiler.
+    pub fn new() -> Option<Bench> {
+        Bench::of(Setting { slots: 3, context: 200, kv_f16: false, multiprocessors: 3, arch: 90 })
+    }
+
+    pub fn of(setting: Setting) -> Option<Bench> {
+        if !module::available() {
+            return None;
+        }
+        // Any model will do: what it computes is replaced op by op.
+        let config = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/qwen3_moe-q4g64/config.json");
+        let config = Config::parse("config.json", &std::fs::read_to_string(config).unwrap()).unwrap();
+        let mut plan = Plan::new(&config).unwrap();
+        plan.buffers.clear();
+        plan.caches.clear();
+        plan.ropes.clear();
+        plan.program.clear();
+        plan.head = 1;
+        let (scratch, zeroed) = (8 << 20, cuda::ZEROED_BYTES);
+        let mut memory = vec![Memory::new(16), Memory::new(scratch), Memory::new(zeroed)];
+        memory[2].bytes_mut().fill(0);
+        let places = Places {
+            step: 0,
+            buffers: Vec::new(),
+            weights: Vec::new(),
+            caches: Vec::new(),
+            ropes: Vec::new(),
+            scratch: memory[1].address(),
+            zeroed: memory[2].address(),
+            setting,
+        };
+        Some(Bench { plan, places, memory, buffers: Vec::new(), caches: Vec::new(), step: 0 })
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> u64 {
+        let mut memory = Memory::new(bytes.len());
+        memory.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+        let address = memory.address();
+        self.memory.push(memory);
+        address
+    }
+
+    /// A buffer of that width with some rows of values; rows without values are NaN.
+    pub fn buffer(&mut self, width: usize, rows: usize, values: &[f32]) -> BufferId {
+        let stride = width.next_multiple_of(16);
+        self.memory.push(Memory::new(rows * stride * 4));
+        self.buffers.push(self.memory.len() - 1);
+        let place = Place { address: self.memory[self.memory.len() - 1].address(), stride };
+        self.places.buffers.push(place);
+        self.plan.buffers.push(Buffer { name: "buffer", width });
+        let id = BufferId(self.places.buffers.len() - 1);
+        self.write(id, values);
+        id
+    }
+
+    /// Overwrites rows from the first on; what is left is NaN.
+    pub fn write(&mut self, id: BufferId, values: &[f32]) {
+        let (width, stride) = (self.plan.buffers[id.0].width, self.places.buffers[id.0].stride);
+        let bytes = self.memory[self.buffers[id.0]].bytes_mut();
+        bytes.fill(0xff);
+        for (row, values) in values.chunks(width).enumerate() {
+            for (i, value) in values.iter().enumerate() {
+                bytes[(row * stride + i) * 4..][..4].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+    }
+
+    /// One row of a buffer.
+    pub fn row(&self, id: BufferId, row: usize) -> Vec<f32> {
+        let (width, stride) = (self.plan.buffers[id.0].width, self.places.buffers[id.0].stride);
+        let bytes = &self.memory[self.buffers[id.0]].bytes()[row * stride * 4..][..width * 4];
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    }
+
+    pub fn vector(&mut self, values: &[f32]) -> WeightId {
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let address = self.put(&bytes);
+        self.weight(WeightPlace::Vector(address))
+    }
+
+    pub fn matrix(&mut self, matrix: &Matrix<'_>) -> WeightId {
+        self.stack(&[*matrix])
+    }
+
+    /// Matrices of one shape, one behind the other.
+    pub fn stack(&mut self, matrices: &[Matrix<'_>]) -> WeightId {
+        let mut put =
+            |part: fn(&Matrix<'_>) -> Vec<u8>| self.put(&matrices.iter().flat_map(part).collect::<Vec<u8>>());
+        let (codes, scales) = (put(|m| m.weight.to_vec()), put(|m| m.scales.to_vec()));
+        let biases = put(|m| m.biases.to_vec());
+        let Matrix { rows, cols, format, .. } = matrices[0];
+        self.weight(WeightPlace::Matrix(cuda::Matrix { codes, scales, biases, format, rows, cols }))
+    }
+
+    fn weight(&mut self, place: WeightPlace) -> WeightId {
+        self.places.weights.push(place);
+        WeightId(self.places.weights.len() - 1)
+    }
+
+    pub fn cache(&mut self, kind: CacheKind) -> CacheId {
+        let mut memory = Memory::new(cuda::cache_bytes(kind, &self.places.setting));
+        memory.bytes_mut().fill(0);
+        self.places.caches.push(memory.address());
+        self.memory.push(memory);
+        self.caches.push(self.memory.len() - 1);
+        self.plan.caches.push(Cache { layer: 0, kind });
+        CacheId(self.plan.caches.len() - 1)
+    }
+
+    pub fn rope(&mut self, rope: Rope) -> RopeId {
+        let address = self.put(&cuda::rope_table(&rope));
+        self.places.ropes.push(address);
+        self.plan.ropes.push(rope);
+        RopeId(self.plan.ropes.len() - 1)
+    }
+
+    /// Sets the rows of the step, all of whose logits are wanted.
+    pub fn rows(&mut self, rows: &[StepRow]) {
+        self.step_of(rows, rows.len());
+    }
+
+    /// Sets the rows of the step, of which `wanted` want logits.
+    pub fn step_of(&mut self, rows: &[StepRow], wanted: usize) {
+        let mut words = vec![rows.len() as u32, wanted as u32, 0, 0];
+        words.extend(rows.iter().flat_map(|row| [row.token, row.slot, row.position, row.source]));
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.places.step = self.put(&bytes);
+        self.step = self.memory.len() - 1;
+    }
+
+    /// So many rows at the positions 0, 1, … of one sequence.
+    pub fn plain_rows(&mut self, rows: usize) {
+        let row = |i| StepRow { token: 0, slot: 0, position: i as u32, source: i as u32 };
+        self.rows(&(0..rows).map(row).collect::<Vec<_>>());
+    }
+
+    /// Runs the op in every order of turns, for steps of at most so many rows, each time from the same memory; all must
+    /// leave the same bits in the buffers and caches.
+    pub fn run(&mut self, op: Op, rows: usize) {
+        let before: Vec<Vec<u8>> = self.memory.iter().map(|memory| memory.bytes().to_vec()).collect();
+        let mut first: Option<Vec<Vec<u8>>> = None;
+        self.plan.program = vec![Step { layer: None, op }];
+        let needed = cuda::scratch_bytes(&self.plan, &self.places.setting, rows);
+        assert!(needed <= self.memory[1].bytes().len(), "{needed} bytes of scratch");
+        for seed in SEEDS {
+            for (memory, before) in self.memory.iter_mut().zip(&before) {
+                memory.bytes_mut().copy_from_slice(before);
+            }
+            let lowered = cuda::lower(&self.plan, 0, &self.places, rows).unwrap();
+            assert_eq!(lowered.ops, 1);
+            lowered.calls.iter().for_each(|call| module::launch(call, seed));
+            assert!(self.memory[2].bytes().iter().all(|byte| *byte == 0), "counters are zero again");
+            let left = self.buffers.iter().chain(&self.caches).map(|&i| self.memory[i].bytes().to_vec());
+            let left: Vec<Vec<u8>> = left.collect();
+            match &first {
+                None => first = Some(left),
+                Some(first) => {
+                    for (i, (first, left)) in first.iter().zip(&left).enumerate() {
+                        let at = first.iter().zip(left).position(|(a, b)| a != b);
+                        assert_eq!(
+                            at, None,
+                            "order {seed}: other bits in buffer {i}, {:?}",
+                            self.plan.program
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Moves wanted rows to the front.
+    pub fn compact(&mut self, buffer: BufferId) {
+        let width = self.plan.buffers[buffer.0].width;
+        module::launch(&cuda::compact(&self.plan, &self.places, buffer, width), 1);
+    }
+}

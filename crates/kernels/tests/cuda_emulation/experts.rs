@@ -1,0 +1,99 @@
+//! `experts`: formats, activations, biases, several rows.
+
+use amoeba_checkpoint::{Float, Format, Matrix};
+use amoeba_kernels::experts::reference::{Experts, Stored};
+use amoeba_kernels::testing::{OwnedMatrix, Rng};
+use amoeba_plan::{Activation, ExpertWeights, ExpertsOp, Op};
+
+use crate::bench::Bench;
+
+const EXPERTS: usize = 5;
+
+/// Experts whose outputs are of order one.
+fn stack(format: Format, rows: usize, cols: usize, rng: &mut Rng) -> Vec<OwnedMatrix> {
+    (0..EXPERTS).map(|_| OwnedMatrix::random(format, rows, cols, rng)).collect()
+}
+
+fn check(
+    up: Format,
+    down: Format,
+    activation: Activation,
+    biased: bool,
+    [hidden, d_ff, top_k, rows]: [usize; 4],
+) {
+    let (mut rng, Some(mut bench)) = (Rng(13), Bench::new()) else { return };
+    let stacks = [
+        stack(up, d_ff, hidden, &mut rng),
+        stack(up, d_ff, hidden, &mut rng),
+        stack(down, hidden, d_ff, &mut rng),
+    ];
+    let views: Vec<Vec<Matrix<'_>>> =
+        stacks.iter().map(|stack| stack.iter().map(OwnedMatrix::view).collect()).collect();
+    let biases = [d_ff, d_ff, hidden].map(|outputs| rng.vector(EXPERTS * outputs));
+    let x: Vec<f32> = rng.vector(rows * hidden).iter().map(|x| x / (hidden as f32).sqrt()).collect();
+    let routes: Vec<f32> = (0..rows)
+        .flat_map(|row| {
+            let indices = (0..top_k).map(|k| ((k + row) % EXPERTS) as f32).collect::<Vec<_>>();
+            indices.into_iter().chain(rng.vector(top_k)).collect::<Vec<_>>()
+        })
+        .collect();
+    bench.plain_rows(rows);
+    let mut weights = |i: usize| {
+        let stack = bench.stack(&views[i]);
+        ExpertWeights { stack, bias: biased.then(|| bench.vector(&biases[i])) }
+    };
+    let (gate_id, up_id, down_id) = (activation.gated().then(|| weights(0)), weights(1), weights(2));
+    let [x_id, route, out] = [(hidden, &x[..]), (2 * top_k, &routes[..]), (hidden, &[])]
+        .map(|(width, values)| bench.buffer(width, rows + 1, values));
+    let op = ExpertsOp {
+        x: x_id,
+        route,
+        out,
+        experts: EXPERTS,
+        top_k,
+        hidden,
+        d_ff,
+        activation,
+        gate: gate_id,
+        up: up_id,
+        down: down_id,
+    };
+    bench.run(Op::Experts(op), rows + 1);
+    let stored = |i: usize| Stored { matrices: &views[i], bias: biased.then_some(&biases[i][..]) };
+    let truth =
+        Experts { gate: activation.gated().then(|| stored(0)), up: stored(1), down: stored(2), activation };
+    for row in 0..rows {
+        let mut expected = vec![0.0; hidden];
+        truth.sum(&x[row * hidden..][..hidden], &routes[row * 2 * top_k..][..2 * top_k], &mut expected);
+        let y = bench.row(out, row);
+        let square =
+            |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        let error =
+            square(&mut y.iter().zip(&expected).map(|(y, e)| y - e)) / square(&mut expected.iter().copied());
+        assert!(error <= 2e-6, "{up} {down} {activation:?} row {row}: {error:e} of the norm");
+    }
+    assert!(bench.row(out, rows).iter().all(|x| x.is_nan()), "rows past the last are left alone");
+}
+
+fn affine(bits: u8, group: u16) -> Format {
+    Format::Affine { bits, group, scale: Float::BF16 }
+}
+
+#[test]
+fn formats_follow_the_reference() {
+    let shape = [256, 128, 3, 2];
+    for format in [affine(4, 64), affine(4, 32), affine(8, 64), affine(3, 64), Format::Mxfp4, Format::Nvfp4] {
+        check(format, format, Activation::SwiGlu, false, shape);
+    }
+    check(affine(4, 64), affine(6, 64), Activation::SwiGlu, false, shape);
+    check(Format::Dense(Float::BF16), Format::Dense(Float::BF16), Activation::GeGlu, false, [64, 80, 2, 1]);
+    check(Format::Dense(Float::F32), Format::Dense(Float::F16), Activation::GeGlu, false, [64, 48, 1, 1]);
+}
+
+#[test]
+fn biases_activations_and_odd_widths() {
+    let clamped = Activation::ClampedSwiGlu { limit: 7.0, alpha: 1.702 };
+    check(Format::Mxfp4, Format::Mxfp4, clamped, true, [320, 352, 4, 3]);
+    check(affine(4, 64), affine(4, 64), Activation::Relu2, true, [192, 64, 2, 2]);
+    check(affine(4, 64), affine(4, 64), Activation::SwiGlu, false, [576, 448, 5, 1]);
+}

@@ -1,0 +1,115 @@
+//! `linear` and `embed` in every format.
+
+use amoeba_checkpoint::{Float, Format};
+use amoeba_kernels::linear::{Digits, reference};
+use amoeba_kernels::testing::{OwnedMatrix, Rng, allowed, formats};
+use amoeba_kernels::{cuda::StepRow, embed};
+use amoeba_plan::Op;
+
+use crate::bench::Bench;
+
+/// Largest share of the tolerance used.
+fn check(
+    format: Format,
+    outputs: usize,
+    cols: usize,
+    rows: usize,
+    biased: bool,
+    rng: &mut Rng,
+) -> Option<f64> {
+    let mut bench = Bench::new()?;
+    let owned = OwnedMatrix::random(format, outputs, cols, rng);
+    let (matrix, bias) = (owned.view(), rng.vector(outputs));
+    let x = rng.vector(rows * cols);
+    bench.plain_rows(rows);
+    let weight = bench.matrix(&matrix);
+    let bias_id = biased.then(|| bench.vector(&bias));
+    let (x_id, out) = (bench.buffer(cols, rows, &x), bench.buffer(outputs, rows, &[]));
+    bench.run(Op::Linear { weight, bias: bias_id, x: x_id, out }, rows.next_power_of_two());
+    let mut worst = 0.0f64;
+    for (row, x) in x.chunks(cols).enumerate() {
+        let y = bench.row(out, row);
+        for (i, y) in y.iter().enumerate() {
+            let one = matrix.rows(i, 1);
+            let truth = reference::dot(&one, x) + if biased { f64::from(bias[i]) } else { 0.0 };
+            let used = (f64::from(*y) - truth).abs() / allowed(&one, Digits::Three, x);
+            assert!(
+                used <= 1.0,
+                "{format} [{outputs}, {cols}] x {rows}, output {i} of row {row}: {y} vs {truth}"
+            );
+            worst = worst.max(used);
+        }
+    }
+    Some(worst)
+}
+
+#[test]
+fn every_format_follows_the_reference() {
+    let mut rng = Rng(1);
+    for format in formats() {
+        for (outputs, cols) in [(16, 128), (37, 384), (50, 640)] {
+            if let Some(worst) = check(format, outputs, cols, 1, outputs == 50, &mut rng) {
+                println!("{format} [{outputs}, {cols}]: {:.1} % of allowed", 100.0 * worst);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_share_a_launch() {
+    let mut rng = Rng(2);
+    let affine = |bits, group| Format::Affine { bits, group, scale: Float::BF16 };
+    let formats = [
+        affine(4, 64),
+        affine(8, 32),
+        affine(4, 128),
+        Format::Mxfp4,
+        Format::Nvfp4,
+        Format::Dense(Float::BF16),
+    ];
+    for format in formats {
+        for rows in [2, 3, 8, 11] {
+            check(format, 40, 256, rows, false, &mut rng);
+        }
+    }
+}
+
+#[test]
+fn widths_that_do_not_fill_a_block() {
+    let mut rng = Rng(3);
+    let affine = |bits, group| Format::Affine { bits, group, scale: Float::F16 };
+    for format in
+        [2, 3, 4, 5, 6, 8].map(|bits| affine(bits, 32)).into_iter().chain([Format::Mxfp4, Format::Mxfp8])
+    {
+        check(format, 20, 160, 1, false, &mut rng);
+        check(format, 20, 32, 1, false, &mut rng);
+    }
+    check(affine(4, 64), 33, 2944, 1, true, &mut rng);
+    check(Format::Nvfp4, 20, 144, 1, false, &mut rng);
+    for float in [Float::F32, Float::F16, Float::BF16] {
+        check(Format::Dense(float), 1, 36, 1, true, &mut rng);
+        check(Format::Dense(float), 5, 80, 2, true, &mut rng);
+    }
+}
+
+#[test]
+fn embeddings_are_exact_up_to_one_rounding() {
+    let mut rng = Rng(4);
+    for format in formats() {
+        let Some(mut bench) = Bench::new() else { return };
+        let owned = OwnedMatrix::random(format, 9, 384, &mut rng);
+        let tokens = [8, 0, 3];
+        bench.rows(&tokens.map(|token| StepRow { token, ..StepRow::default() }));
+        let table = bench.matrix(&owned.view());
+        let out = bench.buffer(384, 4, &[]);
+        bench.run(Op::Embed { table, scale: 1.5, out }, 4);
+        for (row, token) in tokens.into_iter().enumerate() {
+            let mut truth = vec![0.0; 384];
+            embed::embed(&owned.view(), token, 1.5, &mut truth);
+            for (y, truth) in bench.row(out, row).iter().zip(truth) {
+                assert!((y - truth).abs() <= 3e-7 * truth.abs(), "{format}: {y} vs {truth}");
+            }
+        }
+        assert!(bench.row(out, 3).iter().all(|x| x.is_nan()), "rows past the last are left alone");
+    }
+}

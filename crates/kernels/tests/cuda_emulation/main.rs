@@ -1,0 +1,17 @@
+//! The CUDA kernels, run on the CPU: every op's launches against its f64 reference.
+//!
+//! The host's C++ compiler builds each unit as it is, with `cuda-emulation/emulate.h` in the place of the device: threads
+//! are fibers whose turns are shuffled, memory nobody wrote is NaN and has guard pages behind it, vectors must be aligned.
+//! All results must be the same bits in every order of turns. Without a compiler the tests say so and pass.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod attention;
+mod bench;
+mod elementwise;
+mod experts;
+mod linear;
+mod memory;
+mod module;
+mod norm;
+mod router;

@@ -121,7 +121,9 @@ fn send_all(
             progress(done, total);
         }
         let joined = workers.into_iter().map(|worker| worker.join());
-        joined.fold(Ok(()), |all, one| all.and(one.unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
+        let results: Vec<_> =
+            joined.map(|one| one.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect();
+        results.into_iter().collect::<Result<(), _>>()
     })
     .map_err(Error::driver("sending the weights"))?;
     checkpoint.release_all(); // a page fault brings neighbours along
@@ -147,6 +149,6 @@ mod tests {
         assert_eq!(found[1], (256, STAGE, 1));
         assert_eq!(found.len(), 1 + c.len().div_ceil(STAGE));
         assert_eq!(found.iter().map(|job| job.1).sum::<usize>(), data.len());
-        assert!(jobs.0.iter().flat_map(|job| job.parts.concat()).eq(data), "in order");
+        assert!(jobs.0.iter().flat_map(|job| job.parts.concat()).eq(data.iter().copied()), "in order");
     }
 }

@@ -4,6 +4,7 @@
 //! are fibers whose turns are shuffled, memory nobody wrote is NaN and has guard pages behind it, vectors must be aligned.
 //! All results must be the same bits in every order of turns. Without a compiler the tests say so and pass.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 mod attention;

@@ -29,7 +29,7 @@ pub struct ConvOp {
 /// `S ← S · g; S ← S + β (v - S k) ⊗ k; out = S q`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeltaNetOp {
-    /// `S` of every value head, [`CacheKind::State`].
+    /// `S` of every value head, [`CacheKind::State`](crate::CacheKind::State).
     pub cache: CacheId,
     /// `[k_heads · k_dim]`, normalised.
     pub q: BufferId,
@@ -64,7 +64,7 @@ pub struct DeltaNetOp {
 /// `S ← S · exp(-exp(a_log) δ) + δ x ⊗ B; out = S C + d x`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SsmOp {
-    /// `S` of every head, [`CacheKind::State`].
+    /// `S` of every head, [`CacheKind::State`](crate::CacheKind::State).
     pub cache: CacheId,
     /// `[heads · head_dim]`.
     pub x: BufferId,

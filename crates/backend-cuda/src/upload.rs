@@ -147,6 +147,6 @@ mod tests {
         assert_eq!(found[1], (256, STAGE, 1));
         assert_eq!(found.len(), 1 + c.len().div_ceil(STAGE));
         assert_eq!(found.iter().map(|job| job.1).sum::<usize>(), data.len());
-        assert!(jobs.0.iter().flat_map(|job| job.parts.concat()).eq(data), "in order");
+        assert!(jobs.0.iter().flat_map(|job| job.parts.concat()).eq(data.iter().copied()), "in order");
     }
 }

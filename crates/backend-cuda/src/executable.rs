@@ -138,9 +138,8 @@ impl Cuda {
         Ok(self.graphs[size].as_mut().expect("captured just now"))
     }
 
-    fn failed(&self, what: &'static str) -> impl Fn(DriverError) -> StepError {
-        let device = format!("{})", self.device);
-        move |error| StepError::Device { device: device.clone(), what, said: told(error) }
+    fn failed(&self, error: DriverError) -> StepError {
+        StepError::Device { device: format!("{})", self.device), what: "a step", said: told(error) }
     }
 
     /// Puts a step on the stream.
@@ -236,10 +235,10 @@ impl Executable for Cuda {
             None => self.run(rows).map(|()| true),
             Some(probe) => self.probed(rows, probe),
         };
-        if !ran.map_err(self.failed("a step"))? {
+        if !ran.map_err(|error| self.failed(error))? {
             return Ok(());
         }
-        self.fetch().map_err(self.failed("a step"))?;
+        self.fetch().map_err(|error| self.failed(error))?;
         let wanted = &self.mailbox.wanted;
         (0..wanted.len()).try_for_each(|n| check_finite(self.logits(n), wanted[n]))?;
         self.sequences.complete(rows);

@@ -118,7 +118,7 @@ fn short_steps_are_one_graph_and_long_ones_are_launches() {
         let without = log(|| cuda.step(&quiet, None).unwrap());
         assert!(without.len() < lines.len(), "no logits, no head");
     });
-    std::fs::remove_file(path).unwrap();
+    let _ = std::fs::remove_file(path);
 }
 
 #[test]
@@ -190,8 +190,8 @@ fn kernels_are_compiled_once_and_damaged_ones_again() {
         load_with(&options).unwrap();
         assert_eq!(compiled(), first + 1);
     });
-    std::fs::remove_file(path).unwrap();
-    std::fs::remove_dir_all(kernels).unwrap();
+    let _ = std::fs::remove_file(path);
+    let _ = std::fs::remove_dir_all(kernels);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn what_does_not_fit_is_refused_before_anything_is_sent() {
 fn a_kernel_that_fails_is_an_error_and_stays_one() {
     on_fake(
         "a_kernel_that_fails_is_an_error_and_stays_one",
-        &[("FAKE_CUDA_FAIL", "attention_split")],
+        &[("FAKE_CUDA_FAIL", "attention")],
         || {
             let mut cuda = load();
             for position in 0..2 {

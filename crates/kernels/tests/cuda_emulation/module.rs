@@ -5,6 +5,7 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 
 use amoeba_kernels::cuda::{Call, Unit};
@@ -72,8 +73,10 @@ fn built(unit: &Unit) -> PathBuf {
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cuda-emulation-{:016x}", hasher.finish()));
     let library = stem.with_extension("so");
     if !library.exists() {
-        // Tests run side by side: each builds under a name of its own, the last to finish wins.
-        let own = format!("{}-{:?}", stem.display(), std::thread::current().id()).replace(['(', ')'], "");
+        // Tests run side by side, in threads and in processes: each builds under a name of its own, the last to finish wins.
+        static BUILDS: AtomicUsize = AtomicUsize::new(0);
+        let build = BUILDS.fetch_add(1, Ordering::Relaxed);
+        let own = format!("{}-{}-{build}", stem.display(), std::process::id());
         let (text, result) = (format!("{own}.cpp"), format!("{own}.tmp"));
         std::fs::write(&text, source).unwrap();
         let mut command = Command::new(COMPILER.as_ref().unwrap());

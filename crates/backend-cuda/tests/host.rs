@@ -212,20 +212,13 @@ fn what_does_not_fit_is_refused_before_anything_is_sent() {
 
 #[test]
 fn a_kernel_that_fails_is_an_error_and_stays_one() {
-    on_fake(
-        "a_kernel_that_fails_is_an_error_and_stays_one",
-        &[("FAKE_CUDA_FAIL", "attention")],
-        || {
-            let mut cuda = load();
-            for position in 0..2 {
-                let said = cuda.step(&[row(position)], None).unwrap_err().to_string();
-                assert!(
-                    said.contains("cuda:0 (fibers") && said.contains("CUDA_ERROR_LAUNCH_FAILED"),
-                    "{said}"
-                );
-            }
-        },
-    );
+    on_fake("a_kernel_that_fails_is_an_error_and_stays_one", &[("FAKE_CUDA_FAIL", "attention")], || {
+        let mut cuda = load();
+        for position in 0..2 {
+            let said = cuda.step(&[row(position)], None).unwrap_err().to_string();
+            assert!(said.contains("cuda:0 (fibers") && said.contains("CUDA_ERROR_LAUNCH_FAILED"), "{said}");
+        }
+    });
 }
 
 #[test]

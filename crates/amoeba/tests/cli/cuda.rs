@@ -36,7 +36,8 @@ fn without_a_device_there_is_one_line() {
         let ran = on_fake(&["verify", &dir, "--device", device], &[NO_DEVICE]).expect(5, &["finds no GPU"]);
         assert_eq!(ran.err.lines().count(), 2, "the folder, and the sum: {}", ran.err);
     }
-    let ran = on_fake(&["run", "-n", "1", "--device", "cuda", "x"], &[NO_DEVICE]).expect(5, &["--device cpu"]);
+    let ran =
+        on_fake(&["run", "-n", "1", "--device", "cuda", "x"], &[NO_DEVICE]).expect(5, &["--device cpu"]);
     assert_eq!((ran.err.lines().count(), ran.out.as_str()), (1, ""), "{}", ran.err);
     on_fake(&["verify", &dir, "--device", "cuda:1"], &[]).expect(5, &["no device cuda:1"]);
 }
@@ -44,7 +45,8 @@ fn without_a_device_there_is_one_line() {
 #[test]
 fn auto_takes_the_device_if_there_is_one_that_takes_the_model() {
     let dir = repository("fixtures/qwen3_moe-q4g64");
-    let verify = |settings: &[(&str, &str)], said: &[&str]| on_fake(&["verify", &dir], settings).expect(0, said);
+    let verify =
+        |settings: &[(&str, &str)], said: &[&str]| on_fake(&["verify", &dir], settings).expect(0, said);
     assert!(verify(&[], &[]).out.contains("cuda:0 (fibers"));
     let without = verify(&[NO_DEVICE], &[]);
     assert!(without.out.contains("cpu (") && without.err.is_empty(), "{} {}", without.out, without.err);
@@ -85,7 +87,8 @@ fn doctor_tells_what_there_is() {
 #[test]
 fn a_model_speaks_the_same_words_on_the_device() {
     let said = |device: &str| {
-        let args = ["run", "--raw", "-n", "12", "--temp", "0", "--device", device, "The capital of France is"];
+        let args =
+            ["run", "--raw", "-n", "12", "--temp", "0", "--device", device, "The capital of France is"];
         on_fake(&args, &[]).expect(0, &[]).out
     };
     assert_eq!(said("cuda"), said("cpu"));

@@ -9,6 +9,7 @@
 //! result. Checked in `cases`.
 
 pub mod cpu;
+pub(crate) mod cuda;
 pub mod reference;
 
 #[cfg(test)]

@@ -88,6 +88,13 @@ template <class T> DEVICE T warp_max(T v) {
 struct StepRow { u32 token, slot, position, source; };
 struct Step { int rows, wanted, unused[2]; StepRow row[1]; };
 
+// Whether no row before stands for the same sequence: rows of one stand in one stretch.
+DEVICE bool begins_stretch(const Step* step, int row) {
+  return row < step->rows && (row == 0 || step->row[row - 1].slot != step->row[row].slot);
+}
+
+DEVICE float softplus(float x) { return x > 0.0f ? x + log1pf(expf(-x)) : log1pf(expf(x)); }
+
 // A buffer of f32, one row per token.
 struct Rows {
   float* x;

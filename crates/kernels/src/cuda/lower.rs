@@ -3,7 +3,7 @@
 use amoeba_plan::{BufferId, Op, Plan, WeightId};
 
 use super::{Args, Call, Matrix, Place, Places, Setting, WeightPlace};
-use crate::{activate, add, attention, embed, experts, linear, norm, rope, router};
+use crate::{activate, add, attention, conv, delta_net, embed, experts, linear, norm, rope, router, ssm};
 
 /// Launches that stand for some ops of the program.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,9 +69,12 @@ fn calls(site: &Site<'_>, op: &Op) -> Result<Vec<Call>, Unsupported> {
         | Op::Temperature { .. } => {
             vec![add::cuda::elementwise(site, op)]
         }
-        Op::HeadLinear { .. } | Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => {
-            return Err(Unsupported("has no CUDA kernel yet".to_owned()));
+        Op::HeadLinear { weight, heads, rows, cols, x, out } => {
+            vec![linear::cuda::head_linear(site, *weight, (*heads, *rows, *cols), *x, *out)?]
         }
+        Op::Conv(op) => vec![conv::cuda::conv(site, op)],
+        Op::DeltaNet(op) => vec![delta_net::cuda::delta_net(site, op)],
+        Op::Ssm(op) => vec![ssm::cuda::ssm(site, op)],
     })
 }
 

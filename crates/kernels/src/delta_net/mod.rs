@@ -15,6 +15,7 @@
 //! `u (k_dim/4 + 3) |s| |q|`. `cases` runs this bound along.
 
 pub mod cpu;
+pub(crate) mod cuda;
 pub mod reference;
 
 #[cfg(test)]

@@ -4,14 +4,7 @@
 struct Stack {
   Matrix first;
   const float* bias; // [experts, outputs] or null
-  DEVICE Matrix of(u32 expert, u64 codes, u64 scales, u64 biases) const {
-    return {first.codes + expert * codes, first.scales + expert * scales, first.biases + expert * biases};
-  }
 };
-template <class F> DEVICE Matrix expert_of(const Stack& stack, u32 expert, u64 rows, u64 cols) {
-  u64 scales = F::QUANTISED ? rows * (cols / F::GROUP) * F::SCALE_BYTES : 0;
-  return stack.of(expert, rows * (cols * F::BITS / 8), scales, F::BIASED ? scales : 0);
-}
 
 struct ExpertsArgs {
   const int* count;
@@ -32,7 +25,7 @@ KERNEL(experts_up, ExpertsArgs, 32 * K_UP_WARPS) {
   int row = blockIdx.y / K_TOP, k = blockIdx.y % K_TOP, row0 = blockIdx.x * 16;
   if (row >= *a.count) return;
   u32 expert = (u32)a.route.row(row)[k];
-  const Matrix up = expert_of<K_UP>(a.up, expert, K_FF, K_HIDDEN), gate = K_GATED ? expert_of<K_UP>(a.gate, expert, K_FF, K_HIDDEN) : up;
+  const Matrix up = matrix_of<K_UP>(a.up.first, expert, K_FF, K_HIDDEN), gate = K_GATED ? matrix_of<K_UP>(a.gate.first, expert, K_FF, K_HIDDEN) : up;
   Up mv(memory);
   typename Up::Raw raw[2];
   typename Up::Sums sums;
@@ -64,7 +57,7 @@ KERNEL(experts_down, ExpertsArgs, 32 * K_DOWN_WARPS) {
   typename Down::Raw raw[2];
   typename Down::Sums sums;
   auto load = [&](typename Down::Raw& r, int step) {
-    mv.load(r, row0, K_HIDDEN, step, [&](int, int k) { return expert_of<K_DOWN>(a.down, (u32)route[k], K_HIDDEN, K_FF); },
+    mv.load(r, row0, K_HIDDEN, step, [&](int, int k) { return matrix_of<K_DOWN>(a.down.first, (u32)route[k], K_HIDDEN, K_FF); },
             [&](int k) { return route[K_TOP + k]; });
   };
   load(raw[0], 0);

@@ -70,3 +70,31 @@ KERNEL(linear, LinearArgs, 32 * K_WARPS) {
     turn(raw[1], raw[0]);
   }
 }
+
+// out_h = W_h x_h. Grid: tiles of sixteen outputs, heads, rows.
+struct HeadLinearArgs {
+  const int* count;
+  Matrix first;
+  Rows x, out;
+  u32 rows, unused;
+};
+KERNEL(head_linear, HeadLinearArgs, 32 * K_WARPS) {
+  DYNAMIC_SHARED(u8, memory);
+  int first = blockIdx.z * K_ROWS, rows = *a.count - first, head = blockIdx.y, row0 = blockIdx.x * 16;
+  if (rows <= 0) return;
+  const Matrix matrix = matrix_of<K_FORMAT>(a.first, head, a.rows, K_COLS);
+  M mv(memory);
+  typename M::Raw raw[2];
+  typename M::Sums sums;
+  auto load = [&](typename M::Raw& r, int step) {
+    mv.load(r, row0, a.rows, step, [&](int, int) { return matrix; }, [](int) { return 1.0f; });
+  };
+  load(raw[0], 0);
+  mv.stage([&](int, int r) -> const float* { return r < rows ? a.x.row(first + r) + head * K_COLS : nullptr; });
+  __syncthreads();
+  M::clear(sums);
+  mv.run(sums, raw, load);
+  mv.finish(sums, 0, [&](int i, int r, const float* total) {
+    if (row0 + i < (int)a.rows && r < rows) a.out.row(first + r)[head * a.rows + row0 + i] = total[0];
+  });
+}

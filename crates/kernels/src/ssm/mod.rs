@@ -16,6 +16,7 @@
 //! product. `cases` runs this bound along.
 
 pub mod cpu;
+pub(crate) mod cuda;
 pub mod reference;
 
 #[cfg(test)]

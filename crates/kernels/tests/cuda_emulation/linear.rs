@@ -113,3 +113,31 @@ fn embeddings_are_exact_up_to_one_rounding() {
         assert!(bench.row(out, 3).iter().all(|x| x.is_nan()), "rows past the last are left alone");
     }
 }
+
+#[test]
+fn heads_have_matrices_of_their_own() {
+    let mut rng = Rng(17);
+    let (heads, rows) = (3, 2);
+    for (format, outputs, cols) in [
+        (Format::Affine { bits: 4, group: 32, scale: Float::BF16 }, 24, 96),
+        (Format::Dense(Float::BF16), 40, 48),
+    ] {
+        let Some(mut bench) = Bench::new() else { return };
+        let owned: Vec<OwnedMatrix> =
+            (0..heads).map(|_| OwnedMatrix::random(format, outputs, cols, &mut rng)).collect();
+        let views: Vec<_> = owned.iter().map(OwnedMatrix::view).collect();
+        let x = rng.vector(rows * heads * cols);
+        bench.plain_rows(rows);
+        let weight = bench.stack(&views);
+        let (x_id, out) = (bench.buffer(heads * cols, rows, &x), bench.buffer(heads * outputs, rows, &[]));
+        bench.run(Op::HeadLinear { weight, heads, rows: outputs, cols, x: x_id, out }, rows);
+        for (row, x) in x.chunks(heads * cols).enumerate() {
+            for (i, y) in bench.row(out, row).iter().enumerate() {
+                let one = views[i / outputs].rows(i % outputs, 1);
+                let x = &x[i / outputs * cols..][..cols];
+                let error = (f64::from(*y) - reference::dot(&one, x)).abs();
+                assert!(error <= allowed(&one, Digits::Three, x), "{format} head {}: {y}", i / outputs);
+            }
+        }
+    }
+}

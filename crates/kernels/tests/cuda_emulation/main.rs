@@ -14,4 +14,5 @@ mod linear;
 mod memory;
 mod module;
 mod norm;
+mod recurrent;
 mod router;

@@ -1,0 +1,28 @@
+//! Launches of `conv`.
+
+use amoeba_plan::ConvOp;
+
+use crate::cuda::{Args, Call, Site, Unit, unit};
+
+pub(crate) fn conv(site: &Site<'_>, op: &ConvOp) -> Call {
+    Call {
+        unit: Unit {
+            headers: &[unit::DEVICE],
+            op: ("conv/kernel.cu", include_str!("kernel.cu")),
+            defines: vec![("K_TAPS", op.taps.to_string())],
+        },
+        kernel: "conv",
+        grid: [op.channels.div_ceil(128) as u32, site.rows as u32, 1],
+        block: 128,
+        shared: 0,
+        args: Args::new()
+            .address(site.at.step)
+            .place(site.buffer(op.x))
+            .place(site.buffer(op.out))
+            .address(site.vector(Some(op.weight)))
+            .address(site.vector(op.bias))
+            .address(site.at.caches[op.cache.0])
+            .size(op.channels)
+            .size(usize::from(op.silu)),
+    }
+}

@@ -1,0 +1,63 @@
+// Gated delta rule: a warp keeps some rows of the state of a head in registers, columns over lanes, and walks over the rows of a
+// sequence. States are [slot, head, v_dim, k_dim]. Macros: K_DIM, K_V_DIM, K_PER_CHANNEL, K_WARPS, K_HELD (rows a warp keeps).
+
+struct DeltaNetArgs {
+  const Step* step;
+  Rows q, k, v, decay, beta, out;
+  const float *a_log, *dt_bias;
+  float* state;
+  u32 v_heads, share; // share: value heads per key head
+};
+
+constexpr int PER_LANE = (K_DIM + 31) / 32;
+
+// Grid: parts of the rows of a head, heads, rows of the step; the block of a row that begins a stretch takes all of it.
+KERNEL(delta_net, DeltaNetArgs, 32 * K_WARPS) {
+  int row = blockIdx.z, head = blockIdx.y, first_v = (blockIdx.x * K_WARPS + warp()) * K_HELD;
+  if (!begins_stretch(a.step, row) || first_v >= K_V_DIM) return;
+  StepRow first = a.step->row[row];
+  float* state = a.state + (((u64)first.slot * a.v_heads + head) * K_V_DIM + first_v) * K_DIM;
+  float s[K_HELD][PER_LANE], dt_bias[PER_LANE], rate = -(float)exp((double)constant(a.a_log + head));
+#pragma unroll
+  for (int i = 0; i < PER_LANE; i++) {
+    int c = i * 32 + lane();
+    dt_bias[i] = K_PER_CHANNEL ? c < K_DIM ? constant(a.dt_bias + head * K_DIM + c) : 0.0f : constant(a.dt_bias + head);
+#pragma unroll
+    for (int r = 0; r < K_HELD; r++)
+      s[r][i] = first.position && c < K_DIM && first_v + r < K_V_DIM ? state[r * K_DIM + c] : 0.0f;
+  }
+  for (; row < a.step->rows && a.step->row[row].slot == first.slot; row++) {
+    const float *q = a.q.row(row) + head / a.share * K_DIM, *k = a.k.row(row) + head / a.share * K_DIM;
+    const float* decay = a.decay.row(row) + head * (K_PER_CHANNEL ? K_DIM : 1);
+    float beta = 1.0f / (1.0f + expf(-a.beta.row(row)[head])), keys[PER_LANE], queries[PER_LANE], product[K_HELD];
+#pragma unroll
+    for (int r = 0; r < K_HELD; r++) product[r] = 0.0f;
+#pragma unroll
+    for (int i = 0; i < PER_LANE; i++) {
+      int c = i * 32 + lane();
+      bool in = c < K_DIM;
+      keys[i] = in ? k[c] : 0.0f, queries[i] = in ? q[c] : 0.0f;
+      float g = in || !K_PER_CHANNEL ? expf(rate * softplus(decay[K_PER_CHANNEL ? c : 0] + dt_bias[i])) : 0.0f;
+#pragma unroll
+      for (int r = 0; r < K_HELD; r++) s[r][i] *= g, product[r] = fmaf(s[r][i], keys[i], product[r]);
+    }
+#pragma unroll
+    for (int r = 0; r < K_HELD; r++) {
+      float v = first_v + r < K_V_DIM ? a.v.row(row)[head * K_V_DIM + first_v + r] : 0.0f;
+      float delta = beta * (v - warp_sum(product[r]));
+      product[r] = 0.0f;
+#pragma unroll
+      for (int i = 0; i < PER_LANE; i++) {
+        s[r][i] = fmaf(delta, keys[i], s[r][i]);
+        product[r] = fmaf(s[r][i], queries[i], product[r]);
+      }
+      float y = warp_sum(product[r]);
+      if (lane() == 0 && first_v + r < K_V_DIM) a.out.row(row)[head * K_V_DIM + first_v + r] = y;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < PER_LANE; i++)
+#pragma unroll
+    for (int r = 0; r < K_HELD; r++)
+      if (i * 32 + lane() < K_DIM && first_v + r < K_V_DIM) state[r * K_DIM + i * 32 + lane()] = s[r][i];
+}

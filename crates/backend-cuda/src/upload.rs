@@ -120,8 +120,8 @@ fn send_all(
             done += bytes;
             progress(done, total);
         }
-        let joined = workers.into_iter().map(|worker| worker.join());
-        joined.fold(Ok(()), |all, one| all.and(one.unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
+        let mut joined = workers.into_iter().map(|worker| worker.join());
+        joined.try_for_each(|one| one.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
     .map_err(Error::driver("sending the weights"))?;
     checkpoint.release_all(); // a page fault brings neighbours along

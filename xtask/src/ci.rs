@@ -39,6 +39,7 @@ const STEPS: &[Step] = &[
     ("doc-tests", |root| counted(root, &["test", "--doc", "--workspace"])),
     ("docs", docs),
     ("size", |root| crate::size::run(root).map(|()| done())),
+    ("nvrtc", nvrtc),
     // The bundled model's fast path on this machine's processor: errors, bits, answers, path, phases; no times.
     ("gate", |root| cargo(root, GATE)),
     // Last, so that the runner's own summary closes the run.
@@ -153,6 +154,13 @@ fn has_library(target: &str) -> bool {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc).args(["--print", "target-libdir", "--target", target]).output();
     output.is_ok_and(|o| o.status.success() && Path::new(String::from_utf8_lossy(&o.stdout).trim()).is_dir())
+}
+
+/// The CUDA kernels through NVRTC; a spill fails.
+fn nvrtc(root: &Path) -> Result<Outcome, String> {
+    let compiled = crate::nvrtc::check(root)?;
+    let why = "no NVRTC: it comes from PyPI by python3 and pip";
+    Ok(compiled.map_or(Outcome::Skipped(why), |kernels| Outcome::Done(format!("  {kernels} kernels"))))
 }
 
 /// Licences, bans and sources need no network; advisories do (`cargo deny check advisories` before a release).

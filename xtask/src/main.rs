@@ -1,11 +1,14 @@
-//! Repository chores: `cargo xtask ci | tidy | size | bench-op | device-pack`. Std only, so it builds in seconds on a bare toolchain.
+//! Repository chores: `cargo xtask ci | tidy | size | nvrtc | bench-op | device-pack`. Std only, so it builds in seconds on
+//! a bare toolchain.
 //!
 //! `ci` is the one command that decides whether a change may land; `tidy` holds the rules that the compiler
-//! and clippy cannot know; `size` shows what the code costs, `bench-op` what an op does alone; `device-pack` prepares a run on a GPU. Start reading at [`ci::run`].
+//! and clippy cannot know; `size` shows what the code costs, `bench-op` what an op does alone; `device-pack` prepares a run
+//! on a GPU. Start reading at [`ci::run`].
 mod bench;
 mod ci;
 mod device_pack;
 mod files;
+mod nvrtc;
 mod scan;
 mod size;
 mod tidy;
@@ -18,6 +21,8 @@ const USAGE: &str = "usage: cargo xtask <command>
   ci     everything a change must pass: format, tidy, clippy, doc tests, docs, size, tests
   tidy   house rules: file and function sizes, layers, unsafe, dead links
   size   lines of code per crate, number of tests, size of the release binary
+  nvrtc [LIBRARY]
+         compiles the CUDA kernels for three architectures and writes docs/results/nvrtc.md; spills are faults
   bench-op experts|linear [-- ARGS]
          times an op alone: `experts` is its ladder from naive to fused
   device-pack DIR [VENV]
@@ -30,6 +35,8 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(&root),
         ["tidy"] => tidy::run(&root),
         ["size"] => size::run(&root),
+        ["nvrtc"] => nvrtc::run(&root, None),
+        ["nvrtc", library] => nvrtc::run(&root, Some(library)),
         ["bench-op", op, args @ ..] => bench::run(&root, op, args),
         ["device-pack", dir] => device_pack::run(&root, Path::new(dir), None),
         ["device-pack", dir, venv] => device_pack::run(&root, Path::new(dir), Some(Path::new(venv))),

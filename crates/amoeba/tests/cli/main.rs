@@ -1,6 +1,7 @@
 //! Runs the program as people do: the bundled model, pipes, wrong flags, damaged folders.
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic as a test may")]
 mod bench;
+mod cuda;
 mod eval;
 mod facts;
 mod gate;

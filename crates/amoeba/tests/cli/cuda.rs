@@ -1,0 +1,95 @@
+//! `--device cuda` and `auto`, on a GPU that is not there: the fake driver and compiler of the CUDA backend's tests.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[path = "../../../backend-cuda/tests/fake_cuda/mod.rs"]
+mod fake_cuda;
+
+use serde_json::Value;
+
+use crate::{Ran, amoeba, repository};
+use fake_cuda::Fake;
+
+/// The program with the fake driver in its way.
+fn on_fake(args: &[&str], settings: &[(&str, &str)]) -> Ran {
+    let (fake, plain) = (Fake::build(), amoeba(args));
+    let mut command = fake.command(plain.get_program());
+    command.args(args).envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    // Compiled kernels are kept from run to run.
+    command.env("XDG_CACHE_HOME", &fake.kernels).envs(settings.iter().copied());
+    Ran::new(command.output().unwrap())
+}
+
+const NO_DEVICE: (&str, &str) = ("FAKE_CUDA_DEVICES", "0");
+
+#[test]
+fn fixtures_pass_on_the_device() {
+    let fixtures = ["qwen3_moe-q4g64", "mixtral-q4g64", "gpt_oss-mxfp4_q8", "qwen3_next-q4g64"];
+    let folders = fixtures.map(|name| repository(&format!("fixtures/{name}")));
+    let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
+    let ran = on_fake(&[&["verify", "--device", "cuda"], &folders[..]].concat(), &[]).expect(0, &[]);
+    assert!(ran.out.contains("4 of 4 passed") && ran.out.contains("cuda:0 (fibers, sm_90a"), "{}", ran.out);
+}
+
+#[test]
+fn without_a_device_there_is_one_line() {
+    let dir = repository("fixtures/qwen3_moe-q4g64");
+    for device in ["cuda", "cuda:1"] {
+        let ran = on_fake(&["verify", &dir, "--device", device], &[NO_DEVICE]).expect(5, &["finds no GPU"]);
+        assert_eq!(ran.err.lines().count(), 2, "the folder, and the sum: {}", ran.err);
+    }
+    let ran =
+        on_fake(&["run", "-n", "1", "--device", "cuda", "x"], &[NO_DEVICE]).expect(5, &["--device cpu"]);
+    assert_eq!((ran.err.lines().count(), ran.out.as_str()), (1, ""), "{}", ran.err);
+    on_fake(&["verify", &dir, "--device", "cuda:1"], &[]).expect(5, &["no device cuda:1"]);
+}
+
+#[test]
+fn auto_takes_the_device_if_there_is_one_that_takes_the_model() {
+    let dir = repository("fixtures/qwen3_moe-q4g64");
+    let verify =
+        |settings: &[(&str, &str)], said: &[&str]| on_fake(&["verify", &dir], settings).expect(0, said);
+    assert!(verify(&[], &[]).out.contains("cuda:0 (fibers"));
+    let without = verify(&[NO_DEVICE], &[]);
+    assert!(without.out.contains("cpu (") && without.err.is_empty(), "{} {}", without.out, without.err);
+    let small = verify(&[("FAKE_CUDA_MEMORY", "268800000")], &["running on the CPU", "too few"]);
+    assert!(small.out.contains("cpu ("), "{}", small.out);
+    let old = verify(&[("FAKE_CUDA_MAJOR", "7")], &["compute capability"]);
+    assert!(old.out.contains("cpu ("), "{}", old.out);
+    let rounded = on_fake(&["verify", &dir, "--activations", "int8"], &[]);
+    assert!(rounded.err.contains("--activations int8 is for the CPU"), "{}", rounded.err);
+}
+
+#[test]
+fn what_is_for_the_cpu_is_refused_on_the_device() {
+    let dir = repository("fixtures/qwen3_moe-q4g64");
+    on_fake(&["verify", &dir, "--device", "cuda", "--activations", "int8"], &[])
+        .expect(2, &["a GPU keeps activations as f32"]);
+    on_fake(&["trace", &dir, "--device", "cuda"], &[]).expect(5, &["cannot record"]);
+    let small = [("FAKE_CUDA_MEMORY", "268800000")];
+    on_fake(&["run", &dir, "x", "--device", "cuda"], &small).expect(4, &["cuda:0 (fibers", "too few", "-c"]);
+}
+
+#[test]
+fn doctor_tells_what_there_is() {
+    let json = |settings: &[(&str, &str)]| -> Value {
+        let text = on_fake(&["doctor", "--json"], settings).expect(0, &[]).out;
+        serde_json::from_str::<Value>(&text).unwrap()["cuda"].clone()
+    };
+    let found = json(&[("FAKE_CUDA_DEVICES", "2")]);
+    assert_eq!((found["driver"].as_str(), found["nvrtc"].as_str()), (Some("13.0"), Some("13.0")));
+    assert_eq!(found["devices"][1]["arch"], "sm_90a");
+    assert!(json(&[NO_DEVICE])["missing"].as_str().unwrap().contains("finds no GPU"));
+    let text = on_fake(&["doctor"], &[]).expect(0, &[]).out;
+    assert!(text.contains("cuda:0 fibers (sm_90a") && text.contains("NVRTC 13.0"), "{text}");
+    let text = on_fake(&["doctor"], &[NO_DEVICE]).expect(0, &[]).out;
+    assert!(text.contains("none: the NVIDIA driver finds no GPU"), "{text}");
+}
+
+#[test]
+fn a_model_speaks_the_same_words_on_the_device() {
+    let said = |device: &str| {
+        let args =
+            ["run", "--raw", "-n", "12", "--temp", "0", "--device", device, "The capital of France is"];
+        on_fake(&args, &[]).expect(0, &[]).out
+    };
+    assert_eq!(said("cuda"), said("cpu"));
+}

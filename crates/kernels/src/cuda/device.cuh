@@ -38,6 +38,15 @@ template <class T> DEVICE void write(void* p, T v) { *reinterpret_cast<T*>(p) = 
 DEVICE u32 ticket(u32* counter) { return atomicAdd(counter, 1u); }
 DEVICE float read_fresh(const float* p) { return __ldcg(p); }
 
+// Called once by every thread of every kernel before it touches what other kernels write or read: a launch may begin while the
+// one before it ends. What is read before may be weights, and what is older than the launch before.
+DEVICE void begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 DEVICE float f16_to_f32(u16 bits) {
   float x;
   asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));

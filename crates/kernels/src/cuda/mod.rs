@@ -9,6 +9,7 @@
 //! alone, so a recorded list of launches serves any step of at most as many rows.
 
 mod args;
+mod fuse;
 mod lower;
 mod shape;
 pub(crate) mod unit;
@@ -88,6 +89,8 @@ pub struct Setting {
     pub multiprocessors: u32,
     /// Compute capability, 90 for 9.0.
     pub arch: u32,
+    /// Whether ops may share launches where rows are few.
+    pub fused: bool,
 }
 
 /// Everything a program touches, by address.

@@ -10,6 +10,7 @@ mod attention;
 mod bench;
 mod elementwise;
 mod experts;
+mod fused;
 mod linear;
 mod memory;
 mod module;

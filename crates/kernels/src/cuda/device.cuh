@@ -8,7 +8,7 @@ typedef unsigned long long u64;
 #ifdef AMOEBA_EMULATE
 #include "emulate.h"
 #else
-#define KERNEL(name, Args, threads) extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args a)
+#define KERNEL(name, Args, threads) extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ Args a)
 // One struct of shared memory at the top of a kernel.
 #define SHARED(T, s) __shared__ T s
 #define DYNAMIC_SHARED(T, p) extern __shared__ __align__(128) unsigned char p##_bytes[]; T* p = reinterpret_cast<T*>(p##_bytes)

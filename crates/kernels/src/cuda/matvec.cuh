@@ -58,7 +58,7 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP, b
 
   // x as B wants it: [block of K][two mma][part][quarter], 16 bytes each, and sums of groups. `x(rep, row)` is a row of f32, null
   // past the last; `adjust(row, column, values)` may change UNIT of them.
-  template <class X> DEVICE void stage(X x) { stage(x, [](int, int, auto&) {}); }
+  template <class X> DEVICE void stage(X x) { stage(x, [](int, int, float (&)[UNIT]) {}); }
   template <class X, class Adjust> DEVICE void stage(X x, Adjust adjust) {
     float* sums = (float*)(memory + X_BYTES);
     constexpr int PER_REP = KB1 * BLOCK / UNIT, UNITS = R * REP * PER_REP, PER_GROUP = GROUP / UNIT;

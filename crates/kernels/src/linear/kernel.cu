@@ -70,13 +70,16 @@ KERNEL(linear, LinearArgs, 32 * K_WARPS) {
   if (rows <= 0) return;
   auto x = [&](int, int r) -> const float* { return r < rows ? a.x.row(first + r) : nullptr; };
   if (K_NORM) norm_factors(a, norm, x);
-  mv.stage(x, [&](int r, int col, auto& v) {
-    if (!K_NORM || r >= rows) return;
+  mv.stage(x, [&](int r, int col, float (&v)[M::UNIT]) {
+    if (K_NORM && r < rows) {
 #pragma unroll
-    for (int i = 0; i < M::UNIT; i++) v[i] = v[i] * norm.factor[r] * (a.norm_weight ? constant(a.norm_weight + col + i) : 1.0f) * a.scale;
-    if (blockIdx.x) return;
+      for (int i = 0; i < M::UNIT; i++)
+        v[i] = v[i] * norm.factor[r] * (a.norm_weight ? constant(a.norm_weight + col + i) : 1.0f) * a.scale;
+      if (blockIdx.x == 0) {
 #pragma unroll
-    for (int i = 0; i < M::UNIT; i += 4) write(a.normed.row(first + r) + col + i, make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]));
+        for (int i = 0; i < M::UNIT; i += 4) write(a.normed.row(first + r) + col + i, make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]));
+      }
+    }
   });
   __syncthreads();
   M::clear(sums);

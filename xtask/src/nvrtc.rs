@@ -102,7 +102,8 @@ fn compile(root: &Path, library: &Path) -> Result<Table, String> {
 fn output_of(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
     if !output.status.success() {
-        return Err(format!("{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr)));
+        let program = command.get_program().to_string_lossy();
+        return Err(format!("{program} failed:\n{}", String::from_utf8_lossy(&output.stderr)));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

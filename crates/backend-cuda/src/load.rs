@@ -97,6 +97,7 @@ pub(crate) fn open(
         kv_f16: false,
         multiprocessors: device.multiprocessors,
         arch: (major * 10 + minor).unsigned_abs(),
+        fused: false,
     };
     Ok(Opened {
         gpu,
@@ -115,7 +116,9 @@ pub(crate) fn free_bytes(gpu: &Gpu) -> Result<usize, Error> {
 fn prepare(plan: &Plan, checkpoint: &Checkpoint, options: &CudaOptions) -> Result<Prepared, Error> {
     let opened = open(options.device, &options.libraries, options.kernel_cache.as_ref())?;
     let Limits { slots, context, .. } = options.limits;
-    let setting = Setting { slots, context, kv_f16: options.kv == KvType::F16, ..opened.setting };
+    let kv_f16 = options.kv == KvType::F16;
+    let fused = options.path != PathChoice::Unfused;
+    let setting = Setting { slots, context, kv_f16, fused, ..opened.setting };
     let layout = Layout::new(plan, checkpoint, options.limits, setting)?;
     let free = free_bytes(&opened.gpu)?;
     if layout.need.total() > free {

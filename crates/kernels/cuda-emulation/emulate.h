@@ -234,6 +234,7 @@ template <class T> inline T read(const void* p) { return *emu::aligned<T>(p, "lo
 template <class T> inline void write(void* p, T v) { *(T*)emu::aligned<T>(p, "store is not aligned") = v; }
 inline uint32_t ticket(uint32_t* counter) { return (*counter)++; }
 inline float read_fresh(const float* p) { return *p; }
+inline void begin() {}
 
 inline float f16_to_f32(uint16_t bits) { _Float16 h; memcpy(&h, &bits, 2); return (float)h; }
 inline uint16_t f32_to_f16(float x) { _Float16 h = (_Float16)x; uint16_t bits; memcpy(&bits, &h, 2); return bits; }

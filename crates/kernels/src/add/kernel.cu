@@ -2,12 +2,14 @@
 
 struct AddArgs { const int* count; Rows x, y; u32 width; float scale; };
 KERNEL(add, AddArgs, 256) {
+  begin();
   int row = blockIdx.y, i = blockIdx.x * 256 + threadIdx.x;
   if (row < *a.count && i < (int)a.width) a.x.row(row)[i] = fmaf(a.scale, a.y.row(row)[i], a.x.row(row)[i]);
 }
 
 struct ScaleArgs { const int* count; Rows x; const float* by; u32 width; float factor, softcap; };
 KERNEL(scale, ScaleArgs, 256) {
+  begin();
   int row = blockIdx.y, i = blockIdx.x * 256 + threadIdx.x;
   if (row >= *a.count || i >= (int)a.width) return;
   float* x = a.x.row(row) + i;
@@ -17,6 +19,7 @@ KERNEL(scale, ScaleArgs, 256) {
 
 struct HeadGateArgs { const int* count; Rows gate, x; u32 kind, heads, width; };
 KERNEL(head_gate, HeadGateArgs, 256) {
+  begin();
   int row = blockIdx.y, i = blockIdx.x * 256 + threadIdx.x;
   if (row >= *a.count || i >= (int)(a.heads * a.width)) return;
   double g = a.gate.row(row)[i / a.width];
@@ -27,6 +30,7 @@ KERNEL(head_gate, HeadGateArgs, 256) {
 
 struct TemperatureArgs { const int* count; const Step* step; Rows x; u32 width; float scale, period, shift; };
 KERNEL(temperature, TemperatureArgs, 256) {
+  begin();
   int row = blockIdx.y, i = blockIdx.x * 256 + threadIdx.x;
   if (row >= *a.count || i >= (int)a.width) return;
   double periods = floor(((double)a.step->row[row].position + a.shift) / a.period);
@@ -36,6 +40,7 @@ KERNEL(temperature, TemperatureArgs, 256) {
 // Of head h, `len` elements from first + h * stride on.
 struct CopyArgs { const int* count; Rows x, out; u32 x_first, x_stride, out_first, out_stride, heads, len; };
 KERNEL(copy, CopyArgs, 256) {
+  begin();
   int row = blockIdx.y, i = blockIdx.x * 256 + threadIdx.x;
   if (row >= *a.count || i >= (int)(a.heads * a.len)) return;
   int h = i / a.len, e = i % a.len;
@@ -45,6 +50,7 @@ KERNEL(copy, CopyArgs, 256) {
 // Row n becomes the row whose logits are the n-th asked for, which never stands before it.
 struct CompactArgs { const Step* step; Rows x; u32 width, unused; };
 KERNEL(compact, CompactArgs, 256) {
+  begin();
   int i = blockIdx.x * 256 + threadIdx.x;
   if (i >= (int)a.width) return;
   for (int n = 0; n < a.step->wanted; n++) a.x.row(n)[i] = a.x.row(a.step->row[n].source)[i];
@@ -52,6 +58,7 @@ KERNEL(compact, CompactArgs, 256) {
 
 struct ActivateArgs { const int* count; Rows gate, up, out; u32 kind, width; float limit, alpha; };
 KERNEL(activate, ActivateArgs, 256) {
+  begin();
   int row = blockIdx.y, i = blockIdx.x * 256 + threadIdx.x;
   if (row >= *a.count || i >= (int)a.width) return;
   float gate = a.gate.x ? a.gate.row(row)[i] : 0.0f;

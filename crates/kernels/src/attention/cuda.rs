@@ -1,6 +1,6 @@
 //! Launches of `attention` and `kv_append`, and the layout of their cache (see `kernel.cu`).
 
-use amoeba_plan::{AttentionOp, BufferId, CacheId, CacheKind, Window};
+use amoeba_plan::{AttentionOp, BufferId, CacheId, CacheKind, NormOp, RopeId, Window};
 
 use crate::cuda::{Args, Call, Setting, Site, Unit, unit};
 
@@ -27,7 +27,7 @@ fn element_bytes(setting: &Setting) -> usize {
 
 fn unit(k_dim: usize, v_dim: usize, heads: usize, setting: &Setting) -> Unit {
     Unit {
-        headers: &[unit::DEVICE],
+        headers: &[unit::DEVICE, unit::TURN],
         op: ("attention/kernel.cu", include_str!("kernel.cu")),
         defines: vec![
             ("K_HALF", u8::from(setting.kv_f16).to_string()),
@@ -62,6 +62,59 @@ pub(crate) fn append(site: &Site<'_>, id: CacheId, k: BufferId, v: BufferId) -> 
         block: 256,
         shared: 0,
         args: args.place(site.buffer(k)).place(site.buffer(v)),
+    }
+}
+
+/// What becomes of the heads of a buffer before attention.
+pub(crate) struct Heads {
+    pub buffer: BufferId,
+    pub heads: usize,
+    pub dim: usize,
+    pub norm: Option<NormOp>,
+    /// And the first element that turns.
+    pub rope: Option<(RopeId, usize)>,
+    /// 0 nowhere, 1 to the keys, 2 to the values.
+    pub append: usize,
+}
+
+impl Heads {
+    /// Nothing yet.
+    pub fn new(buffer: BufferId, heads: usize, dim: usize) -> Heads {
+        Heads { buffer, heads, dim, norm: None, rope: None, append: 0 }
+    }
+
+    /// `struct Heads`.
+    fn args(&self, site: &Site<'_>, args: Args) -> Args {
+        let weight = self.norm.map_or(0, |norm| site.vector(norm.weight));
+        let (turns, first, half, interleaved, amplitude) =
+            self.rope.map_or((0, 0, 0, false, 0.0), |(id, first)| {
+                let spec = &site.plan.ropes[id.0];
+                (site.at.ropes[id.0], first, spec.frequencies.len(), spec.interleaved, spec.amplitude)
+            });
+        let (eps, scale) = self.norm.map_or((0.0, 0.0), |norm| (norm.eps, norm.scale));
+        let args = args.place(site.buffer(self.buffer)).address(weight).address(turns);
+        let args = args.size(self.heads).size(self.dim).size(first).size(half).size(usize::from(interleaved));
+        args.size(usize::from(self.norm.is_some())).size(self.append).float(eps).float(scale).float(amplitude)
+    }
+}
+
+/// At most three buffers.
+pub(crate) fn heads(site: &Site<'_>, id: CacheId, all: &[Heads]) -> Call {
+    let (mut args, [_, k_dim, v_dim]) = cache(site, Args::new().address(site.at.step), id);
+    for heads in all {
+        args = heads.args(site, args);
+    }
+    for _ in all.len()..3 {
+        args = Heads::new(all[0].buffer, 0, 0).args(site, args);
+    }
+    let count: usize = all.iter().map(|heads| heads.heads).sum();
+    Call {
+        unit: unit(k_dim, v_dim, 1, &site.at.setting),
+        kernel: "heads",
+        grid: [count.div_ceil(8) as u32, site.rows as u32, 1],
+        block: 256,
+        shared: (8 * 4 * k_dim.max(v_dim).next_multiple_of(8)) as u32,
+        args,
     }
 }
 

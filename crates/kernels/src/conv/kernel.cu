@@ -11,6 +11,7 @@ struct ConvArgs {
 
 // Grid: channels, rows; the block of a row that begins a stretch takes all of it.
 KERNEL(conv, ConvArgs, 128) {
+  begin();
   int row = blockIdx.y, channel = blockIdx.x * 128 + threadIdx.x;
   if (!begins_stretch(a.step, row) || channel >= (int)a.channels) return;
   StepRow first = a.step->row[row];

@@ -8,7 +8,7 @@ typedef unsigned long long u64;
 #ifdef AMOEBA_EMULATE
 #include "emulate.h"
 #else
-#define KERNEL(name, Args, threads) extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args a)
+#define KERNEL(name, Args, threads) extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ Args a)
 // One struct of shared memory at the top of a kernel.
 #define SHARED(T, s) __shared__ T s
 #define DYNAMIC_SHARED(T, p) extern __shared__ __align__(128) unsigned char p##_bytes[]; T* p = reinterpret_cast<T*>(p##_bytes)
@@ -37,6 +37,15 @@ template <class T> DEVICE void write(void* p, T v) { *reinterpret_cast<T*>(p) = 
 // What other blocks have written in this launch.
 DEVICE u32 ticket(u32* counter) { return atomicAdd(counter, 1u); }
 DEVICE float read_fresh(const float* p) { return __ldcg(p); }
+
+// Called once by every thread of every kernel before it touches what other kernels write or read: a launch may begin while the
+// one before it ends. What is read before may be weights, and what is older than the launch before.
+DEVICE void begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
 
 DEVICE float f16_to_f32(u16 bits) {
   float x;

@@ -2,7 +2,7 @@
 
 use amoeba_plan::{BufferId, Op, Plan, WeightId};
 
-use super::{Args, Call, Matrix, Place, Places, Setting, WeightPlace};
+use super::{Args, Call, Matrix, Place, Places, Setting, WeightPlace, fuse};
 use crate::{activate, add, attention, conv, delta_net, embed, experts, linear, norm, rope, router, ssm};
 
 /// Launches that stand for some ops of the program.
@@ -33,8 +33,13 @@ impl std::error::Error for Unsupported {}
 pub fn lower(plan: &Plan, index: usize, at: &Places, rows: usize) -> Result<Lowered, Unsupported> {
     let site = Site { plan, at, rows, head: index >= plan.head };
     let op = &plan.program[index].op;
-    let calls =
-        calls(&site, op).map_err(|Unsupported(what)| Unsupported(format!("{}: {what}", op.name())))?;
+    let named = |Unsupported(what)| Unsupported(format!("{}: {what}", op.name()));
+    if at.setting.fused && rows <= fuse::ROWS_MAX {
+        if let Some(lowered) = fuse::fused(&site, index).map_err(named)? {
+            return Ok(lowered);
+        }
+    }
+    let calls = calls(&site, op).map_err(named)?;
     Ok(Lowered { calls, ops: 1 })
 }
 
@@ -61,7 +66,7 @@ fn calls(site: &Site<'_>, op: &Op) -> Result<Vec<Call>, Unsupported> {
                 [Some(*logits), Some(*out), *input_gate],
             )?]
         }
-        Op::Experts(op) => experts::cuda::experts(site, op)?,
+        Op::Experts(op) => experts::cuda::experts(site, op, (Place::default(), 0.0))?,
         Op::HeadGate { .. }
         | Op::Add { .. }
         | Op::Scale { .. }

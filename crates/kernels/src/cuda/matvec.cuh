@@ -57,8 +57,9 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP, b
   }
 
   // x as B wants it: [block of K][two mma][part][quarter], 16 bytes each, and sums of groups. `x(rep, row)` is a row of f32, null
-  // past the last.
-  template <class X> DEVICE void stage(X x) {
+  // past the last; `adjust(row, column, values)` may change UNIT of them.
+  template <class X> DEVICE void stage(X x) { stage(x, [](int, int, float (&)[UNIT]) {}); }
+  template <class X, class Adjust> DEVICE void stage(X x, Adjust adjust) {
     float* sums = (float*)(memory + X_BYTES);
     constexpr int PER_REP = KB1 * BLOCK / UNIT, UNITS = R * REP * PER_REP, PER_GROUP = GROUP / UNIT;
     for (int base = 0; base < UNITS; base += THREADS) {
@@ -73,6 +74,7 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP, b
           float4 f = read<float4>(from + col + i);
           v[i] = f.x, v[i + 1] = f.y, v[i + 2] = f.z, v[i + 3] = f.w;
         }
+        adjust(row, col, v);
       }
       if (unit < UNITS) {
         int kb = rep * KB1 + col / BLOCK, quarter = col % BLOCK / C, mma = col % C / 4;
@@ -165,7 +167,8 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP, b
 #pragma unroll
         for (int i = 0; i < NM * TILES * 4; i++) (&d[0][0][0])[i] = SCALED ? 0.0f : (&sums.v[0][0][0])[i];
 #pragma unroll
-        for (int k = s * SEGMENT / 4; k < (s + 1) * SEGMENT / 4; k++) {
+        for (int i = 0; i < SEGMENT / 4; i++) {
+          int k = s * SEGMENT / 4 + i;
           uint2 b[TILES];
 #pragma unroll
           for (int n = 0; n < TILES; n++)
@@ -176,7 +179,7 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP, b
             for (int part = 0; part < F::PARTS; part++) {
               u32 a[4];
 #pragma unroll
-              for (int i = 0; i < 4; i++) a[i] = F::pair(raw.codes[ks][m][i % 2], 2 * k + i / 2, part);
+              for (int j = 0; j < 4; j++) a[j] = F::pair(raw.codes[ks][m][j % 2], 2 * k + j / 2, part);
 #pragma unroll
               for (int n = 0; n < TILES; n++) mma_bf16(d[m][n], a[0], a[1], a[2], a[3], b[n].x, b[n].y);
             }

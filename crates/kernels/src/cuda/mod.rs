@@ -10,6 +10,7 @@
 
 mod args;
 pub mod floor;
+mod fuse;
 mod lower;
 mod shape;
 pub(crate) mod unit;
@@ -89,6 +90,8 @@ pub struct Setting {
     pub multiprocessors: u32,
     /// Compute capability, 90 for 9.0.
     pub arch: u32,
+    /// Whether ops may share launches where rows are few.
+    pub fused: bool,
 }
 
 /// Everything a program touches, by address.

@@ -13,6 +13,7 @@ constexpr int PER_LANE = (K_DIM + 31) / 32;
 
 // Grid: parts of the rows of a head, heads, rows of the step; the block of a row that begins a stretch takes all of it.
 KERNEL(delta_net, DeltaNetArgs, 32 * K_WARPS) {
+  begin();
   int row = blockIdx.z, head = blockIdx.y, first_v = (blockIdx.x * K_WARPS + warp()) * K_HELD;
   if (!begins_stretch(a.step, row) || first_v >= K_V_DIM) return;
   StepRow first = a.step->row[row];

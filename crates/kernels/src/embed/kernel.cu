@@ -8,6 +8,7 @@ struct EmbedArgs {
 };
 
 KERNEL(embed, EmbedArgs, 256) {
+  begin();
   int row = blockIdx.y, col = blockIdx.x * 256 + threadIdx.x;
   if (row >= a.step->rows || col >= K_COLS) return;
   float w = K_FORMAT::weight(a.table.codes, a.table.scales, a.table.biases, a.step->row[row].token, K_COLS, col);

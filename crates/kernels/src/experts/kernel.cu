@@ -1,4 +1,4 @@
-// Routed experts of a few rows: two launches. Macros: K_UP, K_DOWN (formats), K_HIDDEN, K_FF, K_TOP, K_GATED, K_ACTIVATION, and of
+// Routed experts of a few rows: two launches. Macros: K_UP, K_DOWN (formats), K_HIDDEN, K_FF, K_TOP, K_GATE, K_ACTIVATION (RAW: none), and of
 // each product K_UP_LANE, K_UP_WARPS, K_UP_STEP, K_DOWN_LANE, K_DOWN_WARPS, K_DOWN_STEP.
 
 struct Stack {
@@ -15,17 +15,22 @@ struct ExpertsArgs {
   u32 unused;
 };
 
-constexpr int NM = K_GATED ? 2 : 1;
+// Where the gate comes from: another matrix of the format of up, or inner channels that a launch before has written.
+enum Gate { NO_GATE, GATE_BESIDE, GATE_BEFORE };
+constexpr int RAW = -1;
+
+constexpr int NM = K_GATE == GATE_BESIDE ? 2 : 1;
 typedef Matvec<K_UP, K_UP_LANE, K_HIDDEN, 1, K_UP_WARPS, K_UP_STEP, NM, 1> Up;
 typedef Matvec<K_DOWN, K_DOWN_LANE, K_FF, 1, K_DOWN_WARPS, K_DOWN_STEP, 1, K_TOP, true> Down;
 
 // inner = act(gate x, up x). Grid: tiles of sixteen inner channels, pairs of row and choice.
 KERNEL(experts_up, ExpertsArgs, 32 * K_UP_WARPS) {
   DYNAMIC_SHARED(u8, memory);
+  begin();
   int row = blockIdx.y / K_TOP, k = blockIdx.y % K_TOP, row0 = blockIdx.x * 16;
   if (row >= *a.count) return;
   u32 expert = (u32)a.route.row(row)[k];
-  const Matrix up = matrix_of<K_UP>(a.up.first, expert, K_FF, K_HIDDEN), gate = K_GATED ? matrix_of<K_UP>(a.gate.first, expert, K_FF, K_HIDDEN) : up;
+  const Matrix up = matrix_of<K_UP>(a.up.first, expert, K_FF, K_HIDDEN), gate = NM == 2 ? matrix_of<K_UP>(a.gate.first, expert, K_FF, K_HIDDEN) : up;
   Up mv(memory);
   typename Up::Raw raw[2];
   typename Up::Sums sums;
@@ -40,10 +45,11 @@ KERNEL(experts_up, ExpertsArgs, 32 * K_UP_WARPS) {
   mv.finish(sums, 0, [&](int i, int, const float* total) {
     int channel = row0 + i;
     if (channel >= K_FF) return;
-    float u = total[0], g = K_GATED ? total[NM - 1] : 0.0f;
+    float u = total[0], g = NM == 2 ? total[NM - 1] : 0.0f, *inner = a.inner + (u64)blockIdx.y * K_FF + channel;
     if (a.up.bias) u += constant(a.up.bias + (u64)expert * K_FF + channel);
-    if (K_GATED && a.gate.bias) g += constant(a.gate.bias + (u64)expert * K_FF + channel);
-    a.inner[(u64)blockIdx.y * K_FF + channel] = activation(K_ACTIVATION, g, u, a.limit, a.alpha);
+    if (NM == 2 && a.gate.bias) g += constant(a.gate.bias + (u64)expert * K_FF + channel);
+    if (K_GATE == GATE_BEFORE) g = *inner;
+    *inner = K_ACTIVATION == RAW ? u : activation(K_ACTIVATION, g, u, a.limit, a.alpha);
   });
 }
 
@@ -57,10 +63,11 @@ KERNEL(experts_down, ExpertsArgs, 32 * K_DOWN_WARPS) {
   typename Down::Raw raw[2];
   typename Down::Sums sums;
   auto load = [&](typename Down::Raw& r, int step) {
-    mv.load(r, row0, K_HIDDEN, step, [&](int, int k) { return matrix_of<K_DOWN>(a.down.first, (u32)route[k], K_HIDDEN, K_FF); },
-            [&](int k) { return route[K_TOP + k]; });
+    mv.load(r, row0, K_HIDDEN, step, [&](int, int k) { return matrix_of<K_DOWN>(a.down.first, (u32)read_fresh(route + k), K_HIDDEN, K_FF); },
+            [&](int k) { return read_fresh(route + K_TOP + k); });
   };
-  load(raw[0], 0);
+  load(raw[0], 0); // the route is older than the launch before
+  begin();
   mv.stage([&](int k, int) -> const float* { return a.inner + ((u64)row * K_TOP + k) * K_FF; });
   __syncthreads();
   Down::clear(sums);

@@ -1,14 +1,17 @@
 //! Launches of `linear`.
 
-use amoeba_plan::{BufferId, WeightId};
+use amoeba_plan::{BufferId, NormOp, WeightId};
 
 use crate::cuda::{Args, Call, Matrix, Place, Site, Tiling, Unit, Unsupported, format_of, unit};
 
 /// One product.
-struct Product {
-    matrix: Matrix,
-    bias: u64,
-    out: Place,
+pub(crate) struct Product {
+    pub matrix: Matrix,
+    /// Address of the bias, or null.
+    pub bias: u64,
+    pub out: Place,
+    /// Where the result times a factor is added to as well; null if nowhere.
+    pub add: (Place, f32),
 }
 
 /// Blocks per multiprocessor of a launch that goes over its tiles in a loop.
@@ -23,8 +26,8 @@ pub(crate) fn linear(
     x: BufferId,
     out: BufferId,
 ) -> Result<Vec<Call>, Unsupported> {
-    let product = Product { matrix: site.matrix(weight), bias: site.vector(bias), out: site.buffer(out) };
-    Ok(vec![products(site, site.buffer(x), &[product])?])
+    let (matrix, bias, out) = (site.matrix(weight), site.vector(bias), site.buffer(out));
+    products(site, x, &[Product { matrix, bias, out, add: (Place::default(), 0.0) }], None)
 }
 
 /// A product per head; `(heads, rows, cols)` as in the op.
@@ -41,7 +44,7 @@ pub(crate) fn head_linear(
     let args =
         Args::new().address(site.count()).matrix(&matrix).place(site.buffer(x)).place(site.buffer(out));
     Ok(Call {
-        unit: unit(&matrix, &tiling, rows),
+        unit: unit(&matrix, &tiling, rows, false),
         kernel: "head_linear",
         grid: [outputs.div_ceil(16) as u32, heads as u32, site.rows.div_ceil(rows) as u32],
         block: 32 * tiling.warps as u32,
@@ -50,7 +53,7 @@ pub(crate) fn head_linear(
     })
 }
 
-fn unit(matrix: &Matrix, tiling: &Tiling, rows: usize) -> Unit {
+fn unit(matrix: &Matrix, tiling: &Tiling, rows: usize, norm: bool) -> Unit {
     Unit {
         headers: &[unit::DEVICE, unit::QUANT, unit::MATVEC],
         op: ("linear/kernel.cu", include_str!("kernel.cu")),
@@ -61,32 +64,63 @@ fn unit(matrix: &Matrix, tiling: &Tiling, rows: usize) -> Unit {
             ("K_ROWS", rows.to_string()),
             ("K_WARPS", tiling.warps.to_string()),
             ("K_STEP", tiling.step.to_string()),
+            ("K_NORM", u8::from(norm).to_string()),
         ],
     }
 }
 
-/// Products of one x with matrices of one format and width.
-fn products(site: &Site<'_>, x: Place, products: &[Product]) -> Result<Call, Unsupported> {
-    let Matrix { format, cols, .. } = products[0].matrix;
-    let tiling = Tiling::new(format, cols, 1, 1)?;
+/// Products of one buffer, as few launches as their formats allow; `norm` makes that buffer first.
+pub(crate) fn products(
+    site: &Site<'_>,
+    x: BufferId,
+    products: &[Product],
+    mut norm: Option<&NormOp>,
+) -> Result<Vec<Call>, Unsupported> {
+    let mut calls = Vec::new();
+    let mut left: Vec<&Product> = products.iter().collect();
+    while let Some(first) = left.first() {
+        let format = first.matrix.format;
+        let (same, other): (Vec<&Product>, Vec<&Product>) =
+            left.iter().partition(|product| product.matrix.format == format);
+        for some in same.chunks(PRODUCTS_MAX) {
+            calls.push(launch(site, x, some, norm.take())?);
+        }
+        left = other;
+    }
+    Ok(calls)
+}
+
+/// Products with matrices of one format and width.
+fn launch(
+    site: &Site<'_>,
+    x: BufferId,
+    products: &[&Product],
+    norm: Option<&NormOp>,
+) -> Result<Call, Unsupported> {
+    let matrix = products[0].matrix;
+    let tiling = Tiling::new(matrix.format, matrix.cols, 1, 1)?;
     let rows = tiling.rows(site.rows)?;
-    let mut args = Args::new().address(site.count()).address(0).place(x);
+    let mut args = Args::new().address(site.count()).place(site.buffer(norm.map_or(x, |norm| norm.x)));
     let mut tiles = 0;
     for i in 0..PRODUCTS_MAX {
         let product = &products[i.min(products.len() - 1)];
-        args = args.matrix(&product.matrix).address(product.bias).place(product.out).place(Place::default());
-        args = args.size(product.matrix.rows).size(tiles).float(0.0).size(0);
+        args = args.matrix(&product.matrix).address(product.bias).place(product.out).place(product.add.0);
+        args = args.size(product.matrix.rows).size(tiles).float(product.add.1).size(0);
         if i < products.len() {
             tiles += product.matrix.rows.div_ceil(16);
         }
     }
+    let (weight, eps, scale) =
+        norm.map_or((0, 0.0, 0.0), |norm| (site.vector(norm.weight), norm.eps, norm.scale));
+    let args =
+        args.size(tiles).size(products.len()).place(site.buffer(x)).address(weight).float(eps).float(scale);
     let blocks = tiles.min(BLOCKS_PER_SM * site.at.setting.multiprocessors as usize);
     Ok(Call {
-        unit: unit(&products[0].matrix, &tiling, rows),
+        unit: unit(&matrix, &tiling, rows, norm.is_some()),
         kernel: "linear",
         grid: [blocks as u32, site.rows.div_ceil(rows) as u32, 1],
         block: 32 * tiling.warps as u32,
         shared: tiling.shared(rows) as u32,
-        args: args.size(tiles).size(products.len()),
+        args,
     })
 }

@@ -1,5 +1,6 @@
 // y = W x + b for rows of x; up to four products of one x in one launch. Macros: K_FORMAT, K_LANE (columns a lane
-// reads at a time), K_COLS, K_ROWS, K_WARPS, K_STEP (blocks of K a warp reads at a time).
+// reads at a time), K_COLS, K_ROWS, K_WARPS, K_STEP (blocks of K a warp reads at a time),
+// K_NORM (whether x is normalised first).
 
 struct Product {
   Matrix matrix;
@@ -10,11 +11,14 @@ struct Product {
   u32 unused;
 };
 struct LinearArgs {
-  const int* count;  // rows of the step
-  const Step* source; // null, or the step whose sources tell which rows of x to take
+  const int* count; // rows of the step
   Rows x;
   Product products[4];
   u32 tiles, number;
+  // With K_NORM: RMS norm of x, which is written, too.
+  Rows normed;
+  const float* norm_weight; // or null
+  float eps, scale;
 };
 
 typedef Matvec<K_FORMAT, K_LANE, K_COLS, K_ROWS, K_WARPS, K_STEP, 1, 1> M;
@@ -25,10 +29,33 @@ DEVICE const Product& product_of(const LinearArgs& a, int tile) {
   return a.products[i];
 }
 
+struct NormShared { float parts[K_ROWS][K_WARPS], factor[K_ROWS]; };
+
+// The factor that RMS norm puts on each row.
+template <class X> DEVICE void norm_factors(const LinearArgs& a, NormShared& s, X x) {
+#pragma unroll
+  for (int r = 0; r < K_ROWS; r++) {
+    const float* row = x(0, r);
+    float sum = 0.0f;
+    for (int i = 4 * threadIdx.x; row && i < K_COLS; i += 128 * K_WARPS) {
+      float4 v = read<float4>(row + i);
+      sum = fmaf(v.x, v.x, fmaf(v.y, v.y, fmaf(v.z, v.z, fmaf(v.w, v.w, sum))));
+    }
+    sum = warp_sum(sum);
+    if (lane() == 0) s.parts[r][warp()] = sum;
+  }
+  __syncthreads();
+  if (threadIdx.x < K_ROWS) {
+    float sum = 0.0f;
+    for (int w = 0; w < K_WARPS; w++) sum += s.parts[threadIdx.x][w];
+    s.factor[threadIdx.x] = 1.0f / sqrtf(sum / K_COLS + a.eps);
+  }
+  __syncthreads();
+}
+
 KERNEL(linear, LinearArgs, 32 * K_WARPS) {
   DYNAMIC_SHARED(u8, memory);
-  int first = blockIdx.y * K_ROWS, rows = *a.count - first;
-  if (rows <= 0) return;
+  SHARED(NormShared, norm);
   M mv(memory);
   typename M::Raw raw[2];
   typename M::Sums sums;
@@ -38,9 +65,21 @@ KERNEL(linear, LinearArgs, 32 * K_WARPS) {
   };
   int tile = blockIdx.x, step = 0, parity = 0;
   if (tile < (int)a.tiles) load(raw[0], tile, 0);
-  mv.stage([&](int, int r) -> const float* {
-    if (r >= rows) return nullptr;
-    return a.x.row(a.source ? a.source->row[first + r].source : first + r);
+  begin();
+  int first = blockIdx.y * K_ROWS, rows = *a.count - first;
+  if (rows <= 0) return;
+  auto x = [&](int, int r) -> const float* { return r < rows ? a.x.row(first + r) : nullptr; };
+  if (K_NORM) norm_factors(a, norm, x);
+  mv.stage(x, [&](int r, int col, float (&v)[M::UNIT]) {
+    if (K_NORM && r < rows) {
+#pragma unroll
+      for (int i = 0; i < M::UNIT; i++)
+        v[i] = v[i] * norm.factor[r] * (a.norm_weight ? constant(a.norm_weight + col + i) : 1.0f) * a.scale;
+      if (blockIdx.x == 0) {
+#pragma unroll
+        for (int i = 0; i < M::UNIT; i += 4) write(a.normed.row(first + r) + col + i, make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]));
+      }
+    }
   });
   __syncthreads();
   M::clear(sums);
@@ -80,8 +119,7 @@ struct HeadLinearArgs {
 };
 KERNEL(head_linear, HeadLinearArgs, 32 * K_WARPS) {
   DYNAMIC_SHARED(u8, memory);
-  int first = blockIdx.z * K_ROWS, rows = *a.count - first, head = blockIdx.y, row0 = blockIdx.x * 16;
-  if (rows <= 0) return;
+  int head = blockIdx.y, row0 = blockIdx.x * 16;
   const Matrix matrix = matrix_of<K_FORMAT>(a.first, head, a.rows, K_COLS);
   M mv(memory);
   typename M::Raw raw[2];
@@ -90,6 +128,9 @@ KERNEL(head_linear, HeadLinearArgs, 32 * K_WARPS) {
     mv.load(r, row0, a.rows, step, [&](int, int) { return matrix; }, [](int) { return 1.0f; });
   };
   load(raw[0], 0);
+  begin();
+  int first = blockIdx.z * K_ROWS, rows = *a.count - first;
+  if (rows <= 0) return;
   mv.stage([&](int, int r) -> const float* { return r < rows ? a.x.row(first + r) + head * K_COLS : nullptr; });
   __syncthreads();
   M::clear(sums);

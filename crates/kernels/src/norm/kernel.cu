@@ -44,6 +44,7 @@ template <bool BLOCK> DEVICE void norm_chunk(const NormArgs& a, int row, int chu
 // A block per chunk.
 KERNEL(norm_rows, NormArgs, 512) {
   SHARED(Sums, parts);
+  begin();
   if ((int)blockIdx.y >= *a.count) return;
   norm_chunk<true>(a, blockIdx.y, blockIdx.x, threadIdx.x, blockDim.x, parts);
 }
@@ -51,6 +52,7 @@ KERNEL(norm_rows, NormArgs, 512) {
 // A warp per chunk, eight to a block.
 KERNEL(norm_heads, NormArgs, 256) {
   SHARED(Sums, parts);
+  begin();
   int chunk = blockIdx.x * 8 + warp();
   if ((int)blockIdx.y >= *a.count || chunk >= (int)a.chunks) return;
   norm_chunk<false>(a, blockIdx.y, chunk, lane(), 32, parts);

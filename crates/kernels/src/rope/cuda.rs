@@ -15,7 +15,7 @@ pub(crate) fn rope(
     let half = spec.frequencies.len();
     Call {
         unit: Unit {
-            headers: &[unit::DEVICE],
+            headers: &[unit::DEVICE, unit::TURN],
             op: ("rope/kernel.cu", include_str!("kernel.cu")),
             defines: Vec::new(),
         },

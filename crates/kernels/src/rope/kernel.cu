@@ -10,12 +10,12 @@ struct RopeArgs {
 };
 
 KERNEL(rope, RopeArgs, 128) {
+  begin();
   int row = blockIdx.y, i = blockIdx.x * 128 + threadIdx.x;
   if (row >= *a.count || i >= (int)(a.heads * a.half)) return;
   int head = i / a.half, pair = i % a.half;
-  double turn = a.step->row[row].position * a.turns[pair], s, c;
-  sincospi(2.0 * (turn - rint(turn)), &s, &c);
-  float sine = (float)(s * a.amplitude), cosine = (float)(c * a.amplitude);
+  float sine, cosine;
+  turn(a.step->row[row].position, constant(a.turns + pair), a.amplitude, sine, cosine);
   float* x = a.x.row(row) + head * a.head_dim + a.first;
   float *low = a.interleaved ? x + 2 * pair : x + pair, *high = a.interleaved ? low + 1 : low + a.half;
   float l = *low, h = *high;

@@ -126,6 +126,7 @@ DEVICE void choose_sparse(const RouterArgs& a, RouterShared& s, int i, double lo
 
 KERNEL(router, RouterArgs, THREADS) {
   SHARED(RouterShared, s);
+  begin();
   int row = blockIdx.x, i = threadIdx.x;
   if (row >= *a.count) return;
   double logit = i < E ? a.logits.row(row)[i] : 0.0;

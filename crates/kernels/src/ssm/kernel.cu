@@ -15,6 +15,7 @@ constexpr int PER_LANE = (K_STATE + K_LANES - 1) / K_LANES;
 
 // Grid: channels, rows; the block of a row that begins a stretch takes all of it.
 KERNEL(ssm, SsmArgs, 128) {
+  begin();
   int row = blockIdx.y, channel = (blockIdx.x * 128 + threadIdx.x) / K_LANES, part = threadIdx.x % K_LANES;
   if (!begins_stretch(a.step, row)) return;
   StepRow first = a.step->row[row];

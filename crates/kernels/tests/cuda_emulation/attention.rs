@@ -36,8 +36,14 @@ const PLAIN: Case = Case {
 /// Two sequences of 150 positions, then three rows that look at them.
 fn check(case: Case) -> Option<()> {
     let (mut rng, context) = (Rng(12), 160);
-    let setting =
-        Setting { slots: 3, context, kv_f16: case.kv_f16, multiprocessors: case.multiprocessors, arch: 90 };
+    let setting = Setting {
+        slots: 3,
+        context,
+        kv_f16: case.kv_f16,
+        multiprocessors: case.multiprocessors,
+        arch: 90,
+        fused: false,
+    };
     let mut bench = Bench::of(setting)?;
     let Case { heads, kv_heads, head_dim, v_dim, window, softcap, .. } = case;
     let cache = bench.cache(CacheKind::Kv { kv_heads, k_dim: head_dim, v_dim });

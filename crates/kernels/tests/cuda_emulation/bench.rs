@@ -12,7 +12,7 @@ const SEEDS: [u32; 3] = [0, 1, 977];
 
 /// Buffers, weights and caches for one op at a time.
 pub struct Bench {
-    pub plan: Plan,
+    plan: Plan,
     places: Places,
     memory: Vec<Memory>,
     buffers: Vec<usize>,
@@ -23,7 +23,14 @@ pub struct Bench {
 impl Bench {
     /// None if there is no compiler.
     pub fn new() -> Option<Bench> {
-        Bench::of(Setting { slots: 3, context: 200, kv_f16: false, multiprocessors: 3, arch: 90 })
+        Bench::of(Setting {
+            slots: 3,
+            context: 200,
+            kv_f16: false,
+            multiprocessors: 3,
+            arch: 90,
+            fused: false,
+        })
     }
 
     pub fn of(setting: Setting) -> Option<Bench> {
@@ -160,18 +167,23 @@ impl Bench {
     /// Runs the op in every order of turns, for steps of at most so many rows, each time from the same memory; all must
     /// leave the same bits in the buffers and caches.
     pub fn run(&mut self, op: Op, rows: usize) {
+        self.run_all(vec![op], rows);
+    }
+
+    /// The same for a program; gives the number of launches.
+    pub fn run_all(&mut self, ops: Vec<Op>, rows: usize) -> usize {
         let before: Vec<Vec<u8>> = self.memory.iter().map(|memory| memory.bytes().to_vec()).collect();
         let mut first: Option<Vec<Vec<u8>>> = None;
-        self.plan.program = vec![Step { layer: None, op }];
+        self.plan.head = ops.len();
+        self.plan.program = ops.into_iter().map(|op| Step { layer: None, op }).collect();
+        let calls = self.calls(rows);
         let needed = cuda::scratch_bytes(&self.plan, &self.places.setting, rows);
         assert!(needed <= self.memory[1].bytes().len(), "{needed} bytes of scratch");
         for seed in SEEDS {
             for (memory, before) in self.memory.iter_mut().zip(&before) {
                 memory.bytes_mut().copy_from_slice(before);
             }
-            let lowered = cuda::lower(&self.plan, 0, &self.places, rows).unwrap();
-            assert_eq!(lowered.ops, 1);
-            lowered.calls.iter().for_each(|call| module::launch(call, seed));
+            calls.iter().for_each(|call| module::launch(call, seed));
             assert!(self.memory[2].bytes().iter().all(|byte| *byte == 0), "counters are zero again");
             let left = self.buffers.iter().chain(&self.caches).map(|&i| self.memory[i].bytes().to_vec());
             let left: Vec<Vec<u8>> = left.collect();
@@ -189,6 +201,39 @@ impl Bench {
                 }
             }
         }
+        calls.len()
+    }
+
+    fn calls(&self, rows: usize) -> Vec<cuda::Call> {
+        let (mut calls, mut index) = (Vec::new(), 0);
+        while index < self.plan.program.len() {
+            let lowered = cuda::lower(&self.plan, index, &self.places, rows).unwrap();
+            calls.extend(lowered.calls);
+            index += lowered.ops;
+        }
+        calls
+    }
+
+    /// Whether ops may share launches from now on.
+    pub fn share_launches(&mut self, fused: bool) {
+        self.places.setting.fused = fused;
+    }
+
+    /// All buffers become NaN.
+    pub fn forget_buffers(&mut self) {
+        for &i in &self.buffers {
+            self.memory[i].bytes_mut().fill(0xff);
+        }
+    }
+
+    /// All of a cache.
+    pub fn cache_bytes(&self, id: CacheId) -> &[u8] {
+        self.memory[self.caches[id.0]].bytes()
+    }
+
+    /// Overwrites all of a cache.
+    pub fn set_cache(&mut self, id: CacheId, bytes: &[u8]) {
+        self.memory[self.caches[id.0]].bytes_mut().copy_from_slice(bytes);
     }
 
     /// Moves wanted rows to the front.

@@ -15,15 +15,14 @@ fn stack(format: Format, rows: usize, cols: usize, rng: &mut Rng) -> Vec<OwnedMa
 }
 
 fn check(
-    up: Format,
-    down: Format,
+    [gate, up, down]: [Format; 3],
     activation: Activation,
     biased: bool,
     [hidden, d_ff, top_k, rows]: [usize; 4],
 ) {
     let (mut rng, Some(mut bench)) = (Rng(13), Bench::new()) else { return };
     let stacks = [
-        stack(up, d_ff, hidden, &mut rng),
+        stack(gate, d_ff, hidden, &mut rng),
         stack(up, d_ff, hidden, &mut rng),
         stack(down, hidden, d_ff, &mut rng),
     ];
@@ -83,17 +82,18 @@ fn affine(bits: u8, group: u16) -> Format {
 fn formats_follow_the_reference() {
     let shape = [256, 128, 3, 2];
     for format in [affine(4, 64), affine(4, 32), affine(8, 64), affine(3, 64), Format::Mxfp4, Format::Nvfp4] {
-        check(format, format, Activation::SwiGlu, false, shape);
+        check([format; 3], Activation::SwiGlu, false, shape);
     }
-    check(affine(4, 64), affine(6, 64), Activation::SwiGlu, false, shape);
-    check(Format::Dense(Float::BF16), Format::Dense(Float::BF16), Activation::GeGlu, false, [64, 80, 2, 1]);
-    check(Format::Dense(Float::F32), Format::Dense(Float::F16), Activation::GeGlu, false, [64, 48, 1, 1]);
+    check([affine(8, 64), affine(4, 32), affine(4, 64)], Activation::SwiGlu, true, shape);
+    check([affine(4, 64), affine(4, 64), affine(6, 64)], Activation::SwiGlu, false, shape);
+    check([Format::Dense(Float::BF16); 3], Activation::GeGlu, false, [64, 80, 2, 1]);
+    check([Float::F32, Float::F32, Float::F16].map(Format::Dense), Activation::GeGlu, false, [64, 48, 1, 1]);
 }
 
 #[test]
 fn biases_activations_and_odd_widths() {
     let clamped = Activation::ClampedSwiGlu { limit: 7.0, alpha: 1.702 };
-    check(Format::Mxfp4, Format::Mxfp4, clamped, true, [320, 352, 4, 3]);
-    check(affine(4, 64), affine(4, 64), Activation::Relu2, true, [192, 64, 2, 2]);
-    check(affine(4, 64), affine(4, 64), Activation::SwiGlu, false, [576, 448, 5, 1]);
+    check([Format::Mxfp4; 3], clamped, true, [320, 352, 4, 3]);
+    check([affine(4, 64); 3], Activation::Relu2, true, [192, 64, 2, 2]);
+    check([affine(4, 64); 3], Activation::SwiGlu, false, [576, 448, 5, 1]);
 }

@@ -11,6 +11,7 @@ mod attention;
 mod bench;
 mod elementwise;
 mod experts;
+mod fused;
 mod linear;
 mod memory;
 mod module;

@@ -1,0 +1,120 @@
+//! Ops that share launches where rows are few: a launch costs as long as a small op runs.
+//!
+//! Every buffer that an op alone would write is written.
+
+use amoeba_plan::{BufferId, CacheKind, NormKind, NormOp, Op, Step};
+
+use super::{Lowered, Place, Site, Unsupported};
+use crate::attention::cuda::Heads;
+use crate::linear::cuda::Product;
+use crate::{attention, experts, linear};
+
+/// Most rows of a step whose ops share launches.
+pub(crate) const ROWS_MAX: usize = 8;
+
+/// Launches of some ops from `index` on, if the first can share.
+pub(crate) fn fused(site: &Site<'_>, index: usize) -> Result<Option<Lowered>, Unsupported> {
+    let end = if site.head { site.plan.program.len() } else { site.plan.head };
+    let ops = &site.plan.program[index..end];
+    Ok(match &ops[0].op {
+        Op::Norm(norm) if normalises_rows(norm) && reads(&ops[1..], norm.out) > 0 => {
+            let count = reads(&ops[1..], norm.out);
+            let products = products(site, &ops[1..=count]);
+            let calls = linear::cuda::products(site, norm.out, &products, Some(norm))?;
+            Some(Lowered { calls, ops: 1 + count })
+        }
+        Op::Linear { x, .. } => {
+            let count = reads(ops, *x);
+            let mut products = products(site, &ops[..count]);
+            let added = added(site, &ops[count - 1..]).filter(|(to, _)| count == 1 && *to != *x);
+            if let Some((to, factor)) = added {
+                products[0].add = (site.buffer(to), factor);
+            }
+            let calls = linear::cuda::products(site, *x, &products, None)?;
+            Some(Lowered { calls, ops: count + usize::from(added.is_some()) })
+        }
+        Op::Experts(op) => match added(site, ops).filter(|(to, _)| *to != op.x) {
+            Some((to, factor)) => {
+                let calls = experts::cuda::experts(site, op, (site.buffer(to), factor))?;
+                Some(Lowered { calls, ops: 2 })
+            }
+            None => None,
+        },
+        Op::Norm(_) | Op::Rope { .. } | Op::KvAppend { .. } => heads(site, ops),
+        _ => None,
+    })
+}
+
+/// RMS norm of whole rows into another buffer.
+fn normalises_rows(norm: &NormOp) -> bool {
+    norm.kind == NormKind::Rms && norm.bias.is_none() && norm.chunks == 1 && norm.x != norm.out
+}
+
+/// How many ops at the start are products of that buffer.
+fn reads(ops: &[Step], buffer: BufferId) -> usize {
+    let product = |step: &&Step| matches!(step.op, Op::Linear { x, out, .. } if x == buffer && out != buffer);
+    ops.iter().take_while(product).count()
+}
+
+fn products(site: &Site<'_>, ops: &[Step]) -> Vec<Product> {
+    let product = |step: &Step| match step.op {
+        Op::Linear { weight, bias, out, .. } => Product {
+            matrix: site.matrix(weight),
+            bias: site.vector(bias),
+            out: site.buffer(out),
+            add: (Place::default(), 0.0),
+        },
+        _ => unreachable!("`reads` counts products only"),
+    };
+    ops.iter().map(product).collect()
+}
+
+/// Where all of the first op's output is added to by the second, and its factor.
+fn added(site: &Site<'_>, ops: &[Step]) -> Option<(BufferId, f32)> {
+    let (first, Op::Add { x, y, scale, width }) = (&ops.first()?.op, &ops.get(1)?.op) else { return None };
+    let outputs = match first {
+        Op::Linear { weight, .. } => site.matrix(*weight).rows,
+        Op::Experts(op) => op.hidden,
+        _ => return None,
+    };
+    (first.output() == Some(*y) && x != y && *width == outputs).then_some((*x, *scale))
+}
+
+/// Norms of heads and rotations, up to where keys and values are appended.
+fn heads(site: &Site<'_>, ops: &[Step]) -> Option<Lowered> {
+    let append = ops.iter().position(|step| matches!(step.op, Op::KvAppend { .. }))?;
+    let Op::KvAppend { cache, k, v } = ops[append].op else { return None };
+    let CacheKind::Kv { kv_heads, k_dim, v_dim } = site.plan.caches[cache.0].kind else { return None };
+    let mut all: Vec<Heads> = Vec::new();
+    for step in &ops[..append] {
+        match &step.op {
+            Op::Norm(norm) if norm.kind == NormKind::Rms && norm.x == norm.out => {
+                let known = all.iter().any(|heads| heads.buffer == norm.x);
+                if known || norm.bias.is_some() || norm.per_chunk {
+                    return None;
+                }
+                all.push(Heads { norm: Some(*norm), ..Heads::new(norm.x, norm.chunks, norm.dim) });
+            }
+            Op::Rope { rope, heads, head_dim, first, x } => {
+                let of = of(&mut all, *x, *heads, *head_dim)?;
+                if of.rope.replace((*rope, *first)).is_some() {
+                    return None;
+                }
+            }
+            _ => return None,
+        }
+    }
+    of(&mut all, k, kv_heads, k_dim)?.append = 1;
+    of(&mut all, v, kv_heads, v_dim)?.append = 2;
+    let fits = k != v && all.len() <= 3 && all.iter().all(|heads| heads.dim <= k_dim.max(v_dim));
+    fits.then(|| Lowered { calls: vec![attention::cuda::heads(site, cache, &all)], ops: append + 1 })
+}
+
+/// The heads of a buffer, anew if not known; `None` if it was known as other ones.
+fn of(all: &mut Vec<Heads>, buffer: BufferId, heads: usize, dim: usize) -> Option<&mut Heads> {
+    let at = all.iter().position(|heads| heads.buffer == buffer).unwrap_or_else(|| {
+        all.push(Heads::new(buffer, heads, dim));
+        all.len() - 1
+    });
+    (all[at].heads == heads && all[at].dim == dim).then_some(&mut all[at])
+}

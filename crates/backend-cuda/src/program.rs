@@ -129,7 +129,8 @@ fn stretch(
 /// the weighted sum; for more, rows are grouped by expert first.
 fn stage_of_experts(kernel: &str, rows: usize, last: bool) -> Stage {
     match (kernel, rows <= DECODE_ROWS_MAX, last) {
-        ("experts_group", ..) => Stage::Start,
+        ("experts_prepare", ..) => Stage::Start,
+        ("inner_split", ..) => Stage::Inner,
         ("experts_combine", ..) => Stage::Combine,
         ("grouped_up", ..) | (_, false, false) => Stage::GateUp,
         ("grouped_down", ..) | (_, false, true) => Stage::Down,

@@ -9,6 +9,7 @@ struct ReadArgs {
 // Four loads of a thread are under way at a time. The sum is kept only where it has a value that it never has in practice:
 // without that the compiler would leave the loads out.
 KERNEL(floor_read, ReadArgs, 256) {
+  begin();
   u64 stride = (u64)gridDim.x * blockDim.x, i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
   u32 sum = 0;
   for (; i + 3 * stride < a.units; i += 4 * stride) {

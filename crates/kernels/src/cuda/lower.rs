@@ -34,10 +34,11 @@ pub fn lower(plan: &Plan, index: usize, at: &Places, rows: usize) -> Result<Lowe
     let site = Site { plan, at, rows, head: index >= plan.head };
     let op = &plan.program[index].op;
     let named = |Unsupported(what)| Unsupported(format!("{}: {what}", op.name()));
-    if at.setting.fused && rows <= fuse::ROWS_MAX {
-        if let Some(lowered) = fuse::fused(&site, index).map_err(named)? {
-            return Ok(lowered);
-        }
+    if at.setting.fused
+        && rows <= fuse::ROWS_MAX
+        && let Some(lowered) = fuse::fused(&site, index).map_err(named)?
+    {
+        return Ok(lowered);
     }
     let calls = calls(&site, op).map_err(named)?;
     Ok(Lowered { calls, ops: 1 })

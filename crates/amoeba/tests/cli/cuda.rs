@@ -36,8 +36,8 @@ fn without_a_device_there_is_one_line() {
         let ran = on_fake(&["verify", &dir, "--device", device], &[NO_DEVICE]).expect(5, &["finds no GPU"]);
         assert_eq!(ran.err.lines().count(), 2, "the folder, and the sum: {}", ran.err);
     }
-    let ran =
-        on_fake(&["run", "-n", "1", "--device", "cuda", "x"], &[NO_DEVICE]).expect(5, &["--device cpu"]);
+    let ran = on_fake(&["run", &dir, "-n", "1", "--device", "cuda", "x"], &[NO_DEVICE])
+        .expect(5, &["--device cpu"]);
     assert_eq!((ran.err.lines().count(), ran.out.as_str()), (1, ""), "{}", ran.err);
     on_fake(&["verify", &dir, "--device", "cuda:1"], &[]).expect(5, &["no device cuda:1"]);
 }

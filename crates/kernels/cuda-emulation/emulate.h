@@ -200,7 +200,7 @@ EMU_EXPORT int emu_launch(const char* name, const uint32_t grid[3], uint32_t blo
   uint32_t count = grid[0] * grid[1] * grid[2], first = order ? random_next() % count : 0;
   if (k->together && count > BLOCKS_MAX) return 2;
   for (uint32_t i = 0; i < count; i++) {
-    block = blocks + (k->together ? i : 0);
+    emu::block = blocks + (k->together ? i : 0);
     begin_block((i + first) % count);
     if (!k->together) run_blocks(1);
   }

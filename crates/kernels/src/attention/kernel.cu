@@ -13,6 +13,9 @@ DEVICE void from_elements(uint4 v, float (&x)[8]) {
 #pragma unroll
   for (int i = 0; i < 8; i++) x[i] = f16_to_f32((u16)(w[i / 2] >> 16 * (i % 2)));
 }
+DEVICE void from_elements(uint2 v, float (&x)[4]) {
+  x[0] = f16_to_f32((u16)v.x), x[1] = f16_to_f32((u16)(v.x >> 16)), x[2] = f16_to_f32((u16)v.y), x[3] = f16_to_f32((u16)(v.y >> 16));
+}
 #else
 typedef float Element;
 DEVICE Element to_element(float x) { return x; }
@@ -115,8 +118,14 @@ struct AttentionArgs {
 };
 
 // A warp looks at POSITIONS positions at a time, four warps at 32 side by side. Lane l scores position l % 8 over a quarter of
-// the key, and owns Q elements of each 32 * Q of the value.
-constexpr int H = K_HEADS, POSITIONS = 8, CHUNKS = DIM / Q, OWN_CHUNKS = (CHUNKS + 3) / 4, LANES_V = (V_DIM / Q + 31) / 32;
+// the key, and owns VQ elements of each 32 * VQ of the value.
+#if K_HALF && K_V_DIM <= 128
+typedef uint2 Piece;
+#else
+typedef uint4 Piece;
+#endif
+constexpr int H = K_HEADS, POSITIONS = 8, CHUNKS = DIM / Q, OWN_CHUNKS = (CHUNKS + 3) / 4;
+constexpr int VQ = sizeof(Piece) / sizeof(Element), LANES_V = (V_DIM / VQ + 31) / 32;
 // Whether all that a warp reads of its positions may be on its way at once.
 constexpr bool AT_ONCE = OWN_CHUNKS <= 8 && LANES_V == 1;
 static_assert(K_WARPS * POSITIONS == 32, "a block of positions");
@@ -134,7 +143,8 @@ DEVICE float share(float most, float all) { return most == lowest() ? 0.0f : exp
 
 // What a lane reads of 8 positions.
 struct Tile {
-  uint4 keys[OWN_CHUNKS], values[AT_ONCE ? POSITIONS : 1];
+  uint4 keys[OWN_CHUNKS];
+  Piece values[AT_ONCE ? POSITIONS : 1];
   DEVICE void load_keys(const Element* keys_of) {
 #pragma unroll
     for (int i = 0; i < OWN_CHUNKS; i++) {
@@ -143,13 +153,13 @@ struct Tile {
     }
   }
   DEVICE void load_values(const Element* values_of, int begin, int end) {
-    int d = lane() * Q;
+    int d = lane() * VQ;
 #pragma unroll
     for (int n = 0; n < POSITIONS; n++)
-      if (n >= begin && n < end && (V_DIM == 32 * Q || d < V_DIM)) values[n] = read<uint4>(values_of + n * V_DIM + d);
+      if (n >= begin && n < end && (V_DIM == 32 * VQ || d < V_DIM)) values[n] = read<Piece>(values_of + n * V_DIM + d);
   }
 };
-struct Running { float most[H], sum[H], out[H][LANES_V][Q]; };
+struct Running { float most[H], sum[H], out[H][LANES_V][VQ]; };
 
 // Scores of the lane's position, whole on every lane of it.
 DEVICE void scores(const AttentionArgs& a, const AttentionShared& s, const Tile& tile, float (&score)[H]) {
@@ -187,13 +197,13 @@ template <class T> DEVICE T max_of_positions(T v) {
   return v;
 }
 
-DEVICE void add_value(const AttentionShared& s, Running& r, uint4 stored, int l, int n) {
-  float v[Q];
+DEVICE void add_value(const AttentionShared& s, Running& r, Piece stored, int l, int n) {
+  float v[VQ];
   from_elements(stored, v);
 #pragma unroll
   for (int h = 0; h < H; h++)
 #pragma unroll
-    for (int i = 0; i < Q; i++) r.out[h][l][i] = fmaf(s.p[warp()][h][n], v[i], r.out[h][l][i]);
+    for (int i = 0; i < VQ; i++) r.out[h][l][i] = fmaf(s.p[warp()][h][n], v[i], r.out[h][l][i]);
 }
 
 // Online softmax of a warp over 8 positions from `base` on, of which [first, last] are seen.
@@ -215,20 +225,20 @@ DEVICE void attend_tile(const AttentionArgs& a, AttentionShared& s, Running& r, 
     r.sum[h] = r.sum[h] * keep + p;
     if (lane() < POSITIONS) s.p[warp()][h][lane()] = p;
 #pragma unroll
-    for (int i = 0; i < LANES_V * Q; i++) (&r.out[h][0][0])[i] *= keep;
+    for (int i = 0; i < LANES_V * VQ; i++) (&r.out[h][0][0])[i] *= keep;
   }
   __syncwarp();
   if (AT_ONCE) {
 #pragma unroll
     for (int n = 0; n < POSITIONS; n++)
-      if (n >= begin && n < end && (V_DIM == 32 * Q || lane() * Q < V_DIM)) add_value(s, r, tile.values[n], 0, n);
+      if (n >= begin && n < end && (V_DIM == 32 * VQ || lane() * VQ < V_DIM)) add_value(s, r, tile.values[n], 0, n);
   } else {
 #pragma unroll 4
     for (int n = begin; n < end; n++) {
 #pragma unroll
       for (int l = 0; l < LANES_V; l++) {
-        int d = (l * 32 + lane()) * Q;
-        if (d < V_DIM) add_value(s, r, read<uint4>(values + n * V_DIM + d), l, n);
+        int d = (l * 32 + lane()) * VQ;
+        if (d < V_DIM) add_value(s, r, read<Piece>(values + n * V_DIM + d), l, n);
       }
     }
   }
@@ -287,10 +297,10 @@ DEVICE void finish(const AttentionArgs& a, AttentionShared& s, const Running& r,
     if (lane() == 0) s.most[warp()][h] = r.most[h], s.sum[warp()][h] = sum;
 #pragma unroll
     for (int l = 0; l < LANES_V; l++) {
-      int d = (l * 32 + lane()) * Q;
+      int d = (l * 32 + lane()) * VQ;
       if (d >= V_DIM) continue;
 #pragma unroll
-      for (int i = 0; i < Q; i += 4) write(&s.out[warp()][h][d + i], make_float4(r.out[h][l][i], r.out[h][l][i + 1], r.out[h][l][i + 2], r.out[h][l][i + 3]));
+      for (int i = 0; i < VQ; i += 4) write(&s.out[warp()][h][d + i], make_float4(r.out[h][l][i], r.out[h][l][i + 1], r.out[h][l][i + 2], r.out[h][l][i + 3]));
     }
   }
   __syncthreads();
@@ -337,7 +347,7 @@ KERNEL(attention, AttentionArgs, 32 * K_WARPS) {
   for (int h = 0; h < H; h++) {
     r.most[h] = lowest(), r.sum[h] = 0.0f;
 #pragma unroll
-    for (int i = 0; i < LANES_V * Q; i++) (&r.out[h][0][0])[i] = 0.0f;
+    for (int i = 0; i < LANES_V * VQ; i++) (&r.out[h][0][0])[i] = 0.0f;
   }
   for (int tile = from; tile < to; tile++) {
     int base = tile * 32 + warp() * POSITIONS;

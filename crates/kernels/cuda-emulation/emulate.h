@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #define __device__
 #define __restrict__
@@ -208,12 +209,12 @@ EMU_EXPORT int emu_launch(const char* name, const uint32_t grid[3], uint32_t blo
   return 0;
 }
 
-#define EMU_KERNEL(name, Args, threads, together)                                                                        \
+#define EMU_ENTRY(name, Args, a, threads, together)                                                                     \
   static void name(const Args& a);                                                                                       \
   static emu::Register name##_registered(#name, sizeof(Args), threads, together, [](const void* p) { name(*(const Args*)p); }); \
   static void name(const Args& a)
-#define KERNEL(name, Args, threads) EMU_KERNEL(name, Args, threads, false)
-#define GRID_KERNEL(name, Args, threads) EMU_KERNEL(name, Args, threads, true)
+#define ENTRY(name, Args, a, threads) EMU_ENTRY(name, Args, a, threads, false)
+#define GRID_ENTRY(name, Args, a, threads) EMU_ENTRY(name, Args, a, threads, true)
 #define SHARED(T, s) T& s = *(T*)emu::shared(sizeof(T))
 #define DYNAMIC_SHARED(T, p) T* p = (T*)emu::dynamic_shared()
 #define threadIdx (emu::Dim{emu::me().thread, 0, 0})
@@ -257,6 +258,9 @@ template <class T> inline void write(void* p, T v) { *(T*)emu::aligned<T>(p, "st
 inline uint32_t ticket(uint32_t* counter) { return (*counter)++; }
 template <class T> inline T read_fresh(const T* p) { return *p; }
 inline void begin() {}
+inline unsigned long long now() { timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ull + t.tv_nsec; }
+template <class T> inline T atomicMin(T* p, T v) { T old = *p; if (v < old) *p = v; return old; }
+template <class T> inline T atomicMax(T* p, T v) { T old = *p; if (old < v) *p = v; return old; }
 
 inline float f16_to_f32(uint16_t bits) { _Float16 h; memcpy(&h, &bits, 2); return (float)h; }
 inline uint16_t f32_to_f16(float x) { _Float16 h = (_Float16)x; uint16_t bits; memcpy(&bits, &h, 2); return bits; }

@@ -1,4 +1,4 @@
-// What a device does at best: memory read as weights are read, and launches that do nothing.
+// What a device does at best: memory read as weights are read, launches that do nothing, barriers of the whole grid.
 
 struct ReadArgs {
   const u8* memory;
@@ -31,3 +31,21 @@ struct NothingArgs {
 };
 
 KERNEL(floor_nothing, NothingArgs, 32) { begin(); }
+
+struct BarrierArgs {
+  u32* arrived; // zero before
+  u32* passed;  // per block: barriers, and at how many of them its neighbour was there, too
+  u32 barriers, unused;
+};
+
+// Between barriers every block writes how far it is; after each it looks at its neighbour.
+GRID_KERNEL(floor_barrier, BarrierArgs, 256) {
+  begin();
+  u32 seen = 0, *own = a.passed + 2 * blockIdx.x, *next = a.passed + 2 * ((blockIdx.x + 1) % gridDim.x);
+  for (u32 i = 1; i <= a.barriers; i++) {
+    if (threadIdx.x == 0) *own = i;
+    grid_barrier(a.arrived);
+    if (threadIdx.x == 0) seen += read_fresh(next) >= i;
+  }
+  if (threadIdx.x == 0) own[1] = seen;
+}

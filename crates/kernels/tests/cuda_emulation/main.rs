@@ -11,6 +11,7 @@ mod attention;
 mod bench;
 mod elementwise;
 mod experts;
+mod floor;
 mod fused;
 mod linear;
 mod memory;

@@ -24,7 +24,7 @@ typedef int Result;
 typedef uint32_t u32;
 typedef uint64_t u64;
 enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NOT_FOUND = 500, LAUNCH_FAILED = 719, COOPERATIVE_LAUNCH_TOO_LARGE = 720, CAPTURE_UNSUPPORTED = 900 };
-enum { WARP = 10, MAJOR = 75, MINOR = 76, PROCESSORS = 16, SHARED_MAX = 232448 };
+enum { WARP = 10, MAJOR = 75, MINOR = 76, MANAGED = 89, PROCESSORS = 16, SHARED_MAX = 232448 };
 
 typedef int (*EmuLaunch)(const char*, const u32*, u32, u32, const void*);
 typedef u32 (*EmuArgs)(const char*);
@@ -86,7 +86,7 @@ Result cuDeviceGetCount(int* n) { *n = int(number("FAKE_CUDA_DEVICES", 1)); retu
 Result cuDeviceGet(int* d, int i) { *d = i; return i < int(number("FAKE_CUDA_DEVICES", 1)) ? OK : INVALID_DEVICE; }
 Result cuDeviceGetName(char* s, int n, int) { snprintf(s, n, "fibers"); return OK; }
 Result cuDeviceTotalMem_v2(size_t* n, int) { *n = memory(); return OK; }
-Result cuDeviceGetAttribute(int* v, int a, int) { *v = a == MAJOR ? int(number("FAKE_CUDA_MAJOR", 9)) : a == MINOR ? 0 : a == PROCESSORS ? int(PROCESSOR_COUNT) : a == WARP ? 32 : 0; return OK; }
+Result cuDeviceGetAttribute(int* v, int a, int) { *v = a == MAJOR ? int(number("FAKE_CUDA_MAJOR", 9)) : a == MINOR ? 0 : a == PROCESSORS ? int(PROCESSOR_COUNT) : a == WARP ? 32 : a == MANAGED ? 1 : 0; return OK; }
 Result cuDevicePrimaryCtxRetain(void** c, int) { *c = &context_; return OK; }
 Result cuDevicePrimaryCtxRelease_v2(int) { return OK; }
 Result cuCtxGetCurrent(void** c) { *c = current; return OK; }
@@ -110,6 +110,7 @@ Result cuMemAlloc_v2(u64* p, size_t n) {
   live[*p] = n; used += n;
   return OK;
 }
+Result cuMemAllocManaged(u64* p, size_t n, u32) { return cuMemAlloc_v2(p, n); }
 Result cuMemFree_v2(u64 p) { LOCK; auto i = live.find(p); if (i == live.end()) return INVALID_VALUE; used -= i->second; live.erase(i); free((void*)p); return OK; }
 Result cuMemHostAlloc(void** p, size_t n, u32) { LOCK; CONTEXT; *p = aligned_alloc(4096, (n + 4095) / 4096 * 4096); memset(*p, 0xff, n); pinned[(u64)*p] = n; return OK; }
 Result cuMemFreeHost(void* p) { LOCK; if (!pinned.erase((u64)p)) return INVALID_VALUE; free(p); return OK; }

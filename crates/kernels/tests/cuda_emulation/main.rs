@@ -18,3 +18,4 @@ mod module;
 mod norm;
 mod recurrent;
 mod router;
+mod sample;

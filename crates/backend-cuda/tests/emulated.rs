@@ -28,6 +28,7 @@ fn options(limits: Limits) -> CudaOptions {
         kv: KvType::F32,
         kernel_cache: Some(cache),
         libraries: Libraries::default(),
+        overlap: true,
         notice: |text| panic!("{text}"),
     }
 }

@@ -45,6 +45,7 @@ fn options(kernels: PathBuf) -> CudaOptions {
         kv: KvType::F32,
         kernel_cache: Some(KernelCache { dir: kernels, bytes_max: 1 << 30 }),
         libraries: Libraries::default(),
+        overlap: true,
         notice: |text| panic!("{text}"),
     }
 }

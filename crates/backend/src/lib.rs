@@ -168,6 +168,12 @@ pub trait Probe: Send {
     /// Called once after the op; buffers hold what the ops up to here wrote (a backend that runs several ops in
     /// one launch may have run the rest of that launch too).
     fn see(&mut self, op: usize, buffers: &dyn Buffers) -> Flow;
+
+    /// Whether to look at the launches that a step has without a probe, several ops of which may appear at once; else each
+    /// op is run alone where the device can, and seen as it left its buffers.
+    fn as_run(&self) -> bool {
+        false
+    }
 }
 
 /// Whether a step goes on.

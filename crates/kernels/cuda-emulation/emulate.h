@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #define __device__
 #define __restrict__
@@ -193,7 +194,7 @@ EMU_EXPORT int emu_launch(const char* name, const uint32_t grid[3], uint32_t blo
   return 0;
 }
 
-#define KERNEL(name, Args, threads)                                                                                      \
+#define ENTRY(name, Args, a, threads)                                                                                    \
   static void name(const Args& a);                                                                                       \
   static emu::Register name##_registered(#name, sizeof(Args), threads, [](const void* p) { name(*(const Args*)p); });    \
   static void name(const Args& a)
@@ -240,6 +241,9 @@ inline double exact_add(double a, double b) { return a + b; }
 inline double exact_mul(double a, double b) { return a * b; }
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned __int128)a * b >> 64; }
 inline void begin() {}
+inline unsigned long long now() { timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ull + t.tv_nsec; }
+template <class T> inline T atomicMin(T* p, T v) { T old = *p; if (v < old) *p = v; return old; }
+template <class T> inline T atomicMax(T* p, T v) { T old = *p; if (old < v) *p = v; return old; }
 
 inline float f16_to_f32(uint16_t bits) { _Float16 h; memcpy(&h, &bits, 2); return (float)h; }
 inline uint16_t f32_to_f16(float x) { _Float16 h = (_Float16)x; uint16_t bits; memcpy(&bits, &h, 2); return bits; }

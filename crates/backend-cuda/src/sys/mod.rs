@@ -6,7 +6,7 @@ mod memory;
 mod nvrtc;
 
 pub use driver::{DeviceInfo, Driver, Gpu, Missing};
-pub use launch::{Code, Graph, Launch};
+pub use launch::{Code, Graph, Launch, put_all};
 pub use memory::{Arena, Pinned, Stage};
 pub use nvrtc::Nvrtc;
 

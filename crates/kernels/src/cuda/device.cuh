@@ -8,7 +8,7 @@ typedef unsigned long long u64;
 #ifdef AMOEBA_EMULATE
 #include "emulate.h"
 #else
-#define KERNEL(name, Args, threads) extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ Args a)
+#define ENTRY(name, Args, a, threads) extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ Args a)
 // One struct of shared memory at the top of a kernel.
 #define SHARED(T, s) __shared__ T s
 #define DYNAMIC_SHARED(T, p) extern __shared__ __align__(128) unsigned char p##_bytes[]; T* p = reinterpret_cast<T*>(p##_bytes)
@@ -52,6 +52,12 @@ DEVICE void begin() {
   asm volatile("griddepcontrol.launch_dependents;");
 #endif
 }
+// ns of a clock that all multiprocessors share.
+DEVICE u64 now() {
+  u64 ns;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns) :: "memory");
+  return ns;
+}
 
 DEVICE float f16_to_f32(u16 bits) {
   float x;
@@ -76,6 +82,29 @@ DEVICE void mma_bf16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
+#endif
+
+// When the first block of a launch had waited for the launch before, and when the last was done.
+struct Stamp { u64 start, end; };
+
+// A kernel: every thread calls begin() in its body.
+#ifndef AMOEBA_TRACE
+#define KERNEL(name, Args, threads) ENTRY(name, Args, a, threads)
+#else
+template <class Args> struct Traced { Args a; Stamp* stamp; };
+DEVICE void stamp_start(Stamp* stamp) {
+  begin();
+  if (threadIdx.x == 0) atomicMin(&stamp->start, now());
+}
+DEVICE void stamp_end(Stamp* stamp) {
+  __syncthreads();
+  if (threadIdx.x == 0) atomicMax(&stamp->end, now());
+}
+#define KERNEL(name, Args, threads)                                                             \
+  DEVICE void name##_work(const Args& a, Stamp* stamp);                                         \
+  ENTRY(name, Traced<Args>, t, threads) { name##_work(t.a, t.stamp), stamp_end(t.stamp); }      \
+  DEVICE void name##_work(const Args& a, Stamp* stamp)
+#define begin() stamp_start(stamp)
 #endif
 
 enum : u32 { ALL = 0xffffffffu }; // lanes

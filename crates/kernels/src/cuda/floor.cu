@@ -29,4 +29,4 @@ struct NothingArgs {
   u64 unused;
 };
 
-KERNEL(floor_nothing, NothingArgs, 32) {}
+KERNEL(floor_nothing, NothingArgs, 32) { begin(); }

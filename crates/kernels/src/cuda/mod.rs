@@ -13,6 +13,7 @@ pub mod floor;
 mod fuse;
 mod lower;
 mod shape;
+pub mod trace;
 pub(crate) mod unit;
 
 use amoeba_checkpoint::Format;

@@ -107,12 +107,7 @@ impl Steps {
     pub fn new(program: Program, stamps: Option<Stamps>) -> Steps {
         let decode = program.sizes.iter().filter(|size| **size <= DECODE_ROWS_MAX).count();
         let none = || program.sizes.iter().map(|_| None).collect();
-        Steps {
-            graphs: (0..decode).map(|_| None).collect(),
-            ready: [none(), none()],
-            program,
-            stamps,
-        }
+        Steps { graphs: (0..decode).map(|_| None).collect(), ready: [none(), none()], program, stamps }
     }
 
     /// Makes all of it ready, but captures nothing.

@@ -54,7 +54,14 @@ impl Tracer {
         let reset = [tools.launch_on(&trace::reset(arena.base(), count), &arena)?];
         let stamps = Stamps { arena: Arc::clone(&arena), reset: Arc::new(reset), first: [1, 1 + body] };
         let tick = host.get()[0];
-        Ok(Tracer { steps: Steps::new(program, Some(stamps)), host, stamps: arena, on: false, tick, last: None })
+        Ok(Tracer {
+            steps: Steps::new(program, Some(stamps)),
+            host,
+            stamps: arena,
+            on: false,
+            tick,
+            last: None,
+        })
     }
 
     /// A new step begins.

@@ -106,10 +106,8 @@ impl Launch {
         // `Code::launch`), read, as are configuration and attributes, before this returns. The struct was made by
         // `amoeba_kernels::cuda` from addresses inside the arenas and the sizes of what was laid out there; the arenas are kept
         // by `_arenas` and wait for the stream when dropped.
-        unsafe {
-            sys::cuLaunchKernelEx(&raw const config, function, args.as_mut_ptr(), std::ptr::null_mut())
-        }
-        .result()
+        unsafe { sys::cuLaunchKernelEx(&raw const config, function, args.as_mut_ptr(), std::ptr::null_mut()) }
+            .result()
     }
 }
 

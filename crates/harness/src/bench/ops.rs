@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 use super::row::{Kind, Row};
 use super::run::Steps;
 use crate::Error;
-use crate::trace::{
-    Subject, Token as Traced, Trace, TracedOp, row_label, traced_ops, visible,
-};
+use crate::trace::{Subject, Token as Traced, Trace, TracedOp, row_label, traced_ops, visible};
 
 /// Steps recorded of a test, at most.
 const STEPS: usize = 8;

@@ -66,9 +66,7 @@ impl Process<'_> {
         let name = format!("token at position {}", token.position);
         out.push(self.slice(&name, "token", TOKENS, [token.at, *ns], args));
         let parts = Parts::of(lanes);
-        let bytes = |span: &Span| {
-            span_bytes(&self.trace.ops, span, token.position + 1) / parts.count(span)
-        };
+        let bytes = |span: &Span| span_bytes(&self.trace.ops, span, token.position + 1) / parts.count(span);
         for (lane, span) in lanes.iter().enumerate().flat_map(|(i, lane)| lane.iter().map(move |s| (i, s))) {
             let op = main_op(&self.trace.ops, span);
             let mut args = json!({ "phase": span.phase, "path": self.trace.subject.path });

@@ -33,7 +33,10 @@ impl Summary {
             out += &format!("{lane}: busy {} µs, idle {} µs ({share})\n", micros(busy), micros(idle));
         }
         if self.tick_ns > 0 {
-            out += &format!("the device's clock ticks every {} ns: nothing shorter is told apart\n", self.tick_ns);
+            out += &format!(
+                "the device's clock ticks every {} ns: nothing shorter is told apart\n",
+                self.tick_ns
+            );
         }
         out += &self.absent();
         out += &self.idle_line();

@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use amoeba_backend::{
-    Error as StepError, Executable, Flow, KvType, Limits, Probe, Recording, Row, Sequences, check_finite,
-    check_rows,
+    Draws, Error as StepError, Executable, Flow, KvType, Limits, Probe, Recording, Row, Sequences,
+    check_finite, check_rows,
 };
 use amoeba_kernels::cuda::{Place, Places, STEP_HEAD_BYTES, Setting, StepRow};
 use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
@@ -14,6 +14,7 @@ use cudarc::driver::DriverError;
 use crate::arena::Layout;
 use crate::probe::View;
 use crate::program::{DECODE_ROWS_MAX, Part, Program};
+use crate::sampling::Drawing;
 use crate::steps::{Steps, Tools};
 use crate::sys::{Arena, Gpu, Pinned};
 use crate::tracer::Tracer;
@@ -26,22 +27,23 @@ const ROW_WORDS: usize = size_of::<StepRow>() / 4;
 /// A loaded model. Fields that use the device come before what they use.
 pub struct Cuda {
     /// What steps run.
-    steps: Steps,
+    pub(crate) steps: Steps,
     /// The same with times; made when recording is asked for.
-    tracer: Option<Tracer>,
+    pub(crate) tracer: Option<Tracer>,
     /// Op by op, for probes that want to see each as it left its buffers; made when the first comes.
     plain: Option<Steps>,
-    mailbox: Mailbox,
-    tools: Tools,
+    pub(crate) drawing: Drawing,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) tools: Tools,
     at: Places,
-    plan: Plan,
-    limits: Limits,
+    pub(crate) plan: Plan,
+    pub(crate) limits: Limits,
     path: PathChoice,
     kv: KvType,
     has_experts: bool,
-    sequences: Sequences,
+    pub(crate) sequences: Sequences,
     /// Launches so far.
-    launches: u32,
+    pub(crate) launches: u32,
     /// "cuda:0 (NVIDIA H200, sm_90a, CUDA 13.0".
     device: String,
 }
@@ -117,7 +119,7 @@ impl Mailbox {
 impl Cuda {
     /// Everything but the weights is in place.
     pub(crate) fn new(
-        tools: Tools,
+        mut tools: Tools,
         program: Program,
         (layout, at): (&Layout, Places),
         plan: Plan,
@@ -126,8 +128,11 @@ impl Cuda {
     ) -> Result<Cuda, Error> {
         let limits = options.limits;
         let mailbox = Mailbox::new(&tools.gpu, &plan, layout, limits);
-        let mut cuda = Cuda {
-            steps: Steps::new(program, None),
+        let mut steps = Steps::new(program, None);
+        steps.make_all(&mut tools)?;
+        Ok(Cuda {
+            drawing: Drawing::new(&mut tools, (layout, &at), &plan)?,
+            steps,
             tracer: None,
             plain: None,
             mailbox: mailbox.map_err(Error::driver("reserving host memory"))?,
@@ -141,9 +146,7 @@ impl Cuda {
             kv: options.kv,
             launches: 0,
             device,
-        };
-        cuda.steps.make_all(&mut cuda.tools)?;
-        Ok(cuda)
+        })
     }
 
     /// Captures the steps of one row, so that the first token does not pay for it.
@@ -151,7 +154,7 @@ impl Cuda {
         self.steps.capture(&mut self.tools, &mut self.mailbox, 0)
     }
 
-    fn failed(&self, error: Error) -> StepError {
+    pub(crate) fn failed(&self, error: Error) -> StepError {
         let device = format!("{})", self.device);
         match error {
             Error::Driver { what, said } => StepError::Device { device, what, said },
@@ -244,6 +247,7 @@ impl Executable for Cuda {
         check_rows(rows, self.limits, self.plan.spec.vocab)?;
         self.sequences.begin(rows)?;
         let (began, probed) = (Instant::now(), probe.is_some());
+        self.drawing.end();
         self.tracer.iter_mut().for_each(Tracer::forget);
         let ran = match probe {
             None => self.run(rows).map(|()| true),
@@ -273,6 +277,10 @@ impl Executable for Cuda {
 
     fn memory(&self) -> usize {
         self.tools.arena.bytes()
+    }
+
+    fn draws(&mut self) -> Option<&mut dyn Draws> {
+        Some(self)
     }
 
     fn phases(&self) -> Option<u32> {

@@ -15,6 +15,7 @@ mod libraries;
 mod load;
 mod probe;
 mod program;
+mod sampling;
 mod steps;
 mod sys;
 mod tracer;

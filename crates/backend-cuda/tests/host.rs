@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use amoeba_backend::{Buffers, Executable, Flow, KvType, Limits, Probe, Row, Stage};
+use amoeba_backend::{Buffers, Draws, Executable, Flow, KvType, Limits, Probe, Row, Stage};
 use amoeba_backend_cuda::{Cuda, CudaOptions, Error, KernelCache, Libraries, Machine, Missing};
 use amoeba_checkpoint::Checkpoint;
+use amoeba_kernels::sample::Sampling;
 use amoeba_plan::{Op, PathChoice, Plan};
 use fake_cuda::{Fake, on_fake};
 
@@ -100,6 +101,16 @@ fn decode_allocates_nothing() {
         let step = |position| cuda.step(&[row(position)], None).unwrap();
         let before = COUNT.load(Ordering::Relaxed);
         (8..24).for_each(step);
+        assert_eq!(COUNT.load(Ordering::Relaxed) - before, 0);
+        // Nor where the device draws.
+        let sampling = Sampling { repeat_penalty: 1.1, ..Sampling::default() };
+        cuda.begin(&sampling, &[1; 24], 0).unwrap();
+        cuda.go_on().unwrap(); // captures
+        let before = COUNT.load(Ordering::Relaxed);
+        (0..16).for_each(|_| {
+            cuda.go_on().unwrap();
+            cuda.token().unwrap();
+        });
         assert_eq!(COUNT.load(Ordering::Relaxed) - before, 0);
     });
 }

@@ -4,6 +4,7 @@
 //! `amoeba_kernels`. Start reading at [`Executable`].
 
 mod cpu;
+mod draws;
 mod error;
 mod reference;
 mod sequences;
@@ -15,6 +16,7 @@ use std::ops::RangeInclusive;
 use amoeba_plan::{BufferId, Path, Plan};
 
 pub use cpu::{Cpu, CpuOptions, PackProgress, RepackCache, workspace_bytes};
+pub use draws::Draws;
 pub use error::Error;
 pub use reference::Reference;
 pub use sequences::Sequences;
@@ -128,6 +130,11 @@ pub trait Executable: Send {
 
     /// Logits of the n-th row that asked for them in the last step, `[vocab]`.
     fn logits(&self, n: usize) -> &[f32];
+
+    /// Draws tokens on the device; `None` where logits come to the host anyway.
+    fn draws(&mut self) -> Option<&mut dyn Draws> {
+        None
+    }
 
     /// Instruction set that a step of so many rows runs on, by name; a matrix unit is named only if products ran on it.
     fn instructions(&self, _rows: usize) -> String {

@@ -51,13 +51,6 @@ pub enum Error {
     #[error("the prompt is empty; give at least one character")]
     EmptyPrompt,
     /// A sampling number outside its range.
-    #[error("{name} is {found}; it must be {allowed}")]
-    Sampling {
-        /// Name of the option.
-        name: &'static str,
-        /// What was given.
-        found: f64,
-        /// What is allowed.
-        allowed: &'static str,
-    },
+    #[error(transparent)]
+    Sampling(#[from] amoeba_kernels::sample::OutOfRange),
 }

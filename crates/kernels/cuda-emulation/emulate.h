@@ -260,7 +260,11 @@ template <class T> inline T constant(const T* p) { return *emu::aligned<T>(p, "l
 template <class T> inline T read(const void* p) { return *emu::aligned<T>(p, "load is not aligned"); }
 template <class T> inline void write(void* p, T v) { *(T*)emu::aligned<T>(p, "store is not aligned") = v; }
 inline uint32_t ticket(uint32_t* counter) { return (*counter)++; }
-template <class T> inline T read_fresh(const T* p) { return *p; }
+template <class T> inline T read_fresh(const T* p) { return *emu::aligned<T>(p, "load is not aligned"); }
+template <class T> inline T add_to(T* p, T x) { T before = *p; *p += x; return before; }
+inline double exact_add(double a, double b) { return a + b; }
+inline double exact_mul(double a, double b) { return a * b; }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned __int128)a * b >> 64; }
 inline void begin() {
   if (emu::me().began) emu::fail("begin() is called twice");
   emu::me().began = emu::began = true;

@@ -30,6 +30,18 @@ fn fixtures_pass_on_the_device() {
 }
 
 #[test]
+fn the_device_draws_the_text_that_the_host_would() {
+    let args = ["run", "Hello!", "-n", "10", "--device", "cuda", "--seed", "5", "--temp", "1.3"];
+    let run = |last: &str, said: &[&str]| {
+        let penalty = ["--repeat-penalty", "1.1", "--repeat-last-n", last];
+        on_fake(&[&args[..], &penalty].concat(), &[]).expect(0, said).out
+    };
+    // Both windows hold everything; one of them is too long for the device.
+    let drawn = run("1000", &["sampling on the device", "seed 5"]);
+    assert_eq!(run("2000", &["sampling on the host (the repeat penalty looks back at 2000 tokens"]), drawn);
+}
+
+#[test]
 fn without_a_device_there_is_one_line() {
     let dir = repository("fixtures/qwen3_moe-q4g64");
     for device in ["cuda", "cuda:1"] {

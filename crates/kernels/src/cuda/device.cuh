@@ -39,6 +39,11 @@ template <class T> DEVICE void write(void* p, T v) { *reinterpret_cast<T*>(p) = 
 // What other blocks have written in this launch.
 DEVICE u32 ticket(u32* counter) { return atomicAdd(counter, 1u); }
 template <class T> DEVICE T read_fresh(const T* p) { return __ldcg(p); }
+// Adds in shared or global memory; what was there before. Integers only: their sums do not depend on the order.
+template <class T> DEVICE T add_to(T* p, T x) { return atomicAdd(p, x); }
+// One rounding each, never fused: the same bits as on the CPU.
+DEVICE double exact_add(double a, double b) { return __dadd_rn(a, b); }
+DEVICE double exact_mul(double a, double b) { return __dmul_rn(a, b); }
 
 // Called once by every thread of every kernel before it touches what other kernels write or read: a launch may begin while the
 // one before it ends. What is read before may be weights, and what is older than the launch before.

@@ -21,3 +21,4 @@ mod module;
 mod norm;
 mod recurrent;
 mod router;
+mod sample;

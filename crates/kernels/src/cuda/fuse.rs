@@ -1,4 +1,4 @@
-//! Ops that share launches: a launch costs as long as a small op runs. Norms join products where rows are few.
+//! Ops that share launches: a launch costs as long as a small op runs.
 //!
 //! Every buffer that an op alone would write is written.
 
@@ -17,9 +17,7 @@ pub(crate) fn fused(site: &Site<'_>, index: usize) -> Result<Option<Lowered>, Un
     let end = if site.head { site.plan.program.len() } else { site.plan.head };
     let ops = &site.plan.program[index..end];
     Ok(match &ops[0].op {
-        Op::Norm(norm)
-            if site.rows <= ROWS_MAX && normalises_rows(norm) && reads(&ops[1..], norm.out) > 0 =>
-        {
+        Op::Norm(norm) if normalises_rows(norm) && reads(&ops[1..], norm.out) > 0 => {
             let count = reads(&ops[1..], norm.out);
             let products = products(site, &ops[1..=count]);
             let calls = linear::cuda::products(site, norm.out, &products, Some(norm))?;

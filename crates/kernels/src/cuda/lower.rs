@@ -35,7 +35,6 @@ pub fn lower(plan: &Plan, index: usize, at: &Places, rows: usize) -> Result<Lowe
     let op = &plan.program[index].op;
     let named = |Unsupported(what)| Unsupported(format!("{}: {what}", op.name()));
     if at.setting.fused
-        && rows <= fuse::ROWS_MAX
         && let Some(lowered) = fuse::fused(&site, index).map_err(named)?
     {
         return Ok(lowered);

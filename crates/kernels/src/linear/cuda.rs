@@ -50,9 +50,8 @@ pub(crate) fn head_linear(
 ) -> Result<Vec<Call>, Unsupported> {
     let matrix = Matrix { rows: outputs, cols, ..site.matrix(weight) };
     if site.rows > ROWS_FEW {
-        let (x, out) = (site.buffer(x), site.buffer(out));
-        let product = Product { matrix, bias: 0, out, add: (Place::default(), 0.0) };
-        return Ok(gemm::launches(site, x, &[&product], heads)?.to_vec());
+        let product = Product { matrix, bias: 0, out: site.buffer(out), add: (Place::default(), 0.0) };
+        return Ok(gemm::launches(site, x, &[&product], heads, None)?.to_vec());
     }
     let tiling = Tiling::new(matrix.format, cols, 1, 1)?;
     let rows = tiling.rows(site.rows)?;
@@ -84,7 +83,7 @@ fn unit(matrix: &Matrix, tiling: &Tiling, rows: usize, norm: bool) -> Unit {
     }
 }
 
-/// Products of one buffer, as few launches as their formats allow; `norm` makes that buffer first (of few rows).
+/// Products of one buffer, as few launches as their formats allow; `norm` makes that buffer first.
 pub(crate) fn products(
     site: &Site<'_>,
     x: BufferId,
@@ -99,7 +98,7 @@ pub(crate) fn products(
             left.iter().partition(|product| product.matrix.format == format);
         for some in same.chunks(PRODUCTS_MAX) {
             if site.rows > ROWS_FEW {
-                calls.extend(gemm::launches(site, site.buffer(x), some, 1)?);
+                calls.extend(gemm::launches(site, x, some, 1, norm.take())?);
             } else {
                 calls.push(launch(site, x, some, norm.take())?);
             }

@@ -3,17 +3,43 @@
 
 typedef Gemm<K_FORMAT, K_COLS, K_PARTS, K_WM, K_WK, K_NT, K_STAGES> G;
 
-// Rows of x in parts, `heads` of them side by side. Grid: units of a row, rows, heads.
 struct SplitArgs {
   const int* count;
   Rows x;
   u8* parts; // [row, head, G::X::ROW]
+  Rows normed; // of `norm_split`, as the rest
+  const float* norm_weight; // or null
+  float eps, scale;
 };
+
+// Rows of x in parts, some of a row side by side: heads. Grid: units of a row, rows, heads.
 KERNEL(split, SplitArgs, 256) {
   begin();
   int row = blockIdx.y, head = blockIdx.z;
   if (row >= *a.count) return;
   G::X::piece(a.x.row(row) + head * K_COLS, a.parts + ((u64)row * gridDim.z + head) * G::X::ROW, blockIdx.x * blockDim.x + threadIdx.x);
+}
+
+struct NormShared { float parts[8]; };
+
+// RMS norm of rows of x, as it is and in parts. Grid: rows.
+KERNEL(norm_split, SplitArgs, 256) {
+  SHARED(NormShared, s);
+  begin();
+  int row = blockIdx.x;
+  if (row >= *a.count) return;
+  const float* x = a.x.row(row);
+  float *y = a.normed.row(row), sum = 0.0f;
+  for (int i = threadIdx.x; i < K_COLS; i += 256) sum = fmaf(x[i], x[i], sum);
+  sum = warp_sum(sum);
+  if (lane() == 0) s.parts[warp()] = sum;
+  __syncthreads();
+  sum = 0.0f;
+  for (int w = 0; w < 8; w++) sum += s.parts[w];
+  float factor = 1.0f / sqrtf(sum / K_COLS + a.eps);
+  for (int i = threadIdx.x; i < K_COLS; i += 256) y[i] = x[i] * factor * (a.norm_weight ? constant(a.norm_weight + i) : 1.0f) * a.scale;
+  __syncthreads();
+  for (int unit = 0; unit < G::X::UNITS; unit += 256) G::X::piece(y, a.parts + (u64)row * G::X::ROW, unit + threadIdx.x);
 }
 
 struct Product {

@@ -1,8 +1,10 @@
 //! Launches of `linear` and `head_linear` for many rows.
 
+use amoeba_plan::{BufferId, NormOp};
+
 use super::cuda::{PRODUCTS_MAX, Product};
 use crate::cuda::gemm::Gemm;
-use crate::cuda::{Args, Call, Matrix, Place, Setting, Site, Unit, Unsupported, format_of, unit};
+use crate::cuda::{Args, Call, Matrix, Setting, Site, Unit, Unsupported, format_of, unit};
 
 /// x in parts, at most.
 pub(crate) fn scratch_bytes(heads: usize, cols: usize, setting: &Setting, rows: usize) -> usize {
@@ -20,12 +22,13 @@ fn unit(matrix: &Matrix, gemm: &Gemm, setting: &Setting) -> Unit {
     Unit { headers, op: ("linear/gemm.cu", include_str!("gemm.cu")), defines }
 }
 
-/// Products of `x` with matrices of one format and width, per head.
+/// Products of `x` with matrices of one format and width, per head; `norm` makes that buffer first.
 pub(crate) fn launches(
     site: &Site<'_>,
-    x: Place,
+    x: BufferId,
     products: &[&Product],
     heads: usize,
+    norm: Option<&NormOp>,
 ) -> Result<[Call; 2], Unsupported> {
     let (setting, matrix) = (&site.at.setting, products[0].matrix);
     let outputs: usize = products.iter().map(|product| product.matrix.rows).sum();
@@ -38,13 +41,15 @@ pub(crate) fn launches(
     };
     let unit = unit(&matrix, &gemm, setting);
     let (block, units) = gemm.split();
-    let split = Call {
-        unit: unit.clone(),
-        kernel: "split",
-        grid: [units, site.rows as u32, heads as u32],
-        block,
-        shared: 0,
-        args: Args::new().address(site.count()).place(x).address(site.at.scratch),
+    let from = norm.map_or(x, |norm| norm.x);
+    let (weight, eps, scale) =
+        norm.map_or((0, 0.0, 0.0), |norm| (site.vector(norm.weight), norm.eps, norm.scale));
+    let args = Args::new().address(site.count()).place(site.buffer(from)).address(site.at.scratch);
+    let args = args.place(site.buffer(x)).address(weight).float(eps).float(scale);
+    let split = Call { unit: unit.clone(), kernel: "split", grid: [0; 3], block, shared: 0, args };
+    let split = match norm {
+        Some(_) => Call { kernel: "norm_split", grid: [site.rows as u32, 1, 1], block: 256, ..split },
+        None => Call { grid: [units, site.rows as u32, heads as u32], ..split },
     };
     let (mut args, mut tiles) = (Args::new().address(site.count()).address(site.at.scratch), 0);
     for i in 0..PRODUCTS_MAX {

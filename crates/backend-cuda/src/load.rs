@@ -107,6 +107,7 @@ pub(crate) fn open(
         multiprocessors: device.multiprocessors,
         arch: (major * 10 + minor).unsigned_abs(),
         fused: false,
+        x_parts: 2,
     };
     Ok(Opened {
         gpu,

@@ -94,6 +94,30 @@ template <class T, class F> static inline auto exchange(int line, T x, F result)
   return result([=](uint32_t lane) { T v; memcpy(&v, lanes[lane], sizeof v); return v; }, me().thread % 32);
 }
 
+// Copies to shared memory happen when their thread waits for them, so that one that is not waited for shows.
+struct Copies {
+  struct One { void* to; const void* from; uint32_t bytes, any, group; } all[512];
+  uint32_t count, groups;
+};
+static Copies copies[BLOCKS_MAX][THREADS_MAX];
+static void copy_later(void* to, const void* from, uint32_t bytes, bool any) {
+  Copies& c = copies[block - blocks][me().thread];
+  if (c.count == 512) fail("too many copies under way");
+  if ((uintptr_t)to % bytes || (any && (uintptr_t)from % bytes)) fail("copy is not aligned");
+  c.all[c.count++] = {to, from, bytes, any, c.groups};
+}
+static void copies_done(uint32_t left) {
+  Copies& c = copies[block - blocks][me().thread];
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < c.count; i++) {
+    Copies::One& one = c.all[i];
+    if (one.group + left >= c.groups) c.all[kept++] = one;
+    else if (one.any) memcpy(one.to, one.from, one.bytes);
+    else memset(one.to, 0, one.bytes);
+  }
+  c.count = kept;
+}
+
 static char* guarded(size_t bytes) { // readable up to a page that is not
   char* p = (char*)mmap(nullptr, bytes + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED || mprotect(p + bytes, PAGE, PROT_NONE)) abort();
@@ -135,6 +159,7 @@ static void begin_block(uint32_t b) {
     *--sp = (void*)entry;
     for (int k = 0; k < 6; k++) *--sp = nullptr;
     block->fibers[i] = {sp, i, 0, 0, 0, false, false};
+    copies[block - blocks][i].count = copies[block - blocks][i].groups = 0;
   }
 }
 // Runs the first `count` of `blocks` to their ends, side by side.
@@ -246,6 +271,9 @@ inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t s) {
   for (int i = 0; i < 4; i++) r |= (uint32_t)(bytes >> 8 * (s >> 4 * i & 7) & 255) << 8 * i;
   return r;
 }
+inline uint32_t __funnelshift_r(uint32_t low, uint32_t high, uint32_t shift) {
+  return (uint32_t)(((uint64_t)high << 32 | low) >> (shift & 31));
+}
 inline double __longlong_as_double(long long u) { double d; memcpy(&d, &u, 8); return d; }
 inline int __popc(uint32_t x) { return __builtin_popcount(x); }
 inline void sincospi(double x, double* s, double* c) { *s = sin(M_PI * x), *c = cos(M_PI * x); }
@@ -272,6 +300,9 @@ inline void begin() {
 inline unsigned long long now() { timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ull + t.tv_nsec; }
 template <class T> inline T atomicMin(T* p, T v) { T old = *p; if (v < old) *p = v; return old; }
 template <class T> inline T atomicMax(T* p, T v) { T old = *p; if (old < v) *p = v; return old; }
+template <int N> inline void copy_async(void* to, const void* from, bool any = true) { emu::copy_later(to, from, N, any); }
+inline void copies_close() { emu::copies[emu::block - emu::blocks][emu::me().thread].groups++; }
+template <int N> inline void copies_wait() { emu::copies_done(N); }
 
 inline float f16_to_f32(uint16_t bits) { _Float16 h; memcpy(&h, &bits, 2); return (float)h; }
 inline uint16_t f32_to_f16(float x) { _Float16 h = (_Float16)x; uint16_t bits; memcpy(&bits, &h, 2); return bits; }
@@ -280,6 +311,7 @@ inline uint32_t emu_to_bf16(float x) { // to nearest, ties to even
   uint32_t u = __float_as_uint(x);
   return x != x ? u >> 16 | 64 : (u + 0x7fff + (u >> 16 & 1)) >> 16;
 }
+inline uint32_t pack_bf16(float low, float high) { return emu_to_bf16(low) | emu_to_bf16(high) << 16; }
 inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
   auto one = [&](int h) { return emu_to_bf16(fmaf(emu_half(a, h), emu_half(b, h), emu_half(c, h))); };
   return one(0) | one(1) << 16;

@@ -143,7 +143,15 @@ fn places(plan: &Plan, format: Option<Format>, kv_f16: bool) -> Places {
         ropes: vec![256; plan.ropes.len()],
         scratch: 256,
         zeroed: 256,
-        setting: Setting { slots: 1, context: 8192, kv_f16, multiprocessors: 132, arch: 90, fused: true },
+        setting: Setting {
+            slots: 1,
+            context: 8192,
+            kv_f16,
+            multiprocessors: 132,
+            arch: 90,
+            fused: true,
+            x_parts: 2,
+        },
     }
 }
 

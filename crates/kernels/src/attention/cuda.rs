@@ -1,4 +1,4 @@
-//! Launches of `attention` and `kv_append`, and the layout of their cache (see `kernel.cu`).
+//! Launches of `attention` and `kv_append`, and the size of their cache (see `cache.cuh`).
 
 use amoeba_plan::{AttentionOp, BufferId, CacheId, CacheKind, NormOp, RopeId, Window};
 
@@ -32,7 +32,7 @@ fn element_bytes(setting: &Setting) -> usize {
 fn unit(k_dim: usize, v_dim: usize, heads: usize, setting: &Setting) -> Unit {
     Unit {
         headers: &[unit::DEVICE, unit::TURN],
-        op: ("attention/kernel.cu", include_str!("kernel.cu")),
+        op: ("attention/kernel.cu", concat!(include_str!("cache.cuh"), include_str!("kernel.cu"))),
         defines: vec![
             ("K_HALF", u8::from(setting.kv_f16).to_string()),
             ("K_DIM", k_dim.to_string()),
@@ -45,7 +45,7 @@ fn unit(k_dim: usize, v_dim: usize, heads: usize, setting: &Setting) -> Unit {
 }
 
 /// `struct Cache`.
-fn cache(site: &Site<'_>, args: Args, id: CacheId) -> (Args, [usize; 3]) {
+pub(super) fn cache(site: &Site<'_>, args: Args, id: CacheId) -> (Args, [usize; 3]) {
     let CacheKind::Kv { kv_heads, k_dim, v_dim } = site.plan.caches[id.0].kind else {
         unreachable!("cache {} holds no keys", id.0)
     };
@@ -155,15 +155,23 @@ fn partials(op: &AttentionOp, setting: &Setting, rows: usize) -> usize {
     rows * op.heads * splits(op, setting, rows)
 }
 
+/// Widths of a window, sliding or in chunks; 0 if there is none.
+pub(super) fn window(op: &AttentionOp) -> [usize; 2] {
+    match op.window {
+        Some(Window::Sliding(width)) => [width, 0],
+        Some(Window::Chunk(width)) => [0, width],
+        None => [0, 0],
+    }
+}
+
 pub(crate) fn attention(site: &Site<'_>, op: &AttentionOp) -> Call {
+    if let Some(call) = super::flash::attention(site, op) {
+        return call;
+    }
     let setting = &site.at.setting;
     let heads = heads_per_block(op);
     let (args, [_, k_dim, v_dim]) = cache(site, Args::new().address(site.at.step), op.cache);
-    let (sliding, chunk) = match op.window {
-        Some(Window::Sliding(width)) => (width, 0),
-        Some(Window::Chunk(width)) => (0, width),
-        None => (0, 0),
-    };
+    let [sliding, chunk] = window(op);
     let [k_padded, v_padded] = [k_dim, v_dim].map(|dim| dim.next_multiple_of(8));
     // `struct AttentionShared`.
     let queries = heads * k_padded * 4;

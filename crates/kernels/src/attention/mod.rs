@@ -10,6 +10,7 @@
 mod cache;
 pub mod cpu;
 pub(crate) mod cuda;
+mod flash;
 pub mod reference;
 mod tiles;
 

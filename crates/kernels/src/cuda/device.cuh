@@ -45,6 +45,16 @@ template <class T> DEVICE T add_to(T* p, T x) { return atomicAdd(p, x); }
 DEVICE double exact_add(double a, double b) { return __dadd_rn(a, b); }
 DEVICE double exact_mul(double a, double b) { return __dmul_rn(a, b); }
 
+// Copies of N bytes from memory to shared memory that go on by themselves, or zeros where there is nothing to copy. A thread waits
+// for its own; the number is of groups, closed by `copies_close`, that may still be under way.
+template <int N> DEVICE void copy_async(void* to, const void* from, bool any = true) {
+  u32 shared = (u32)__cvta_generic_to_shared(to);
+  if (N == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(any ? 16 : 0) : "memory");
+  else asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared), "l"(from), "n"(N), "r"(any ? N : 0) : "memory");
+}
+DEVICE void copies_close() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
 // Called once by every thread of every kernel before it touches what other kernels write or read: a launch may begin while the
 // one before it ends. What is read before may be weights, and what is older than the launch before.
 DEVICE void begin() {
@@ -82,6 +92,12 @@ DEVICE u32 fma_bf16x2(u32 a, u32 b, u32 c) {
   u32 d;
   asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
   return d;
+}
+// Two f32 rounded to bf16 (to nearest, ties to even), the first in the lower half.
+DEVICE u32 pack_bf16(float low, float high) {
+  u32 pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
 }
 // d += A B, A 16x16 and B 16x8 of bf16. Lane l holds of A rows l/4 (a0, a2) and l/4 + 8 (a1, a3), columns 2(l%4) + {0, 1}
 // (a0, a1) and 8 more (a2, a3); of B the same rows as A's columns, column l/4; of D rows l/4 and l/4 + 8, columns 2(l%4) + {0, 1}.

@@ -1,4 +1,4 @@
-//! Ops that share launches where rows are few: a launch costs as long as a small op runs.
+//! Ops that share launches: a launch costs as long as a small op runs.
 //!
 //! Every buffer that an op alone would write is written.
 
@@ -9,7 +9,7 @@ use crate::attention::cuda::Heads;
 use crate::linear::cuda::Product;
 use crate::{attention, experts, linear};
 
-/// Most rows of a step whose ops share launches.
+/// Most rows of a step that are few: each block of a product keeps all of them.
 pub(crate) const ROWS_MAX: usize = 8;
 
 /// Launches of some ops from `index` on, if the first can share.

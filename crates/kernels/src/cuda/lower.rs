@@ -1,6 +1,6 @@
 //! From ops of the program to launches.
 
-use amoeba_plan::{BufferId, Op, Plan, WeightId};
+use amoeba_plan::{BufferId, Op, Plan, WeightId, WeightShape};
 
 use super::{Args, Call, Matrix, Place, Places, Setting, WeightPlace, fuse};
 use crate::{activate, add, attention, conv, delta_net, embed, experts, linear, norm, rope, router, ssm};
@@ -35,7 +35,6 @@ pub fn lower(plan: &Plan, index: usize, at: &Places, rows: usize) -> Result<Lowe
     let op = &plan.program[index].op;
     let named = |Unsupported(what)| Unsupported(format!("{}: {what}", op.name()));
     if at.setting.fused
-        && rows <= fuse::ROWS_MAX
         && let Some(lowered) = fuse::fused(&site, index).map_err(named)?
     {
         return Ok(lowered);
@@ -76,7 +75,7 @@ fn calls(site: &Site<'_>, op: &Op) -> Result<Vec<Call>, Unsupported> {
             vec![add::cuda::elementwise(site, op)]
         }
         Op::HeadLinear { weight, heads, rows, cols, x, out } => {
-            vec![linear::cuda::head_linear(site, *weight, (*heads, *rows, *cols), *x, *out)?]
+            linear::cuda::head_linear(site, *weight, (*heads, *rows, *cols), *x, *out)?
         }
         Op::Conv(op) => vec![conv::cuda::conv(site, op)],
         Op::DeltaNet(op) => vec![delta_net::cuda::delta_net(site, op)],
@@ -91,9 +90,18 @@ pub fn compact(plan: &Plan, at: &Places, buffer: BufferId, width: usize) -> Call
 
 /// Scratch that the ops of a program need for steps of at most `rows` rows.
 pub fn scratch_bytes(plan: &Plan, setting: &Setting, rows: usize) -> usize {
+    let cols = |id: WeightId| match plan.weights[id.0].shape {
+        WeightShape::Matrix(_, cols) | WeightShape::Stack(_, _, cols) => cols,
+        WeightShape::Vector(_) => unreachable!("weight {} is used as a matrix", id.0),
+    };
+    let many = rows > fuse::ROWS_MAX;
     let of = |op: &Op| match op {
+        Op::Linear { weight, .. } if many => linear::gemm::scratch_bytes(1, cols(*weight), setting, rows),
+        Op::HeadLinear { heads, cols, .. } if many => {
+            linear::gemm::scratch_bytes(*heads, *cols, setting, rows)
+        }
         Op::Attention(op) => attention::cuda::scratch_bytes(op, setting, rows),
-        Op::Experts(op) => experts::cuda::scratch_bytes(op, rows),
+        Op::Experts(op) => experts::cuda::scratch_bytes(op, setting, rows),
         _ => 0,
     };
     plan.program.iter().map(|step| of(&step.op)).max().unwrap_or(0)

@@ -6,17 +6,6 @@
 // block of K: a column holds x for one group and zeros elsewhere. Sums are f32; scales and biases meet them group by group.
 // Every sum has one order, which depends on the shape alone.
 
-DEVICE constexpr int max_of(int a, int b) { return a > b ? a : b; }
-DEVICE constexpr int min_of(int a, int b) { return a < b ? a : b; }
-
-// Where a matrix lies.
-struct Matrix { const u8 *codes, *scales, *biases; };
-// Number i of those that lie one behind the other.
-template <class F> DEVICE Matrix matrix_of(const Matrix& first, u64 i, u64 rows, u64 cols) {
-  u64 scales = F::QUANTISED ? rows * (cols / F::GROUP) * F::SCALE_BYTES : 0;
-  return {first.codes + i * rows * (cols * F::BITS / 8), first.scales + i * scales, first.biases + (F::BIASED ? i * scales : 0)};
-}
-
 // F: format. C: columns a lane reads at a time. COLS: inputs of one matrix. R: rows of x. WARPS: per block. KS: blocks of K a
 // warp reads at a time. NM: matrices that share x. REP: matrices side by side, each with inputs of its own, added up;
 // WEIGHTED: each with a factor.

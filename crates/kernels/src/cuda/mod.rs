@@ -10,7 +10,8 @@
 
 mod args;
 pub mod floor;
-mod fuse;
+pub(crate) mod fuse;
+pub(crate) mod gemm;
 mod lower;
 mod shape;
 pub mod trace;
@@ -91,8 +92,10 @@ pub struct Setting {
     pub multiprocessors: u32,
     /// Compute capability, 90 for 9.0.
     pub arch: u32,
-    /// Whether ops may share launches where rows are few.
+    /// Whether ops may share launches.
     pub fused: bool,
+    /// bf16 numbers that stand for one of x in products of many rows: 3 are exact, 2 are its first 16 bits, 1 rounds to bf16.
+    pub x_parts: u8,
 }
 
 /// Everything a program touches, by address.

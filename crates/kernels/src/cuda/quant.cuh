@@ -1,5 +1,8 @@
 // Stored numbers: codes to bf16 without rounding, scales to f32. See quant/mod.rs for what the formats mean.
 
+DEVICE constexpr int max_of(int a, int b) { return a > b ? a : b; }
+DEVICE constexpr int min_of(int a, int b) { return a < b ? a : b; }
+
 enum Kind { DENSE_BF16, DENSE_F16, DENSE_F32, AFFINE, MXFP4, MXFP8, NVFP4 };
 enum Scale { SCALE_F32, SCALE_F16, SCALE_BF16, SCALE_E8M0, SCALE_E4M3 };
 
@@ -101,3 +104,11 @@ template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
     return fmaf(scale, (float)v, value(stored(biases, group)));
   }
 };
+
+// Where a matrix lies.
+struct Matrix { const u8 *codes, *scales, *biases; };
+// Number i of those that lie one behind the other.
+template <class F> DEVICE Matrix matrix_of(const Matrix& first, u64 i, u64 rows, u64 cols) {
+  u64 scales = F::QUANTISED ? rows * (cols / F::GROUP) * F::SCALE_BYTES : 0;
+  return {first.codes + i * rows * (cols * F::BITS / 8), first.scales + i * scales, first.biases + (F::BIASED ? i * scales : 0)};
+}

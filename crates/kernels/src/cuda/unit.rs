@@ -20,6 +20,8 @@ pub(crate) const DEVICE: (&str, &str) = ("cuda/device.cuh", include_str!("device
 pub(crate) const QUANT: (&str, &str) = ("cuda/quant.cuh", include_str!("quant.cuh"));
 /// Products with a few rows.
 pub(crate) const MATVEC: (&str, &str) = ("cuda/matvec.cuh", include_str!("matvec.cuh"));
+/// Products with many rows.
+pub(crate) const GEMM: (&str, &str) = ("cuda/gemm.cuh", include_str!("gemm.cuh"));
 /// Rotations.
 pub(crate) const TURN: (&str, &str) = ("rope/turn.cuh", include_str!("../rope/turn.cuh"));
 /// Activations.

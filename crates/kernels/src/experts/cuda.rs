@@ -2,12 +2,15 @@
 
 use amoeba_plan::{ExpertWeights, ExpertsOp};
 
+use super::grouped;
 use crate::activate;
-use crate::cuda::{Args, Call, Place, Site, Tiling, Unit, Unsupported, format_of, unit};
+use crate::cuda::fuse::ROWS_MAX as ROWS_FEW;
+use crate::cuda::{Args, Call, Place, Setting, Site, Tiling, Unit, Unsupported, format_of, unit};
 
-/// Inner channels of every choice of every row.
-pub(crate) fn scratch_bytes(op: &ExpertsOp, rows: usize) -> usize {
-    rows * op.top_k * op.d_ff * 4
+/// Inner channels of every choice of a few rows, or what the grouped kernels need: those may be taken for few rows, too.
+pub(crate) fn scratch_bytes(op: &ExpertsOp, setting: &Setting, rows: usize) -> usize {
+    let few = rows.min(ROWS_FEW) * op.top_k * op.d_ff * 4;
+    few.max(grouped::scratch_bytes(op, setting, rows.max(ROWS_FEW + 1)))
 }
 
 /// `struct ExpertsArgs`, with other projections in the places of gate and up where they run one after the other.
@@ -93,6 +96,9 @@ impl Experts {
 
 /// The op; `add` is where its result times a factor is added to as well, or null.
 pub(crate) fn experts(site: &Site<'_>, op: &ExpertsOp, add: (Place, f32)) -> Result<Vec<Call>, Unsupported> {
+    if site.rows > ROWS_FEW {
+        return grouped::experts(site, op, add);
+    }
     let (activation, ..) = activate::cuda::parameters(op.activation);
     let format = |weights: ExpertWeights| site.matrix(weights.stack).format;
     let Some(gate) = op.gate.filter(|gate| format(*gate) != format(op.up)) else {

@@ -11,6 +11,7 @@
 
 pub mod cpu;
 pub(crate) mod cuda;
+mod grouped;
 #[cfg(any(test, feature = "ladder"))]
 pub mod ladder;
 pub mod reference;

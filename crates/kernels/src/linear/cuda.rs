@@ -2,6 +2,8 @@
 
 use amoeba_plan::{BufferId, NormOp, WeightId};
 
+use super::gemm;
+use crate::cuda::fuse::ROWS_MAX as ROWS_FEW;
 use crate::cuda::{Args, Call, Matrix, Place, Site, Tiling, Unit, Unsupported, format_of, unit};
 
 /// One product.
@@ -14,8 +16,16 @@ pub(crate) struct Product {
     pub add: (Place, f32),
 }
 
+impl Product {
+    /// `struct Product`.
+    pub fn args(&self, args: Args, first: usize) -> Args {
+        let args = args.matrix(&self.matrix).address(self.bias).place(self.out).place(self.add.0);
+        args.size(self.matrix.rows).size(first).float(self.add.1).size(0)
+    }
+}
+
 /// Products that share a launch.
-const PRODUCTS_MAX: usize = 4;
+pub(crate) const PRODUCTS_MAX: usize = 4;
 
 pub(crate) fn linear(
     site: &Site<'_>,
@@ -35,20 +45,24 @@ pub(crate) fn head_linear(
     (heads, outputs, cols): (usize, usize, usize),
     x: BufferId,
     out: BufferId,
-) -> Result<Call, Unsupported> {
-    let matrix = site.matrix(weight);
+) -> Result<Vec<Call>, Unsupported> {
+    let matrix = Matrix { rows: outputs, cols, ..site.matrix(weight) };
+    if site.rows > ROWS_FEW {
+        let product = Product { matrix, bias: 0, out: site.buffer(out), add: (Place::default(), 0.0) };
+        return Ok(gemm::launches(site, x, &[&product], heads, None)?.to_vec());
+    }
     let tiling = Tiling::new(matrix.format, cols, [1, 1], site.per_sm(outputs, heads))?;
     let rows = tiling.rows(site.rows)?;
     let args =
         Args::new().address(site.count()).matrix(&matrix).place(site.buffer(x)).place(site.buffer(out));
-    Ok(Call {
+    Ok(vec![Call {
         unit: unit(&matrix, &tiling, rows, false),
         kernel: "head_linear",
         grid: [outputs.div_ceil(16) as u32, heads as u32, site.rows.div_ceil(rows) as u32],
         block: 32 * tiling.warps as u32,
         shared: tiling.shared(rows) as u32,
         args: args.size(outputs).size(0),
-    })
+    }])
 }
 
 fn unit(matrix: &Matrix, tiling: &Tiling, rows: usize, norm: bool) -> Unit {
@@ -81,7 +95,11 @@ pub(crate) fn products(
         let (same, other): (Vec<&Product>, Vec<&Product>) =
             left.iter().partition(|product| product.matrix.format == format);
         for some in same.chunks(PRODUCTS_MAX) {
-            calls.push(launch(site, x, some, norm.take())?);
+            if site.rows > ROWS_FEW {
+                calls.extend(gemm::launches(site, x, some, 1, norm.take())?);
+            } else {
+                calls.push(launch(site, x, some, norm.take())?);
+            }
         }
         left = other;
     }
@@ -103,8 +121,7 @@ fn launch(
     let mut tiles = 0;
     for i in 0..PRODUCTS_MAX {
         let product = &products[i.min(products.len() - 1)];
-        args = args.matrix(&product.matrix).address(product.bias).place(product.out).place(product.add.0);
-        args = args.size(product.matrix.rows).size(tiles).float(product.add.1).size(0);
+        args = product.args(args, tiles);
         if i < products.len() {
             tiles += product.matrix.rows.div_ceil(16);
         }

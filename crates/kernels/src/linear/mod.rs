@@ -14,6 +14,7 @@ mod codec;
 pub mod cpu;
 pub(crate) mod cuda;
 mod digits;
+pub(crate) mod gemm;
 mod int;
 mod matmul;
 mod pack;

@@ -36,7 +36,7 @@ const PLAIN: Case = Case {
 impl Case {
     fn setting(self) -> Setting {
         let Case { kv_f16, multiprocessors, .. } = self;
-        Setting { slots: 3, context: 160, kv_f16, multiprocessors, arch: 90, fused: false }
+        Setting { slots: 3, context: 160, kv_f16, multiprocessors, arch: 90, fused: false, x_parts: 2 }
     }
 }
 
@@ -79,7 +79,7 @@ fn check(case: Case) -> Option<()> {
         softcap,
     };
     let shape = Shape { head_dim, v_dim, scale, softcap };
-    for rows in [4, 12] {
+    for rows in [4, 12, 20] {
         bench.write(out, &[]);
         bench.run(Op::Attention(op), rows);
         for (row, last) in seen.into_iter().enumerate() {
@@ -96,14 +96,14 @@ fn check(case: Case) -> Option<()> {
                 let mut truth = vec![0.0; v_dim];
                 reference::attend(&shape, query, &keys, &values, case.sinks.then(|| sinks[head]), &mut truth);
                 let y = &bench.row(out, row)[head * v_dim..][..v_dim];
+                // Of many rows, sixteen bits of queries, keys and values are taken.
+                let allowed = if rows > 16 { 3e-5 } else { 1e-5 };
                 for (y, truth) in y.iter().zip(truth) {
-                    assert!((y - truth).abs() <= 1e-5, "{case:?}, row {row}, head {head}: {y} vs {truth}");
+                    assert!((y - truth).abs() <= allowed, "{case:?}, row {row}, head {head}: {y} vs {truth}");
                 }
             }
         }
-        if rows == 4 {
-            assert!(bench.row(out, 3).iter().all(|x| x.is_nan()), "rows past the last are left alone");
-        }
+        assert!(bench.row(out, 3).iter().all(|x| x.is_nan()), "rows past the last are left alone");
     }
     Some(())
 }

@@ -2,7 +2,9 @@
 
 use amoeba_checkpoint::{Config, Matrix};
 use amoeba_kernels::cuda::{self, Place, Places, Setting, StepRow, WeightPlace};
-use amoeba_plan::{Buffer, BufferId, Cache, CacheId, CacheKind, Op, Plan, Rope, RopeId, Step, WeightId};
+use amoeba_plan::{
+    Buffer, BufferId, Cache, CacheId, CacheKind, Op, Plan, Rope, RopeId, Step, Weight, WeightId, WeightShape,
+};
 
 use crate::memory::Memory;
 use crate::module;
@@ -30,6 +32,7 @@ impl Bench {
             multiprocessors: 3,
             arch: 90,
             fused: false,
+            x_parts: 2,
         })
     }
 
@@ -41,6 +44,7 @@ impl Bench {
         let config = include_str!("../../../../fixtures/qwen3_moe-q4g64/config.json");
         let config = Config::parse("config.json", config).unwrap();
         let mut plan = Plan::new(&config).unwrap();
+        plan.weights.clear();
         plan.buffers.clear();
         plan.caches.clear();
         plan.ropes.clear();
@@ -123,6 +127,11 @@ impl Bench {
     }
 
     fn weight(&mut self, place: WeightPlace) -> WeightId {
+        let shape = match place {
+            WeightPlace::Matrix(matrix) => WeightShape::Matrix(matrix.rows, matrix.cols),
+            WeightPlace::Vector(_) => WeightShape::Vector(0),
+        };
+        self.plan.weights.push(Weight { path: String::new(), each: None, shape, shift: 0.0 });
         self.places.weights.push(place);
         WeightId(self.places.weights.len() - 1)
     }

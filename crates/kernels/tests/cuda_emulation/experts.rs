@@ -69,7 +69,9 @@ fn check(
             |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
         let error =
             square(&mut y.iter().zip(&expected).map(|(y, e)| y - e)) / square(&mut expected.iter().copied());
-        assert!(error <= 2e-6, "{up} {down} {activation:?} row {row}: {error:e} of the norm");
+        // Two parts of x are sixteen bits.
+        let allowed = if rows > 8 { 4e-5 } else { 2e-6 };
+        assert!(error <= allowed, "{up} {down} {activation:?} row {row}: {error:e} of the norm");
     }
     assert!(bench.row(out, rows).iter().all(|x| x.is_nan()), "rows past the last are left alone");
 }
@@ -88,6 +90,17 @@ fn formats_follow_the_reference() {
     check([affine(4, 64), affine(4, 64), affine(6, 64)], Activation::SwiGlu, false, shape);
     check([Format::Dense(Float::BF16); 3], Activation::GeGlu, false, [64, 80, 2, 1]);
     check([Float::F32, Float::F32, Float::F16].map(Format::Dense), Activation::GeGlu, false, [64, 48, 1, 1]);
+}
+
+#[test]
+fn many_rows_follow_the_reference() {
+    let clamped = Activation::ClampedSwiGlu { limit: 7.0, alpha: 1.702 };
+    check([affine(4, 64); 3], Activation::SwiGlu, false, [128, 192, 3, 11]);
+    check([affine(4, 64); 3], Activation::SwiGlu, false, [64, 64, 5, 66]);
+    check([affine(8, 64), affine(4, 32), affine(6, 64)], Activation::SwiGlu, true, [128, 64, 2, 9]);
+    check([Format::Mxfp4; 3], clamped, true, [96, 160, 4, 12]);
+    check([affine(3, 64), affine(3, 64), Format::Nvfp4], Activation::Relu2, true, [64, 80, 2, 10]);
+    check([Format::Dense(Float::BF16); 3], Activation::GeGlu, false, [64, 80, 2, 9]);
 }
 
 #[test]

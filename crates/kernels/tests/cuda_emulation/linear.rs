@@ -32,7 +32,10 @@ fn check(
         for (i, y) in y.iter().enumerate() {
             let one = matrix.rows(i, 1);
             let truth = reference::dot(&one, x) + if biased { f64::from(bias[i]) } else { 0.0 };
-            let used = (f64::from(*y) - truth).abs() / allowed(&one, Digits::Three, x);
+            // Of many rows, two parts of x are taken: what is left of an element is 2^-18 of it at most.
+            let rest: f64 = x.iter().map(|x| f64::from(x.abs()) * 2f64.powi(-17)).sum();
+            let allowed = allowed(&one, Digits::Three, x) + if rows > 8 { rest } else { 0.0 };
+            let used = (f64::from(*y) - truth).abs() / allowed;
             assert!(
                 used <= 1.0,
                 "{format} [{outputs}, {cols}] x {rows}, output {i} of row {row}: {y} vs {truth}"
@@ -68,10 +71,27 @@ fn rows_share_a_launch() {
         Format::Dense(Float::BF16),
     ];
     for format in formats {
-        for rows in [2, 3, 8, 11] {
+        for rows in [2, 3, 8] {
             check(format, 40, 256, rows, false, &mut rng);
         }
     }
+}
+
+#[test]
+fn many_rows_in_every_format() {
+    let mut rng = Rng(5);
+    for format in formats() {
+        if let Some(worst) = check(format, 37, 256, 11, true, &mut rng) {
+            println!("{format}: {:.1} % of allowed", 100.0 * worst);
+        }
+    }
+    // Tiles of 64 rows, some alone, some with K shared by warps; widths that are no whole slab.
+    let affine = |bits, group| Format::Affine { bits, group, scale: Float::BF16 };
+    check(affine(4, 64), 400, 192, 70, false, &mut rng);
+    check(affine(4, 64), 40, 320, 20, false, &mut rng);
+    check(affine(3, 32), 37, 96, 9, false, &mut rng);
+    check(Format::Dense(Float::BF16), 20, 36, 9, true, &mut rng);
+    check(Format::Dense(Float::F32), 20, 84, 17, true, &mut rng);
 }
 
 #[test]
@@ -116,11 +136,11 @@ fn embeddings_are_exact_up_to_one_rounding() {
 
 #[test]
 fn heads_have_matrices_of_their_own() {
-    let mut rng = Rng(17);
-    let (heads, rows) = (3, 2);
-    for (format, outputs, cols) in [
-        (Format::Affine { bits: 4, group: 32, scale: Float::BF16 }, 24, 96),
-        (Format::Dense(Float::BF16), 40, 48),
+    let (mut rng, heads) = (Rng(17), 3);
+    for (format, outputs, cols, rows) in [
+        (Format::Affine { bits: 4, group: 32, scale: Float::BF16 }, 24, 96, 2),
+        (Format::Dense(Float::BF16), 40, 48, 2),
+        (Format::Affine { bits: 4, group: 32, scale: Float::BF16 }, 24, 96, 10),
     ] {
         let Some(mut bench) = Bench::new() else { return };
         let owned: Vec<OwnedMatrix> =
@@ -131,12 +151,13 @@ fn heads_have_matrices_of_their_own() {
         let weight = bench.stack(&views);
         let (x_id, out) = (bench.buffer(heads * cols, rows, &x), bench.buffer(heads * outputs, rows, &[]));
         bench.run(Op::HeadLinear { weight, heads, rows: outputs, cols, x: x_id, out }, rows);
+        let digits = if rows > 8 { Digits::Two } else { Digits::Three };
         for (row, x) in x.chunks(heads * cols).enumerate() {
             for (i, y) in bench.row(out, row).iter().enumerate() {
                 let one = views[i / outputs].rows(i % outputs, 1);
                 let x = &x[i / outputs * cols..][..cols];
                 let error = (f64::from(*y) - reference::dot(&one, x)).abs();
-                assert!(error <= allowed(&one, Digits::Three, x), "{format} head {}: {y}", i / outputs);
+                assert!(error <= allowed(&one, digits, x), "{format} head {}: {y}", i / outputs);
             }
         }
     }

@@ -107,7 +107,7 @@ impl Launch {
             blockDimZ: 1,
             sharedMemBytes: self.shared,
             hStream: gpu.stream.cu_stream(),
-            attrs: attributes.as_mut_ptr(),
+            attrs: if attributes.is_empty() { std::ptr::null_mut() } else { attributes.as_mut_ptr() },
             numAttrs: attributes.len() as u32,
         };
         let args = &mut [self.args.as_ptr().cast_mut().cast::<c_void>()];

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use amoeba_backend::{Executable, KvType, Limits, PackProgress};
+use amoeba_backend::{Activations, Executable, KvType, Limits, PackProgress};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::cuda::Setting;
 use amoeba_plan::{PathChoice, Plan};
@@ -29,6 +29,8 @@ pub struct CudaOptions {
     pub limits: Limits,
     /// What keys and values are stored as.
     pub kv: KvType,
+    /// What activations are rounded to in products of more than eight rows.
+    pub activations: Activations,
     /// Where compiled kernels are kept, if anywhere.
     pub kernel_cache: Option<KernelCache>,
     /// Where NVRTC is looked for besides the loader's path.
@@ -107,7 +109,7 @@ pub(crate) fn open(
         multiprocessors: device.multiprocessors,
         arch: (major * 10 + minor).unsigned_abs(),
         fused: false,
-        x_parts: 2,
+        x_parts: 3,
     };
     Ok(Opened {
         gpu,
@@ -124,12 +126,13 @@ pub(crate) fn free_bytes(gpu: &Gpu) -> Result<usize, Error> {
 }
 
 fn prepare(plan: &Plan, checkpoint: &Checkpoint, options: &CudaOptions) -> Result<Prepared, Error> {
-    let CudaOptions { device, libraries, kernel_cache, overlap, .. } = options;
+    let CudaOptions { device, libraries, kernel_cache, overlap, activations, .. } = options;
+    let x_parts = activations.bf16_parts().ok_or(Error::Activations(*activations))?;
     let opened = open(*device, libraries, kernel_cache.as_ref(), *overlap)?;
     let Limits { slots, context, .. } = options.limits;
     let kv_f16 = options.kv == KvType::F16;
     let fused = options.path != PathChoice::Unfused;
-    let setting = Setting { slots, context, kv_f16, fused, ..opened.setting };
+    let setting = Setting { slots, context, kv_f16, fused, x_parts, ..opened.setting };
     let layout = Layout::new(plan, checkpoint, options.limits, setting)?;
     let free = free_bytes(&opened.gpu)?;
     if layout.need.total() > free {

@@ -139,8 +139,8 @@ fn stage_of_experts(kernel: &str, rows: usize, last: bool) -> Stage {
         ("experts_prepare", ..) => Stage::Start,
         ("inner_split", ..) => Stage::Inner,
         ("experts_combine", ..) => Stage::Combine,
-        ("grouped_up", ..) | (_, false, false) => Stage::GateUp,
-        ("grouped_down", ..) | (_, false, true) => Stage::Down,
+        ("grouped_down", ..) => Stage::Down,
+        ("grouped_up", ..) | (_, false, _) => Stage::GateUp,
         (_, true, false) => Stage::FusedUp,
         (_, true, true) => Stage::FusedDown,
     }

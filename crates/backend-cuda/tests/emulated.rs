@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use amoeba_backend::{Buffers, Executable, Flow, KvType, Limits, Probe, Reference, Row};
+use amoeba_backend::{Activations, Buffers, Executable, Flow, KvType, Limits, Probe, Reference, Row};
 use amoeba_backend_cuda::{Cuda, CudaOptions, Error, KernelCache, Libraries};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_plan::{Op, PathChoice, Plan};
@@ -26,6 +26,7 @@ fn options(limits: Limits) -> CudaOptions {
         path: PathChoice::Auto,
         limits,
         kv: KvType::F32,
+        activations: Activations::F32,
         kernel_cache: Some(cache),
         libraries: Libraries::default(),
         overlap: true,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use amoeba_backend::{Buffers, Draws, Executable, Flow, KvType, Limits, Probe, Row, Stage};
+use amoeba_backend::{Activations, Buffers, Draws, Executable, Flow, KvType, Limits, Probe, Row, Stage};
 use amoeba_backend_cuda::{Cuda, CudaOptions, Error, KernelCache, Libraries, Machine, Missing};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::sample::Sampling;
@@ -44,6 +44,7 @@ fn options(kernels: PathBuf) -> CudaOptions {
         path: PathChoice::Auto,
         limits: Limits { slots: 1, context: 64, rows: 20 },
         kv: KvType::F32,
+        activations: Activations::F32,
         kernel_cache: Some(KernelCache { dir: kernels, bytes_max: 1 << 30 }),
         libraries: Libraries::default(),
         overlap: true,

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use amoeba_backend::{Draws, Error, Executable, KvType, Limits, Row};
+use amoeba_backend::{Activations, Draws, Error, Executable, KvType, Limits, Row};
 use amoeba_backend_cuda::{Cuda, CudaOptions, KernelCache, Libraries};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::sample::Sampling;
@@ -23,6 +23,7 @@ fn load(model: &str) -> Cuda {
         path: PathChoice::Auto,
         limits: Limits { slots: 2, context: CONTEXT, rows: 8 },
         kv: KvType::F32,
+        activations: Activations::F32,
         kernel_cache: Some(KernelCache { dir: Fake::build().kernels, bytes_max: 1 << 30 }),
         libraries: Libraries::default(),
         overlap: true,

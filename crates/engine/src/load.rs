@@ -137,14 +137,12 @@ pub fn resolve(plan: &Plan, checkpoint: &Checkpoint, options: &LoadOptions) -> R
 }
 
 fn cuda_options(options: &LoadOptions, limits: Limits, device: usize) -> Result<CudaOptions, Error> {
-    if options.activations != Activations::F32 {
-        return Err(Error::CudaKeepsActivations(options.activations));
-    }
     Ok(CudaOptions {
         device,
         path: options.path,
         limits,
         kv: options.kv,
+        activations: options.activations,
         kernel_cache: options.kernel_cache.clone(),
         libraries: Libraries::from_env(),
         overlap: overlap_from_env(),

@@ -154,17 +154,19 @@ template <class F, int COLS, int PARTS, int WM, int WK, int NT, int STAGES> stru
     }
   }
   template <class At> static DEVICE void load(Scales& next, int s, At at) {
-    if (!F::QUANTISED || s >= SLABS) return;
+    if constexpr (F::QUANTISED) {
+      if (s >= SLABS) return;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      Matrix m;
-      u64 row = at(output0() + 8 * i, m);
+      for (int i = 0; i < 4; i++) {
+        Matrix m;
+        u64 row = at(output0() + 8 * i, m);
 #pragma unroll
-      for (int segment = 0; segment < O::SEGMENTS; segment++) {
-        int group = (s * SLAB + segment * O::SEGMENT) / GROUP;
-        if (COLS % SLAB) group = min(group, GROUPS - 1);
-        next.scales[segment][i / 2][i % 2] = F::stored(m.scales, row * GROUPS + group);
-        if (F::BIASED) next.biases[segment][i / 2][i % 2] = F::stored(m.biases, row * GROUPS + group);
+        for (int segment = 0; segment < O::SEGMENTS; segment++) {
+          int group = (s * SLAB + segment * O::SEGMENT) / GROUP;
+          if (COLS % SLAB) group = min(group, GROUPS - 1);
+          next.scales[segment][i / 2][i % 2] = F::stored(m.scales, row * GROUPS + group);
+          if (F::BIASED) next.biases[segment][i / 2][i % 2] = F::stored(m.biases, row * GROUPS + group);
+        }
       }
     }
   }

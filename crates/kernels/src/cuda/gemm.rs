@@ -11,6 +11,17 @@ const WM: usize = 4;
 /// Columns of a slab.
 const SLAB: usize = 64;
 
+/// How many tiles of full size there are, beside multiprocessors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tiles {
+    /// More.
+    Many,
+    /// As many: more warps share one.
+    Enough,
+    /// Half as many or fewer: they are smaller, too.
+    Few,
+}
+
 /// Tiles of outputs and rows of x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gemm {
@@ -31,16 +42,16 @@ pub(crate) fn row_bytes_max(cols: usize, setting: &Setting) -> usize {
 }
 
 impl Gemm {
-    /// For steps of at most so many rows; `deep` if there are few tiles, so that more warps should share one.
-    pub fn new(matrix: &Matrix, rows: usize, deep: bool, setting: &Setting) -> Result<Gemm, Unsupported> {
+    /// For steps of at most so many rows.
+    pub fn new(matrix: &Matrix, rows: usize, tiles: Tiles, setting: &Setting) -> Result<Gemm, Unsupported> {
         let Matrix { format, cols, .. } = *matrix;
         let whole = if format.is_quantised() { format.group() } else { 4 };
         if !cols.is_multiple_of(whole) {
             return Err(Unsupported(format!("{format} with {cols} columns, no multiple of {whole}")));
         }
         let parts = usize::from(setting.x_parts.clamp(1, 3));
-        let most = if rows <= 16 { 2 } else { 8 };
-        let wk = if deep && cols > SLAB { 2 } else { 1 };
+        let most = if rows <= 16 || tiles == Tiles::Few { 2 } else { 8 };
+        let wk = if tiles != Tiles::Many && cols > SLAB { 2 } else { 1 };
         let shapes = [(wk, 8, 3), (wk, 8, 2), (1, 8, 2), (1, 4, 3), (1, 4, 2), (1, 2, 2)];
         let of = |(wk, nt, stages): (usize, usize, usize)| Gemm {
             format,

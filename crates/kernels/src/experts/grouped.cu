@@ -76,16 +76,14 @@ DEVICE void group(const GroupedArgs& a, GroupShared& s, int expert) {
   if (threadIdx.x == 0) a.tiles[0].x = tiles, *a.ticket = 0;
 }
 
-// Lists and tiles, and x in parts. Grid: experts and units of a row, rows (of which experts need one).
+// Lists and tiles, and x in parts. Grid: experts, then blocks of units of each row.
 KERNEL(experts_prepare, GroupedArgs, 32 * WARPS) {
   SHARED(GroupShared, s);
   begin();
-  int row = blockIdx.y, unit = ((int)blockIdx.x - K_EXPERTS) * 32 * WARPS + threadIdx.x;
-  if (blockIdx.x < K_EXPERTS) {
-    if (row == 0) group(a, s, blockIdx.x);
-  } else if (row < *a.count) {
-    Up::X::piece(a.x.row(row), a.parts + (u64)row * Up::X::ROW, unit);
-  }
+  if (blockIdx.x < K_EXPERTS) return group(a, s, blockIdx.x);
+  constexpr int BLOCKS = (Up::X::UNITS + 32 * WARPS - 1) / (32 * WARPS);
+  int block = blockIdx.x - K_EXPERTS, row = block / BLOCKS;
+  if (row < *a.count) Up::X::piece(a.x.row(row), a.parts + (u64)row * Up::X::ROW, block % BLOCKS * 32 * WARPS + threadIdx.x);
 }
 
 // A tile of pairs of one expert.

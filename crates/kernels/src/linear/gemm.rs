@@ -3,7 +3,7 @@
 use amoeba_plan::{BufferId, NormOp};
 
 use super::cuda::{PRODUCTS_MAX, Product};
-use crate::cuda::gemm::Gemm;
+use crate::cuda::gemm::{Gemm, Tiles};
 use crate::cuda::{Args, Call, Matrix, Setting, Site, Unit, Unsupported, format_of, unit};
 
 /// x in parts, at most.
@@ -32,12 +32,12 @@ pub(crate) fn launches(
 ) -> Result<[Call; 2], Unsupported> {
     let (setting, matrix) = (&site.at.setting, products[0].matrix);
     let outputs: usize = products.iter().map(|product| product.matrix.rows).sum();
-    let plain = Gemm::new(&matrix, site.rows, false, setting)?;
+    let plain = Gemm::new(&matrix, site.rows, Tiles::Many, setting)?;
     let blocks = outputs.div_ceil(plain.outputs()) * heads * site.rows.div_ceil(plain.tokens());
-    let gemm = if blocks <= setting.multiprocessors as usize {
-        Gemm::new(&matrix, site.rows, true, setting)?
-    } else {
-        plain
+    let gemm = match setting.multiprocessors as usize {
+        all if 2 * blocks <= all => Gemm::new(&matrix, site.rows, Tiles::Few, setting)?,
+        all if blocks <= all => Gemm::new(&matrix, site.rows, Tiles::Enough, setting)?,
+        _ => plain,
     };
     let unit = unit(&matrix, &gemm, setting);
     let (block, units) = gemm.split();

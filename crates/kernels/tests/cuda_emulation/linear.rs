@@ -88,7 +88,8 @@ fn many_rows_in_every_format() {
     // Tiles of 64 rows, some alone, some with K shared by warps; widths that are no whole slab.
     let affine = |bits, group| Format::Affine { bits, group, scale: Float::BF16 };
     check(affine(4, 64), 400, 192, 70, false, &mut rng);
-    check(affine(4, 64), 40, 320, 20, false, &mut rng);
+    check(affine(4, 64), 200, 320, 20, false, &mut rng);
+    check(affine(8, 64), 40, 320, 40, false, &mut rng);
     check(affine(3, 32), 37, 96, 9, false, &mut rng);
     check(Format::Dense(Float::BF16), 20, 36, 9, true, &mut rng);
     check(Format::Dense(Float::F32), 20, 84, 17, true, &mut rng);

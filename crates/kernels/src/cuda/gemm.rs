@@ -89,7 +89,7 @@ impl Gemm {
     }
 
     fn record(&self) -> usize {
-        self.parts * 2 * SLAB + if self.format.has_biases() { 16 } else { 0 }
+        self.parts * 2 * SLAB + if self.format.is_quantised() { 16 } else { 0 }
     }
 
     /// Threads and blocks of `Split` for a row.

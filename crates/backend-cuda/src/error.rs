@@ -44,7 +44,7 @@ pub enum Error {
         context: usize,
     },
     /// Activations that only CPUs round so.
-    #[error("--activations {0} is not for a GPU, which has f32, bf16x2, bf16; choose one, or --device cpu")]
+    #[error("--activations {0} is not for a GPU, which has f32 and f16; choose one, or --device cpu")]
     Activations(amoeba_backend::Activations),
     /// A program with an op that has no kernel.
     #[error("{0} is not built in for CUDA; run this model with --device cpu")]

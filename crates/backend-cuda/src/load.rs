@@ -109,7 +109,7 @@ pub(crate) fn open(
         multiprocessors: device.multiprocessors,
         arch: (major * 10 + minor).unsigned_abs(),
         fused: false,
-        x_parts: 3,
+        x_parts: 2,
     };
     Ok(Opened {
         gpu,
@@ -127,7 +127,7 @@ pub(crate) fn free_bytes(gpu: &Gpu) -> Result<usize, Error> {
 
 fn prepare(plan: &Plan, checkpoint: &Checkpoint, options: &CudaOptions) -> Result<Prepared, Error> {
     let CudaOptions { device, libraries, kernel_cache, overlap, activations, .. } = options;
-    let x_parts = activations.bf16_parts().ok_or(Error::Activations(*activations))?;
+    let x_parts = activations.f16_parts().ok_or(Error::Activations(*activations))?;
     let opened = open(*device, libraries, kernel_cache.as_ref(), *overlap)?;
     let Limits { slots, context, .. } = options.limits;
     let kv_f16 = options.kv == KvType::F16;

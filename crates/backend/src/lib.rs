@@ -77,28 +77,25 @@ pub enum Activations {
     Int16,
     /// 8 bits, as llama.cpp does: the fastest, further outside.
     Int8,
-    /// On a GPU, in steps of more than eight rows: two bf16, 16 bits and an exponent of each number's own. Fewer rows are f32.
-    Bf16x2,
-    /// On a GPU, in steps of more than eight rows: one bf16, as engines that compute in bf16 have it. Fewer rows are f32.
-    Bf16,
+    /// On a GPU, in steps of more than eight rows: 11 bits at quantised weights, with an exponent for each of their groups; bf16 at
+    /// dense ones. Fewer rows are as with f32.
+    F16,
 }
 
 impl Activations {
     /// All of them by name.
-    pub const NAMES: [(&str, Activations); 5] = [
+    pub const NAMES: [(&str, Activations); 4] = [
         ("f32", Activations::F32),
         ("int16", Activations::Int16),
         ("int8", Activations::Int8),
-        ("bf16x2", Activations::Bf16x2),
-        ("bf16", Activations::Bf16),
+        ("f16", Activations::F16),
     ];
 
-    /// bf16 parts that GPUs split a number of a wide step into; `None` if they have no kernels for it.
-    pub fn bf16_parts(self) -> Option<u8> {
+    /// f16 parts that GPUs split a number of a wide step into; `None` if they have no kernels for it.
+    pub fn f16_parts(self) -> Option<u8> {
         match self {
-            Activations::F32 => Some(3),
-            Activations::Bf16x2 => Some(2),
-            Activations::Bf16 => Some(1),
+            Activations::F32 => Some(2),
+            Activations::F16 => Some(1),
             Activations::Int16 | Activations::Int8 => None,
         }
     }

@@ -316,7 +316,18 @@ inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
   auto one = [&](int h) { return emu_to_bf16(fmaf(emu_half(a, h), emu_half(b, h), emu_half(c, h))); };
   return one(0) | one(1) << 16;
 }
-inline void mma_bf16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+inline float emu_f16(uint32_t w, int high) { return f16_to_f32((uint16_t)(w >> 16 * high)); }
+inline uint32_t pack_f16(float low, float high) { return f32_to_f16(low) | (uint32_t)f32_to_f16(high) << 16; }
+inline uint32_t fma_f16x2(uint32_t a, uint32_t b, uint32_t c) { // a product of two f16 is exact in f64, the sum of what is used here, too
+  auto one = [&](int h) {
+    _Float16 sum = (_Float16)((double)emu_f16(a, h) * emu_f16(b, h) + emu_f16(c, h));
+    uint16_t bits;
+    memcpy(&bits, &sum, 2);
+    return (uint32_t)bits;
+  };
+  return one(0) | one(1) << 16;
+}
+template <class Half> inline void emu_mma(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1, Half half) {
   struct Part { uint32_t a[4], b[2]; };
   struct Sums { float d[4]; };
   union Both { Part part; Sums sums; };
@@ -331,13 +342,19 @@ inline void mma_bf16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint3
         Part column = of((2 * (l % 4) + odd) * 4 + q).part;
         for (int h = 0; h < 2; h++)
           for (int high = 0; high < 2; high++) {
-            float b = emu_half(column.b[high], h);
-            sums.sums.d[odd] += emu_half(row.a[2 * high], h) * b;
-            sums.sums.d[2 + odd] += emu_half(row.a[2 * high + 1], h) * b;
+            float b = half(column.b[high], h);
+            sums.sums.d[odd] += half(row.a[2 * high], h) * b;
+            sums.sums.d[2 + odd] += half(row.a[2 * high + 1], h) * b;
           }
       }
     }
     return sums;
   });
   for (int i = 0; i < 4; i++) d[i] = result.sums.d[i];
+}
+inline void mma_bf16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+  emu_mma(d, a0, a1, a2, a3, b0, b1, emu_half);
+}
+inline void mma_f16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+  emu_mma(d, a0, a1, a2, a3, b0, b1, emu_f16);
 }

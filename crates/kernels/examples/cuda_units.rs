@@ -119,18 +119,19 @@ fn with(config: &str, key: &str, value: &str) -> String {
 
 /// Addresses that nobody reads.
 fn places(plan: &Plan, format: Option<Format>, kv_f16: bool) -> Places {
-    let stored = |path: &str| match format {
+    let stored = |path: &str, cols: usize| match format {
         Some(format) => format,
         None if plan.spec.family == "gpt_oss" && path.contains(".experts.") => Format::Mxfp4,
         None => {
             let finer = path.ends_with(".gate") || plan.spec.family == "gpt_oss";
-            Format::Affine { bits: if finer { 8 } else { 4 }, group: 64, scale: Float::BF16 }
+            let (bits, group) = (if finer { 8 } else { 4 }, if cols.is_multiple_of(64) { 64 } else { 32 });
+            Format::Affine { bits, group, scale: Float::BF16 }
         }
     };
     let weights = plan.weights.iter().map(|weight| match weight.shape {
         WeightShape::Vector(_) => WeightPlace::Vector(256),
         WeightShape::Matrix(rows, cols) | WeightShape::Stack(_, rows, cols) => {
-            let format = stored(&weight.path);
+            let format = stored(&weight.path, cols);
             WeightPlace::Matrix(Matrix { codes: 256, scales: 256, biases: 256, format, rows, cols })
         }
     });
@@ -182,16 +183,21 @@ fn main() -> Result<(), Box<dyn Error>> {
             config = with(&config, key, value);
         }
         let plan = Plan::new(&Config::parse("config.json", &config)?)?;
-        add(name, &plan, &places(&plan, None, true), if i == 0 { &[1, 2, 4, 8, 512] } else { &[1, 512] })?;
+        add(
+            name,
+            &plan,
+            &places(&plan, None, true),
+            if i == 0 { &[1, 2, 4, 8, 16, 512] } else { &[1, 512] },
+        )?;
         if i == 0 {
             for format in formats() {
-                add(&format!("{name}-{format}"), &plan, &places(&plan, Some(format), false), &[1])?;
+                add(&format!("{name}-{format}"), &plan, &places(&plan, Some(format), false), &[1, 512])?;
             }
         }
     }
     std::fs::create_dir_all(&folder)?;
     for (i, (unit, name)) in units.iter().enumerate() {
-        let op = unit.op.0.trim_end_matches("/kernel.cu").replace('/', "_");
+        let op = unit.op.0.trim_end_matches(".cu").trim_end_matches("/kernel").replace('/', "_");
         std::fs::write(Path::new(&folder).join(format!("{i:03}.{op}.{name}.cu")), unit.source())?;
     }
     println!("{} units", units.len());

@@ -1,10 +1,11 @@
 // Products of stored matrices with many rows of x, on tensor cores: tiles of 32 * WM outputs and 8 * NT rows, K in slabs of 64.
 //
-// `Split` writes x once as bf16 parts (two are 16 bits, three are exact) and sums of groups, in the order in which the columns of
-// a slab meet in mma.sync; codes stay as they are. Both come to shared memory by copies that run STAGES - 1 steps ahead. A warp
-// unpacks codes of its own 32 outputs to bf16 (exact) in registers and multiplies them with all rows of the tile. Every product
-// of parts is summed in f32; scales and biases meet the sums group by group. Every sum has one order, which depends on the
-// shape alone.
+// `Split` writes x once in PARTS, in the order in which the columns of a slab meet in mma.sync: f16 for quantised weights, all
+// columns that share a scale brought near 2^14 by one power of two (two parts are 22 bits, three all 24); bf16 for dense ones, whose
+// range f16 has not (two parts are 16 bits, three all 24). With them go those powers and the sums of groups. Codes stay as they are.
+// Both come to shared memory by copies that run STAGES - 1 steps ahead. A warp unpacks codes of its own 32 outputs (exact) in
+// registers and multiplies them with all rows of the tile. Every product of parts is summed in f32; scales and biases meet the sums
+// group by group. Every sum has one order, which depends on the shape alone.
 
 // In a slab, a segment has columns of one group, and quarter t of four lanes has C of them: those of its words, in the pairs in
 // which F takes them out. Where a word is for two lanes, each has every second pair of pairs.
@@ -55,12 +56,13 @@ template <class F> struct Order {
   }
 };
 
-// A row of x in parts, slab by slab: [32 columns][part][quarter][8], then the sums of up to four segments.
+// A row of x in parts, slab by slab: [32 columns][part][quarter][8], then, for quantised weights, four numbers: sums of segments if
+// there are biases, two at most, and the powers of two that the segments are to be multiplied with.
 template <class F, int COLS, int PARTS> struct Split {
   typedef Order<F> O;
-  static constexpr int SLAB = O::SLAB, SLABS = (COLS + SLAB - 1) / SLAB, RECORD = PARTS * 2 * SLAB + (F::BIASED ? 16 : 0);
-  static constexpr int ROW = SLABS * RECORD, UNITS = SLABS * 8;
-  static_assert(COLS % 4 == 0 && (!F::QUANTISED || COLS % F::GROUP == 0), "shape");
+  static constexpr int SLAB = O::SLAB, SLABS = (COLS + SLAB - 1) / SLAB, TAIL = PARTS * 2 * SLAB, RECORD = TAIL + (F::QUANTISED ? 16 : 0);
+  static constexpr int ROW = SLABS * RECORD, UNITS = SLABS * 8, POWERS = F::BIASED ? 2 : 0; // of the four numbers
+  static_assert(COLS % 4 == 0 && (!F::QUANTISED || COLS % F::GROUP == 0) && (!F::BIASED || O::SEGMENT > 16), "shape");
 
   // Eight positions: of quarter unit % 4, of half unit / 4 % 2 of a slab. All lanes call, those past the last unit too.
   static DEVICE void piece(const float* x, u8* out, int unit) {
@@ -74,28 +76,44 @@ template <class F, int COLS, int PARTS> struct Split {
       v[j] = mine && (COLS % SLAB == 0 || col < COLS) ? x[col] : 0.0f;
     }
     u8* record = out + slab * RECORD;
-    if (F::BIASED) {
-      float low = v[0] + v[1] + v[2] + v[3], high = v[4] + v[5] + v[6] + v[7];
-      if (O::SEGMENT > 16) low += high;
-#pragma unroll
-      for (int o = 1; o < (O::SEGMENT == 64 ? 8 : 4); o *= 2) {
-        low += __shfl_xor_sync(ALL, low, o);
-        if (O::SEGMENT == 16) high += __shfl_xor_sync(ALL, high, o);
-      }
-      float* sums = (float*)(record + PARTS * 2 * SLAB);
-      if (O::SEGMENT == 64 && mine && unit % 8 == 0) write(sums, make_float4(low, 0.0f, 0.0f, 0.0f));
-      if (O::SEGMENT == 32 && mine && t == 0) sums[k32] = low, sums[2 + k32] = 0.0f;
-      if (O::SEGMENT == 16 && mine && t == 0) write(sums + 2 * k32, make_float2(low, high));
-    }
+    if (F::QUANTISED) scale(v, (float*)(record + TAIL), k32, mine && t == 0);
 #pragma unroll
     for (int part = 0; part < PARTS; part++) {
       u32 pair[4];
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        pair[j] = pack_bf16(v[2 * j], v[2 * j + 1]);
-        v[2 * j] -= bf16_to_f32(pair[j] & 0xffff), v[2 * j + 1] -= bf16_to_f32(pair[j] >> 16);
+        if (F::QUANTISED) {
+          pair[j] = pack_f16(v[2 * j], v[2 * j + 1]);
+          v[2 * j] -= f16_to_f32((u16)pair[j]), v[2 * j + 1] -= f16_to_f32((u16)(pair[j] >> 16));
+        } else {
+          pair[j] = pack_bf16(v[2 * j], v[2 * j + 1]);
+          v[2 * j] -= bf16_to_f32(pair[j] & 0xffff), v[2 * j + 1] -= bf16_to_f32(pair[j] >> 16);
+        }
       }
       if (mine) write(record + ((k32 * PARTS + part) * 4 + t) * 16, make_uint4(pair[0], pair[1], pair[2], pair[3]));
+    }
+  }
+  // Brings segments near 2^14; sums and powers by the first lane of each, `first` of the 32 columns.
+  static DEVICE void scale(float (&v)[8], float* tail, int k32, bool first) {
+    constexpr int OWN = O::SEGMENT == 16 ? 2 : 1, EACH = 8 / OWN; // segments of a lane, values of each
+#pragma unroll
+    for (int h = 0; h < OWN; h++) {
+      float sum = 0.0f, most = 0.0f;
+#pragma unroll
+      for (int j = h * EACH; j < (h + 1) * EACH; j++) sum += v[j], most = fmaxf(most, fabsf(v[j]));
+#pragma unroll
+      for (int o = 1; o < (O::SEGMENT == 64 ? 8 : 4); o *= 2) {
+        if (F::BIASED) sum += __shfl_xor_sync(ALL, sum, o);
+        most = fmaxf(most, __shfl_xor_sync(ALL, most, o));
+      }
+      u32 exponent = max(__float_as_uint(most) >> 23, 15u);
+      float power = __uint_as_float((268 - exponent) << 23);
+#pragma unroll
+      for (int j = h * EACH; j < (h + 1) * EACH; j++) v[j] *= power;
+      int segment = O::SEGMENT == 64 ? 0 : O::SEGMENT == 32 ? k32 : 2 * k32 + h;
+      if (!first || (O::SEGMENT == 64 && k32)) continue;
+      if (F::BIASED) tail[segment] = sum;
+      tail[POWERS + segment] = __uint_as_float((exponent - 14) << 23);
     }
   }
 };
@@ -111,8 +129,8 @@ template <class F, int COLS, int PARTS, int WM, int WK, int NT, int STAGES> stru
   static constexpr int ROW_BYTES = COLS * F::BITS / 8, A_ROW = SLAB * F::BITS / 8;
   static constexpr int A_UNIT = ROW_BYTES % 16 == 0 && A_ROW % 16 == 0 ? 16 : ROW_BYTES % 8 == 0 && A_ROW % 8 == 0 ? 8 : 4;
   static constexpr int A_UNITS = A_ROW / A_UNIT;
-  // Shared memory: addresses of the rows of x; then of each stage WK slabs of codes, parts [32 columns][part][row][quarter], sums.
-  static constexpr int A_BYTES = OUTPUTS * A_ROW, SUM_AT = A_BYTES + TOKENS * PARTS * 2 * SLAB, SLAB_BYTES = A_BYTES + TOKENS * X::RECORD;
+  // Shared memory: addresses of the rows of x; then of each stage WK slabs of codes, parts [32 columns][part][row][quarter], sums and powers.
+  static constexpr int A_BYTES = OUTPUTS * A_ROW, TAIL_AT = A_BYTES + TOKENS * X::TAIL, SLAB_BYTES = A_BYTES + TOKENS * X::RECORD;
   static constexpr int STAGE_BYTES = WK * SLAB_BYTES, SHARED_BYTES = 8 * TOKENS + STAGES * STAGE_BYTES;
   static_assert(STAGES >= 2 && (WK - 1) * WM * 32 * NT * 32 <= STAGES * STAGE_BYTES, "shape");
 
@@ -150,21 +168,23 @@ template <class F, int COLS, int PARTS, int WM, int WK, int NT, int STAGES> stru
         copy_async<16>(slab + A_BYTES + (plane * TOKENS + row) * 64 + t * 16, rows[row] + s * X::RECORD + (plane * 4 + t) * 16);
       }
       int row = threadIdx.x;
-      if (F::BIASED && row < tokens) copy_async<16>(slab + SUM_AT + row * 16, rows[row] + s * X::RECORD + PARTS * 2 * SLAB);
+      if (F::QUANTISED && row < tokens) copy_async<16>(slab + TAIL_AT + row * 16, rows[row] + s * X::RECORD + X::TAIL);
     }
   }
   template <class At> static DEVICE void load(Scales& next, int s, At at) {
-    if (!F::QUANTISED || s >= SLABS) return;
+    if constexpr (F::QUANTISED) {
+      if (s >= SLABS) return;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      Matrix m;
-      u64 row = at(output0() + 8 * i, m);
+      for (int i = 0; i < 4; i++) {
+        Matrix m;
+        u64 row = at(output0() + 8 * i, m);
 #pragma unroll
-      for (int segment = 0; segment < O::SEGMENTS; segment++) {
-        int group = (s * SLAB + segment * O::SEGMENT) / GROUP;
-        if (COLS % SLAB) group = min(group, GROUPS - 1);
-        next.scales[segment][i / 2][i % 2] = F::stored(m.scales, row * GROUPS + group);
-        if (F::BIASED) next.biases[segment][i / 2][i % 2] = F::stored(m.biases, row * GROUPS + group);
+        for (int segment = 0; segment < O::SEGMENTS; segment++) {
+          int group = (s * SLAB + segment * O::SEGMENT) / GROUP;
+          if (COLS % SLAB) group = min(group, GROUPS - 1);
+          next.scales[segment][i / 2][i % 2] = F::stored(m.scales, row * GROUPS + group);
+          if (F::BIASED) next.biases[segment][i / 2][i % 2] = F::stored(m.biases, row * GROUPS + group);
+        }
       }
     }
   }
@@ -185,7 +205,7 @@ template <class F, int COLS, int PARTS, int WM, int WK, int NT, int STAGES> stru
 #pragma unroll
           for (int k = 0; k < STEPS_K; k++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) a[m][k][i] = F::pair(w[2 * m + i % 2], 2 * k + i / 2, pa);
+            for (int i = 0; i < 4; i++) a[m][k][i] = F::QUANTISED ? F::half_pair(w[2 * m + i % 2], 2 * k + i / 2) : F::pair(w[2 * m + i % 2], 2 * k + i / 2, pa);
 #pragma unroll
         for (int n = 0; n < NT; n += 2)
           if (n * 8 < tokens) sixteen(sums, a, scales, slab, segment, n);
@@ -210,22 +230,27 @@ template <class F, int COLS, int PARTS, int WM, int WK, int NT, int STAGES> stru
 #pragma unroll
           for (int i = 0; i < 4; i++) {
             const u32(&own)[4] = a[i % 2][k + j];
-            mma_bf16(d[i % 2][i / 2], own[0], own[1], own[2], own[3], j ? b[i / 2].z : b[i / 2].x, j ? b[i / 2].w : b[i / 2].y);
+            u32 b0 = j ? b[i / 2].z : b[i / 2].x, b1 = j ? b[i / 2].w : b[i / 2].y;
+            if (F::QUANTISED) mma_f16(d[i % 2][i / 2], own[0], own[1], own[2], own[3], b0, b1);
+            else mma_bf16(d[i % 2][i / 2], own[0], own[1], own[2], own[3], b0, b1);
           }
       }
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      float x[2] = {0.0f, 0.0f};
-      if (F::BIASED)
+      float sum[2] = {0.0f, 0.0f}, power[2] = {1.0f, 1.0f};
 #pragma unroll
-        for (int i = 0; i < 2; i++) x[i] = read<float>(slab + SUM_AT + ((n + h) * 8 + 2 * (lane() % 4) + i) * 16 + segment * 4);
+      for (int i = 0; i < 2 && F::QUANTISED; i++) {
+        const u8* tail = slab + TAIL_AT + ((n + h) * 8 + 2 * (lane() % 4) + i) * 16 + segment * 4;
+        power[i] = read<float>(tail + 4 * X::POWERS);
+        if (F::BIASED) sum[i] = read<float>(tail);
+      }
 #pragma unroll
       for (int m = 0; m < 2; m++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           float& v = sums.v[m][n + h][i];
-          v = F::QUANTISED ? fmaf(F::value(scales.scales[segment][m][i / 2]), d[m][h][i], v) : d[m][h][i];
-          if (F::BIASED) v = fmaf(F::value(scales.biases[segment][m][i / 2]), x[i % 2], v);
+          v = F::QUANTISED ? fmaf(F::value(scales.scales[segment][m][i / 2]) * power[i % 2], d[m][h][i], v) : d[m][h][i];
+          if (F::BIASED) v = fmaf(F::value(scales.biases[segment][m][i / 2]), sum[i % 2], v);
         }
     }
   }

@@ -11,6 +11,17 @@ const WM: usize = 4;
 /// Columns of a slab.
 const SLAB: usize = 64;
 
+/// How many tiles of full size there are, beside multiprocessors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tiles {
+    /// More.
+    Many,
+    /// As many: more warps share one.
+    Enough,
+    /// Half as many or fewer: they are smaller, too.
+    Few,
+}
+
 /// Tiles of outputs and rows of x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gemm {
@@ -25,22 +36,28 @@ pub(crate) struct Gemm {
     stages: usize,
 }
 
+/// Parts of x at a weight of that format.
+fn parts(format: Option<Format>, setting: &Setting) -> usize {
+    let dense = format.is_none_or(|format| !format.is_quantised());
+    usize::from(setting.x_parts.clamp(1, 3)) + usize::from(dense && setting.x_parts == 2)
+}
+
 /// Bytes of a row of x in parts, at most.
 pub(crate) fn row_bytes_max(cols: usize, setting: &Setting) -> usize {
-    cols.div_ceil(SLAB) * (usize::from(setting.x_parts) * 2 * SLAB + 16)
+    cols.div_ceil(SLAB) * (parts(None, setting) * 2 * SLAB + 16)
 }
 
 impl Gemm {
-    /// For steps of at most so many rows; `deep` if there are few tiles, so that more warps should share one.
-    pub fn new(matrix: &Matrix, rows: usize, deep: bool, setting: &Setting) -> Result<Gemm, Unsupported> {
+    /// For steps of at most so many rows.
+    pub fn new(matrix: &Matrix, rows: usize, tiles: Tiles, setting: &Setting) -> Result<Gemm, Unsupported> {
         let Matrix { format, cols, .. } = *matrix;
         let whole = if format.is_quantised() { format.group() } else { 4 };
         if !cols.is_multiple_of(whole) {
             return Err(Unsupported(format!("{format} with {cols} columns, no multiple of {whole}")));
         }
-        let parts = usize::from(setting.x_parts.clamp(1, 3));
-        let most = if rows <= 16 { 2 } else { 8 };
-        let wk = if deep && cols > SLAB { 2 } else { 1 };
+        let parts = parts(Some(format), setting);
+        let most = if rows <= 16 || tiles == Tiles::Few { 2 } else { 8 };
+        let wk = if tiles != Tiles::Many && cols > SLAB { 2 } else { 1 };
         let shapes = [(wk, 8, 3), (wk, 8, 2), (1, 8, 2), (1, 4, 3), (1, 4, 2), (1, 2, 2)];
         let of = |(wk, nt, stages): (usize, usize, usize)| Gemm {
             format,
@@ -78,7 +95,7 @@ impl Gemm {
     }
 
     fn record(&self) -> usize {
-        self.parts * 2 * SLAB + if self.format.has_biases() { 16 } else { 0 }
+        self.parts * 2 * SLAB + if self.format.is_quantised() { 16 } else { 0 }
     }
 
     /// Threads and blocks of `Split` for a row.
@@ -94,9 +111,9 @@ impl Gemm {
         8 * self.tokens() + self.stages * self.wk * slab
     }
 
-    /// Macros: warps along K, rows and stages.
-    pub fn defines(&self, names: [&'static str; 4]) -> [(&'static str, String); 4] {
-        let values = [WM, self.wk, self.nt, self.stages];
-        [0, 1, 2, 3].map(|i| (names[i], values[i].to_string()))
+    /// Macros: parts of x, warps along outputs and along K, rows and stages.
+    pub fn defines(&self, names: [&'static str; 5]) -> [(&'static str, String); 5] {
+        let values = [self.parts, WM, self.wk, self.nt, self.stages];
+        [0, 1, 2, 3, 4].map(|i| (names[i], values[i].to_string()))
     }
 }

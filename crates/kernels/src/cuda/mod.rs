@@ -94,7 +94,8 @@ pub struct Setting {
     pub arch: u32,
     /// Whether ops may share launches.
     pub fused: bool,
-    /// bf16 numbers that stand for one of x in products of many rows: 3 are exact, 2 are its first 16 bits, 1 rounds to bf16.
+    /// Parts of x in products of more than 8 rows, 1 to 3. With quantised weights they are f16: 3 are all of an f32, 2 are 22 bits
+    /// (f32 accuracy in practice), 1 is 11. With dense ones they are bf16, of which 2 are 16 bits: there it is 3 instead; 1 is 8.
     pub x_parts: u8,
 }
 

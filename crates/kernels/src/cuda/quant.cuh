@@ -74,6 +74,25 @@ template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
     return fma_bf16x2(code(words, 2 * i) | code(words, 2 * i + 1) << 16 | OFFSET, ONE, MINUS);
   }
 
+  // The same of codes as f16, exact as well.
+  static DEVICE u32 half_pair(const u32* words, int i) {
+    constexpr u32 OFFSET = 0x64006400u, MINUS = 0xe400e400u, ONE = 0x3c003c00u, NOTHING = 0x80008000u; // 1024, -1024, 1, -0
+    if (FLOAT4) {
+      u32 t = words[i / 4] >> 4 * (i % 4);
+      return fma_f16x2((t & 0x00070007u) << 9 | (t & 0x00080008u) << 12, 0x74007400u, NOTHING); // times 2^14
+    }
+    if (BYTES) {
+      u32 t = words[i / 2] >> 8 * (i % 2);
+      return fma_f16x2((t & 0x007f007fu) << 7 | (t & 0x00800080u) << 8, 0x5c005c00u, NOTHING); // times 2^8
+    }
+    u32 codes;
+    if (NIBBLES) codes = words[i / 4] >> 4 * (i % 4) & 0x000f000fu;
+    else if (TWOS) codes = words[i / 8] >> 2 * (i % 8) & 0x00030003u;
+    else if (BITS == 8) codes = __byte_perm(words[i / 2], 0, i % 2 ? 0x4342 : 0x4140);
+    else codes = code(words, 2 * i) | code(words, 2 * i + 1) << 16;
+    return fma_f16x2(codes | OFFSET, ONE, MINUS);
+  }
+
   // Scale or bias number `i`, as stored, and its value.
   static DEVICE u32 stored(const void* scales, u64 i) {
     if (SCALE_BYTES == 4) return constant((const u32*)scales + i);

@@ -3,7 +3,7 @@
 use amoeba_plan::{ExpertWeights, ExpertsOp};
 
 use crate::activate;
-use crate::cuda::gemm::{Gemm, row_bytes_max};
+use crate::cuda::gemm::{Gemm, Tiles, row_bytes_max};
 use crate::cuda::{Args, Call, Place, Setting, Site, Unit, Unsupported, format_of, unit};
 
 /// Threads of the kernels that are no product.
@@ -73,7 +73,7 @@ impl<'a> Grouped<'a> {
         let setting = &site.at.setting;
         let [up, down] = [inner[1].unwrap_or(op.up), op.down].map(|weights| site.matrix(weights.stack));
         let formats = [up.format, down.format].map(format_of);
-        let [up, down] = [up, down].map(|matrix| Gemm::new(&matrix, site.rows, false, setting));
+        let [up, down] = [up, down].map(|matrix| Gemm::new(&matrix, site.rows, Tiles::Many, setting));
         let tokens = up.clone()?.tokens().min(down.clone()?.tokens());
         let (up, down) = (up?.with_tokens(tokens), down?.with_tokens(tokens));
         let [up_format, down_format] = formats;
@@ -84,12 +84,17 @@ impl<'a> Grouped<'a> {
             ("K_FF", op.d_ff.to_string()),
             ("K_TOP", op.top_k.to_string()),
             ("K_EXPERTS", op.experts.to_string()),
-            ("K_PARTS", setting.x_parts.to_string()),
             ("K_GATE", gate.to_owned()),
             ("K_ACTIVATION", activation.to_owned()),
         ];
-        defines.extend(up.defines(["K_UP_WM", "K_UP_WK", "K_UP_NT", "K_UP_STAGES"]));
-        defines.extend(down.defines(["K_DOWN_WM", "K_DOWN_WK", "K_DOWN_NT", "K_DOWN_STAGES"]));
+        defines.extend(up.defines(["K_UP_PARTS", "K_UP_WM", "K_UP_WK", "K_UP_NT", "K_UP_STAGES"]));
+        defines.extend(down.defines([
+            "K_DOWN_PARTS",
+            "K_DOWN_WM",
+            "K_DOWN_WK",
+            "K_DOWN_NT",
+            "K_DOWN_STAGES",
+        ]));
         let headers = &[unit::DEVICE, unit::QUANT, unit::GEMM, unit::ACTIVATE];
         let unit = Unit { headers, op: ("experts/grouped.cu", include_str!("grouped.cu")), defines };
         let args = args(site, op, inner, add);
@@ -103,8 +108,8 @@ impl<'a> Grouped<'a> {
 
     fn prepare(&self) -> Call {
         let (block, units) = self.up.split();
-        let units = (block * units).div_ceil(THREADS as u32) as usize;
-        self.call("experts_prepare", [self.op.experts + units, self.site.rows, 1], THREADS as u32, 0)
+        let blocks = (block * units).div_ceil(THREADS as u32) as usize * self.site.rows;
+        self.call("experts_prepare", [self.op.experts + blocks, 1, 1], THREADS as u32, 0)
     }
 
     /// Tiles of pairs that there may be: of each expert one that is not full.

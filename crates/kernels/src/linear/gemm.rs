@@ -3,7 +3,7 @@
 use amoeba_plan::{BufferId, NormOp};
 
 use super::cuda::{PRODUCTS_MAX, Product};
-use crate::cuda::gemm::Gemm;
+use crate::cuda::gemm::{Gemm, Tiles};
 use crate::cuda::{Args, Call, Matrix, Setting, Site, Unit, Unsupported, format_of, unit};
 
 /// x in parts, at most.
@@ -11,13 +11,9 @@ pub(crate) fn scratch_bytes(heads: usize, cols: usize, setting: &Setting, rows: 
     rows * heads * crate::cuda::gemm::row_bytes_max(cols, setting)
 }
 
-fn unit(matrix: &Matrix, gemm: &Gemm, setting: &Setting) -> Unit {
-    let mut defines = vec![
-        ("K_FORMAT", format_of(matrix.format)),
-        ("K_COLS", matrix.cols.to_string()),
-        ("K_PARTS", setting.x_parts.to_string()),
-    ];
-    defines.extend(gemm.defines(["K_WM", "K_WK", "K_NT", "K_STAGES"]));
+fn unit(matrix: &Matrix, gemm: &Gemm) -> Unit {
+    let mut defines = vec![("K_FORMAT", format_of(matrix.format)), ("K_COLS", matrix.cols.to_string())];
+    defines.extend(gemm.defines(["K_PARTS", "K_WM", "K_WK", "K_NT", "K_STAGES"]));
     let headers = &[unit::DEVICE, unit::QUANT, unit::GEMM];
     Unit { headers, op: ("linear/gemm.cu", include_str!("gemm.cu")), defines }
 }
@@ -32,14 +28,14 @@ pub(crate) fn launches(
 ) -> Result<[Call; 2], Unsupported> {
     let (setting, matrix) = (&site.at.setting, products[0].matrix);
     let outputs: usize = products.iter().map(|product| product.matrix.rows).sum();
-    let plain = Gemm::new(&matrix, site.rows, false, setting)?;
+    let plain = Gemm::new(&matrix, site.rows, Tiles::Many, setting)?;
     let blocks = outputs.div_ceil(plain.outputs()) * heads * site.rows.div_ceil(plain.tokens());
-    let gemm = if blocks <= setting.multiprocessors as usize {
-        Gemm::new(&matrix, site.rows, true, setting)?
-    } else {
-        plain
+    let gemm = match setting.multiprocessors as usize {
+        all if 2 * blocks <= all => Gemm::new(&matrix, site.rows, Tiles::Few, setting)?,
+        all if blocks <= all => Gemm::new(&matrix, site.rows, Tiles::Enough, setting)?,
+        _ => plain,
     };
-    let unit = unit(&matrix, &gemm, setting);
+    let unit = unit(&matrix, &gemm);
     let (block, units) = gemm.split();
     let from = norm.map_or(x, |norm| norm.x);
     let (weight, eps, scale) =

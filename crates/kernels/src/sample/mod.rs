@@ -131,7 +131,7 @@ pub const FAR: f64 = 32.0;
 /// `e^-x = 2^-n · e^r` with `r = n·ln 2 - x` (Cody-Waite, ln 2 in two parts), and Taylor's polynomial of degree 12 for
 /// `|r| ≤ ln 2 / 2`, off by at most 2e-16. The kernel has the same operations in the same order.
 pub fn weight(distance: f64) -> u64 {
-    const LN_2: [f64; 2] = [6.931_471_803_691_238_164_90e-1, 1.908_214_929_270_587_700_02e-10];
+    const LN_2: [f64; 2] = [6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10];
     if distance.is_nan() || distance >= FAR {
         return 0;
     }

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The libraries, built.
 pub struct Fake {
@@ -30,7 +31,10 @@ impl Fake {
         let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fake-cuda-{:016x}", hash.finish()));
         let libraries = root.join("lib");
         if !libraries.exists() {
-            let aside = root.join(format!("lib.{}", std::process::id()));
+            // Tests run side by side, in threads and in processes: each builds in a folder of its own.
+            static BUILDS: AtomicUsize = AtomicUsize::new(0);
+            let build = BUILDS.fetch_add(1, Ordering::Relaxed);
+            let aside = root.join(format!("lib.{}-{build}", std::process::id()));
             std::fs::create_dir_all(&aside).unwrap();
             for name in ["libcuda", "libnvrtc"] {
                 let (source, library) =

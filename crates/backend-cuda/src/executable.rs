@@ -1,5 +1,6 @@
 //! A model on a CUDA device: steps of up to eight rows are one graph, longer ones go through their list of launches.
 
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use amoeba_backend::{
@@ -231,6 +232,11 @@ impl Executable for Cuda {
 
     fn path(&self, rows: usize) -> Path {
         select_path(self.has_experts, rows, DECODE_ROWS_MAX, self.path)
+    }
+
+    /// Launches are made for sizes of steps: a larger step may cut its sums up in another way.
+    fn alike(&self, rows: usize) -> RangeInclusive<usize> {
+        self.steps.program.alike(rows)
     }
 
     fn instructions(&self, _rows: usize) -> String {

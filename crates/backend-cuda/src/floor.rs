@@ -17,6 +17,8 @@ const BYTES: usize = 4 << 30;
 const REPEATS: usize = 9;
 /// Launches timed together.
 const LAUNCHES: usize = 1000;
+/// Barriers of a launch.
+const BARRIERS: usize = 200;
 
 /// Medians of one device.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +35,8 @@ pub struct Floor {
     pub node: f64,
     /// The same where each may begin while the one before it ends; `None` on a device that does not do that.
     pub overlapping: Option<f64>,
+    /// Seconds from barrier to barrier of a grid of a block per multiprocessor.
+    pub barrier: f64,
 }
 
 /// Measures a device; takes about a second and up to 4 GiB of its memory.
@@ -47,12 +51,17 @@ pub fn measure_floor(
     let Opened { gpu, compiler, name, setting } = open(index, libraries, cache, false)?;
     let bytes = BYTES.min(free_bytes(&gpu)? / 2) / 256 * 256;
     let failed = Error::driver("measuring the device");
-    let arena = Arena::new(&gpu, bytes + 256).map_err(&failed)?;
-    arena.zero(0..bytes + 256).map_err(&failed)?;
-    let read = floor::read(arena.base(), bytes, arena.base() + bytes as u64, &setting);
+    let blocks = setting.multiprocessors;
+    // Behind the bytes read: the sum of them, or arrivals at barriers; then what each block counted.
+    let spare = 256 + (8 * blocks as usize).next_multiple_of(256);
+    let arena = Arena::new(&gpu, bytes + spare).map_err(&failed)?;
+    arena.zero(0..bytes + spare).map_err(&failed)?;
+    let end = arena.base() + bytes as u64;
+    let read = floor::read(arena.base(), bytes, end, &setting);
     let nothing = floor::nothing();
     let mut tools = Tools::new(compiler, (gpu.clone(), Arc::clone(&arena)), |_| {});
     let read = [tools.launch_on(&read, &arena)?];
+    let barriers = tools.launch_on(&floor::barriers(BARRIERS, end, end + 256, blocks), &arena)?;
     let nothing = (0..LAUNCHES).map(|_| tools.launch_on(&nothing, &arena));
     let nothings = nothing.collect::<Result<Arc<[Launch]>, Error>>()?;
     let measure = || -> Result<Floor, DriverError> {
@@ -65,13 +74,16 @@ pub fn measure_floor(
         };
         let mut overlapping = gpu.clone();
         overlapping.overlap = gpu.info.overlaps();
+        let together = || arena.zero(bytes..bytes + 256).and_then(|()| barriers.go_together(&gpu));
+        let launch = seconds(&gpu, || put(&nothings))? / LAUNCHES as f64;
         Ok(Floor {
             device: format!("{name})"),
             bandwidth: bytes as f64 / seconds(&gpu, || put(&read))?,
             bytes,
-            launch: seconds(&gpu, || put(&nothings))? / LAUNCHES as f64,
+            launch,
             node: node(&gpu)?,
             overlapping: overlapping.overlap.then(|| node(&overlapping)).transpose()?,
+            barrier: (seconds(&gpu, together)? - launch).max(0.0) / BARRIERS as f64,
         })
     };
     measure().map_err(&failed)

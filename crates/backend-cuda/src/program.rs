@@ -1,6 +1,6 @@
 //! The program as launches: lowered for every size of step, so that a step only goes through a list.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use amoeba_backend::Stage;
 use amoeba_kernels::cuda::{Call, Places, compact, lower};
@@ -77,6 +77,13 @@ impl Program {
         self.sizes.partition_point(|size| *size < rows)
     }
 
+    /// Rows of the steps that have the same launches as a step of so many.
+    pub fn alike(&self, rows: usize) -> RangeInclusive<usize> {
+        let size = self.size_of(rows).min(self.sizes.len() - 1);
+        let first = size.checked_sub(1).map_or(1, |before| self.sizes[before] + 1);
+        first..=self.sizes[size]
+    }
+
     /// Launches for steps of that size.
     pub fn stretch(&self, part: Part, size: usize) -> &Stretch {
         &self.parts[part as usize][size]
@@ -129,7 +136,8 @@ fn stretch(
 /// the weighted sum; for more, rows are grouped by expert first.
 fn stage_of_experts(kernel: &str, rows: usize, last: bool) -> Stage {
     match (kernel, rows <= DECODE_ROWS_MAX, last) {
-        ("experts_group", ..) => Stage::Start,
+        ("experts_prepare", ..) => Stage::Start,
+        ("inner_split", ..) => Stage::Inner,
         ("experts_combine", ..) => Stage::Combine,
         ("grouped_up", ..) | (_, false, false) => Stage::GateUp,
         ("grouped_down", ..) | (_, false, true) => Stage::Down,
@@ -149,5 +157,6 @@ mod tests {
         assert_eq!(sizes(21), [1, 2, 4, 8, 16, 21]);
         let program = Program { sizes: sizes(21), parts: [Vec::new(), Vec::new()] };
         assert_eq!([1, 2, 3, 16, 17, 21].map(|rows| program.size_of(rows)), [0, 1, 2, 4, 5, 5]);
+        assert_eq!([1, 2, 3, 8, 21].map(|rows| program.alike(rows)), [1..=1, 2..=2, 3..=4, 5..=8, 17..=21]);
     }
 }

@@ -11,6 +11,7 @@ mod sequences;
 mod trace;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use amoeba_plan::{BufferId, Path, Plan};
 
@@ -112,6 +113,12 @@ pub trait Executable: Send {
 
     /// The path a step of that many rows takes through the experts.
     fn path(&self, rows: usize) -> Path;
+
+    /// Rows of steps that make sums in the same order as a step of so many, so that they give the same bits; all, unless the
+    /// device says otherwise.
+    fn alike(&self, _rows: usize) -> RangeInclusive<usize> {
+        1..=usize::MAX
+    }
 
     /// Runs the program for some rows.
     ///

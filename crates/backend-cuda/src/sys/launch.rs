@@ -86,6 +86,16 @@ impl Launch {
         self.put(gpu, &mut [sys::CUlaunchAttribute { id, pad: [0; 4], value }])
     }
 
+    /// The same for a kernel with barriers of the grid: all its blocks are on the device at once, or the driver refuses.
+    ///
+    /// # Errors
+    /// The grid does not fit the device, or an earlier kernel failed.
+    pub fn go_together(&self, gpu: &Gpu) -> Result<(), DriverError> {
+        let value = sys::CUlaunchAttributeValue { cooperative: 1 };
+        let id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE;
+        self.put(gpu, &mut [sys::CUlaunchAttribute { id, pad: [0; 4], value }])
+    }
+
     fn put(&self, gpu: &Gpu, attributes: &mut [sys::CUlaunchAttribute]) -> Result<(), DriverError> {
         let [x, y, z] = self.grid;
         let config = sys::CUlaunchConfig {

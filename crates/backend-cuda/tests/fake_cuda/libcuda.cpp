@@ -23,8 +23,8 @@
 typedef int Result;
 typedef uint32_t u32;
 typedef uint64_t u64;
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NOT_FOUND = 500, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900 };
-enum { WARP = 10, MAJOR = 75, MINOR = 76, PROCESSORS = 16, SHARED_MAX = 232448 };
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NOT_FOUND = 500, LAUNCH_FAILED = 719, COOPERATIVE_LAUNCH_TOO_LARGE = 720, CAPTURE_UNSUPPORTED = 900 };
+enum { WARP = 10, MAJOR = 75, MINOR = 76, MANAGED = 89, PROCESSORS = 16, SHARED_MAX = 232448 };
 
 typedef int (*EmuLaunch)(const char*, const u32*, u32, u32, const void*);
 typedef u32 (*EmuArgs)(const char*);
@@ -74,9 +74,10 @@ static Result launch(Function* f, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz
 }
 
 // As cuda.h has them.
-struct Attribute { u32 id, pad; union { int programmatic; char bytes[64]; } value; };
+struct Attribute { u32 id, pad; union { int programmatic, cooperative; char bytes[64]; } value; };
 struct Config { u32 gx, gy, gz, bx, by, bz, shared; void* stream; const Attribute* attributes; u32 count; };
-enum { PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
+constexpr u32 PROCESSOR_COUNT = 4;
+enum { COOPERATIVE = 2, PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
 
 extern "C" {
 Result cuInit(u32) { return number("FAKE_CUDA_DEVICES", 1) ? OK : NO_DEVICE; }
@@ -85,7 +86,7 @@ Result cuDeviceGetCount(int* n) { *n = int(number("FAKE_CUDA_DEVICES", 1)); retu
 Result cuDeviceGet(int* d, int i) { *d = i; return i < int(number("FAKE_CUDA_DEVICES", 1)) ? OK : INVALID_DEVICE; }
 Result cuDeviceGetName(char* s, int n, int) { snprintf(s, n, "fibers"); return OK; }
 Result cuDeviceTotalMem_v2(size_t* n, int) { *n = memory(); return OK; }
-Result cuDeviceGetAttribute(int* v, int a, int) { *v = a == MAJOR ? int(number("FAKE_CUDA_MAJOR", 9)) : a == MINOR ? 0 : a == PROCESSORS ? 4 : a == WARP ? 32 : 0; return OK; }
+Result cuDeviceGetAttribute(int* v, int a, int) { *v = a == MAJOR ? int(number("FAKE_CUDA_MAJOR", 9)) : a == MINOR ? 0 : a == PROCESSORS ? int(PROCESSOR_COUNT) : a == WARP ? 32 : a == MANAGED ? 1 : 0; return OK; }
 Result cuDevicePrimaryCtxRetain(void** c, int) { *c = &context_; return OK; }
 Result cuDevicePrimaryCtxRelease_v2(int) { return OK; }
 Result cuCtxGetCurrent(void** c) { *c = current; return OK; }
@@ -109,6 +110,7 @@ Result cuMemAlloc_v2(u64* p, size_t n) {
   live[*p] = n; used += n;
   return OK;
 }
+Result cuMemAllocManaged(u64* p, size_t n, u32) { return cuMemAlloc_v2(p, n); }
 Result cuMemFree_v2(u64 p) { LOCK; auto i = live.find(p); if (i == live.end()) return INVALID_VALUE; used -= i->second; live.erase(i); free((void*)p); return OK; }
 Result cuMemHostAlloc(void** p, size_t n, u32) { LOCK; CONTEXT; *p = aligned_alloc(4096, (n + 4095) / 4096 * 4096); memset(*p, 0xff, n); pinned[(u64)*p] = n; return OK; }
 Result cuMemFreeHost(void* p) { LOCK; if (!pinned.erase((u64)p)) return INVALID_VALUE; free(p); return OK; }
@@ -145,6 +147,10 @@ Result cuLaunchKernelEx(const Config* c, void* f, void** p, void**) {
   LOCK;
   bool overlapping = false;
   for (u32 i = 0; i < c->count; i++) {
+    if (c->attributes[i].id == COOPERATIVE) {
+      if (c->gx * c->gy * c->gz > PROCESSOR_COUNT) return COOPERATIVE_LAUNCH_TOO_LARGE;
+      continue;
+    }
     if (c->attributes[i].id != PROGRAMMATIC_STREAM_SERIALIZATION || number("FAKE_CUDA_MAJOR", 9) < 9) return INVALID_VALUE;
     overlapping = c->attributes[i].value.programmatic;
   }
@@ -158,7 +164,7 @@ Result cuGraphLaunch(void* e, void* s) { LOCK; CONTEXT; if (capturing(s)) return
 Result cuGraphDestroy(void* g) { delete (Graph*)g; return OK; }
 Result cuGraphExecDestroy(void* g) { delete (Graph*)g; return OK; }
 Result cuGetErrorName(Result e, const char** s) {
-  static std::map<Result, const char*> names = {{INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE"}, {OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY"}, {NO_DEVICE, "CUDA_ERROR_NO_DEVICE"}, {INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE"}, {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT"}, {NOT_FOUND, "CUDA_ERROR_NOT_FOUND"}, {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED"}, {CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"}};
+  static std::map<Result, const char*> names = {{INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE"}, {OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY"}, {NO_DEVICE, "CUDA_ERROR_NO_DEVICE"}, {INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE"}, {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT"}, {NOT_FOUND, "CUDA_ERROR_NOT_FOUND"}, {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED"}, {COOPERATIVE_LAUNCH_TOO_LARGE, "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"}, {CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"}};
   auto i = names.find(e); *s = i == names.end() ? "CUDA_ERROR_UNKNOWN" : i->second;
   return OK;
 }

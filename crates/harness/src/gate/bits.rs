@@ -28,11 +28,15 @@ pub fn check(lab: &Lab<'_>) -> Result<Vec<Check>, Error> {
     let again = run(&mut *candidate, &tokens, lab.chunk)?;
     let reruns = [("after another sequence".to_owned(), after), ("in the other turn".to_owned(), again)];
     checks.push(verdict("bits: rerun", &first, &reruns));
+    let alike = candidate.alike(lab.chunk);
     let beside = company(&mut *candidate, &tokens, &lab.random(tokens.len(), 5))?;
-    checks.push(verdict("bits: company", &first, &[("beside another sequence".to_owned(), beside)]));
+    let alone = if alike.contains(&2) { &first } else { &run(&mut *candidate, &tokens, 2)? };
+    checks.push(verdict("bits: company", alone, &[("beside another sequence".to_owned(), beside)]));
     let kind = candidate.path(lab.chunk).kind;
-    let mut chunks = CHUNKS.to_vec();
-    chunks.retain(|&chunk| chunk != lab.chunk && candidate.path(chunk).kind == kind);
+    // Where only some sizes of steps give the same bits, those.
+    let mut chunks = if alike.contains(&1) { CHUNKS.to_vec() } else { vec![*alike.start(), lab.chunk - 1] };
+    chunks.retain(|&chunk| chunk != lab.chunk && alike.contains(&chunk));
+    chunks.retain(|&chunk| candidate.path(chunk).kind == kind);
     let chunks = chunks.into_iter().map(|chunk| {
         Ok((format!("steps of {chunk} instead of {}", lab.chunk), run(&mut *candidate, &tokens, chunk)?))
     });

@@ -9,6 +9,8 @@ typedef unsigned long long u64;
 #include "emulate.h"
 #else
 #define ENTRY(name, Args, a, threads) extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ Args a)
+// One whose blocks are all on the device at once, because it has barriers of the grid: launched cooperatively.
+#define GRID_ENTRY(name, Args, a, threads) ENTRY(name, Args, a, threads)
 // One struct of shared memory at the top of a kernel.
 #define SHARED(T, s) __shared__ T s
 #define DYNAMIC_SHARED(T, p) extern __shared__ __align__(128) unsigned char p##_bytes[]; T* p = reinterpret_cast<T*>(p##_bytes)
@@ -36,8 +38,7 @@ template <class T> DEVICE T read(const void* p) { return *reinterpret_cast<const
 template <class T> DEVICE void write(void* p, T v) { *reinterpret_cast<T*>(p) = v; }
 // What other blocks have written in this launch.
 DEVICE u32 ticket(u32* counter) { return atomicAdd(counter, 1u); }
-DEVICE float read_fresh(const float* p) { return __ldcg(p); }
-template <class T> DEVICE T fresh(const T* p) { return __ldcg(p); }
+template <class T> DEVICE T read_fresh(const T* p) { return __ldcg(p); }
 // Adds in shared or global memory; what was there before. Integers only: their sums do not depend on the order.
 template <class T> DEVICE T add_to(T* p, T x) { return atomicAdd(p, x); }
 // One rounding each, never fused: the same bits as on the CPU.
@@ -57,6 +58,13 @@ DEVICE u64 now() {
   u64 ns;
   asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns) :: "memory");
   return ns;
+}
+
+// Waits until a counter that others add to has come so far.
+DEVICE void wait_until(const u32* counter, u32 target) {
+  u32 now;
+  do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(counter) : "memory");
+  while ((int)(now - target) < 0);
 }
 
 DEVICE float f16_to_f32(u16 bits) {
@@ -106,6 +114,7 @@ DEVICE void stamp_end(Stamp* stamp) {
   DEVICE void name##_work(const Args& a, Stamp* stamp)
 #define begin() stamp_start(stamp)
 #endif
+#define GRID_KERNEL(name, Args, threads) GRID_ENTRY(name, Args, a, threads)
 
 enum : u32 { ALL = 0xffffffffu }; // lanes
 
@@ -113,6 +122,18 @@ DEVICE int lane() { return threadIdx.x & 31; }
 DEVICE int warp() { return threadIdx.x >> 5; }
 DEVICE double infinite() { return __longlong_as_double(0x7ff0000000000000ll); }
 DEVICE float bf16_to_f32(u32 bits) { return __uint_as_float(bits << 16); }
+
+// Every block of a GRID_KERNEL waits for all others. The counter, zero before the launch, counts arrivals.
+DEVICE void grid_barrier(u32* arrived) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    u32 blocks = gridDim.x * gridDim.y * gridDim.z;
+    __threadfence();
+    wait_until(arrived, ticket(arrived) / blocks * blocks + blocks);
+    __threadfence();
+  }
+  __syncthreads();
+}
 
 template <class T> DEVICE T warp_sum(T v) {
 #pragma unroll

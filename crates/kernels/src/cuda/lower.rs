@@ -34,10 +34,11 @@ pub fn lower(plan: &Plan, index: usize, at: &Places, rows: usize) -> Result<Lowe
     let site = Site { plan, at, rows, head: index >= plan.head };
     let op = &plan.program[index].op;
     let named = |Unsupported(what)| Unsupported(format!("{}: {what}", op.name()));
-    if at.setting.fused && rows <= fuse::ROWS_MAX {
-        if let Some(lowered) = fuse::fused(&site, index).map_err(named)? {
-            return Ok(lowered);
-        }
+    if at.setting.fused
+        && rows <= fuse::ROWS_MAX
+        && let Some(lowered) = fuse::fused(&site, index).map_err(named)?
+    {
+        return Ok(lowered);
     }
     let calls = calls(&site, op).map_err(named)?;
     Ok(Lowered { calls, ops: 1 })
@@ -112,6 +113,11 @@ impl Site<'_> {
     /// Address of the number of rows.
     pub fn count(&self) -> u64 {
         self.at.step + if self.head { 4 } else { 0 }
+    }
+
+    /// Tiles of sixteen outputs per multiprocessor, of so many matrices, for one row: tilings are chosen for that.
+    pub fn per_sm(&self, outputs: usize, matrices: usize) -> usize {
+        (outputs.div_ceil(16) * matrices).div_ceil(self.at.setting.multiprocessors as usize)
     }
 
     pub fn buffer(&self, id: BufferId) -> Place {

@@ -14,8 +14,6 @@ pub(crate) struct Product {
     pub add: (Place, f32),
 }
 
-/// Blocks per multiprocessor of a launch that goes over its tiles in a loop.
-const BLOCKS_PER_SM: usize = 4;
 /// Products that share a launch.
 const PRODUCTS_MAX: usize = 4;
 
@@ -39,7 +37,7 @@ pub(crate) fn head_linear(
     out: BufferId,
 ) -> Result<Call, Unsupported> {
     let matrix = site.matrix(weight);
-    let tiling = Tiling::new(matrix.format, cols, 1, 1)?;
+    let tiling = Tiling::new(matrix.format, cols, [1, 1], site.per_sm(outputs, heads))?;
     let rows = tiling.rows(site.rows)?;
     let args =
         Args::new().address(site.count()).matrix(&matrix).place(site.buffer(x)).place(site.buffer(out));
@@ -98,7 +96,8 @@ fn launch(
     norm: Option<&NormOp>,
 ) -> Result<Call, Unsupported> {
     let matrix = products[0].matrix;
-    let tiling = Tiling::new(matrix.format, matrix.cols, 1, 1)?;
+    let outputs = products.iter().map(|product| product.matrix.rows).sum();
+    let tiling = Tiling::new(matrix.format, matrix.cols, [1, 1], site.per_sm(outputs, 1))?;
     let rows = tiling.rows(site.rows)?;
     let mut args = Args::new().address(site.count()).place(site.buffer(norm.map_or(x, |norm| norm.x)));
     let mut tiles = 0;
@@ -114,7 +113,7 @@ fn launch(
         norm.map_or((0, 0.0, 0.0), |norm| (site.vector(norm.weight), norm.eps, norm.scale));
     let args =
         args.size(tiles).size(products.len()).place(site.buffer(x)).address(weight).float(eps).float(scale);
-    let blocks = tiles.min(BLOCKS_PER_SM * site.at.setting.multiprocessors as usize);
+    let blocks = tiles.min(tiling.resident(site.at.setting.multiprocessors));
     Ok(Call {
         unit: unit(&matrix, &tiling, rows, norm.is_some()),
         kernel: "linear",

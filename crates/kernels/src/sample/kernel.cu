@@ -139,7 +139,7 @@ DEVICE bool last_block(const SampleArgs& a, SampleShared& s) {
 // The token is known: told to the host, kept for the penalty, put into the next step. One thread.
 DEVICE void deliver(const SampleArgs& a, u32 token) {
   State* s = a.state;
-  u32 bad = fresh(&a.work->worst), number = s->number + 1;
+  u32 bad = read_fresh(&a.work->worst), number = s->number + 1;
   Mail* mail = a.mail + number % MAILS;
   uint4 words = make_uint4(number, token, bad, bad == NONE ? 0 : __float_as_uint(a.logits[bad]));
   write(mail, words);
@@ -194,8 +194,8 @@ KERNEL(sample_scan, SampleArgs, THREADS) {
     work->best[blockIdx.x] = best, work->bad[blockIdx.x] = bad;
   }
   if (!last_block(a, s)) return;
-  best = t < gridDim.x ? fresh(&work->best[t]) : 0;
-  bad = t < gridDim.x ? fresh(&work->bad[t]) : NONE;
+  best = t < gridDim.x ? read_fresh(&work->best[t]) : 0;
+  bad = t < gridDim.x ? read_fresh(&work->bad[t]) : NONE;
   best = warp_max(best);
   bad = ~warp_max(~bad);
   if (lane() == 0) s.sums[0][warp()] = best, s.sums[1][warp()] = bad;
@@ -232,7 +232,7 @@ KERNEL(sample_weigh, SampleArgs, THREADS) {
   u64 mine = 0, sum, each[BANDS / THREADS];
   for (u32 i = 0; i < BANDS / THREADS; i++) {
     u32 band = t * (BANDS / THREADS) + i;
-    mine += each[i] = counts ? (u64)fresh(&work->counts[band]) : fresh(&work->sums[band]);
+    mine += each[i] = counts ? (u64)read_fresh(&work->counts[band]) : read_fresh(&work->sums[band]);
   }
   u64 before = block_before(s, turn, mine, sum), needed = counts ? (u64)state->top_k : needed_of(state->top_p, sum);
   // The band in which the filter ends. All that top-k keeps beyond it has no weight, and nobody looks into the last one.
@@ -248,8 +248,8 @@ KERNEL(sample_weigh, SampleArgs, THREADS) {
 template <class W> DEVICE u64 bound_of(const SampleArgs& a, SampleShared& s, u32& turn, u32 n, u64 mask, u64 needed, W weigh) {
   const Work* work = a.work;
   // Bits in which keys differ; the others are as in any of them.
-  u64 any = fresh(&work->keys[0]) & mask, differ = 0;
-  for (u32 i = threadIdx.x; i < n; i += THREADS) differ |= (fresh(&work->keys[i]) & mask) ^ any;
+  u64 any = read_fresh(&work->keys[0]) & mask, differ = 0;
+  for (u32 i = threadIdx.x; i < n; i += THREADS) differ |= (read_fresh(&work->keys[i]) & mask) ^ any;
 #pragma unroll
   for (int o = 16; o; o >>= 1) differ |= __shfl_xor_sync(ALL, differ, o);
   turn ^= 1;
@@ -261,7 +261,7 @@ template <class W> DEVICE u64 bound_of(const SampleArgs& a, SampleShared& s, u32
     if (!(differ & bit)) continue;
     u64 sum = 0;
     for (u32 i = threadIdx.x; i < n; i += THREADS)
-      if ((fresh(&work->keys[i]) & mask) >= (bound | bit)) sum += weigh(i);
+      if ((read_fresh(&work->keys[i]) & mask) >= (bound | bit)) sum += weigh(i);
     if (block_sum(s, turn, sum) >= needed) bound |= bit;
   }
   return bound;
@@ -276,11 +276,11 @@ DEVICE u32 draw_gathered(const SampleArgs& a, SampleShared& s, u32& turn, u32 n)
   Work* work = a.work;
   u64 top = work->top, threshold = 0;
   float largest = logit_of(top);
-  auto weigh = [&](u32 i) { return fresh(&work->weights[i]); };
+  auto weigh = [&](u32 i) { return read_fresh(&work->weights[i]); };
   if (n > state->top_k) threshold = bound_of(a, s, turn, n, ~0ull, state->top_k, [](u32) { return 1ull; });
   u64 sum = 0;
   for (u32 i = threadIdx.x; i < n; i += THREADS) {
-    if (fresh(&work->keys[i]) < threshold) work->weights[i] = 0;
+    if (read_fresh(&work->keys[i]) < threshold) work->weights[i] = 0;
     sum += weigh(i);
   }
   sum = block_sum(s, turn, sum); // and a barrier behind the writes
@@ -288,7 +288,7 @@ DEVICE u32 draw_gathered(const SampleArgs& a, SampleShared& s, u32& turn, u32 n)
   if (state->top_p < 1.0) threshold = bound_of(a, s, turn, n, ~0ull, needed_of(state->top_p, sum), weigh);
   sum = 0;
   for (u32 i = threadIdx.x; i < n; i += THREADS) {
-    u64 key = fresh(&work->keys[i]);
+    u64 key = read_fresh(&work->keys[i]);
     work->weights[i] = key < threshold || !weigh(i) ? 0 : drawn_weight(state, largest, logit_of(key));
     sum += weigh(i);
   }
@@ -324,12 +324,12 @@ KERNEL(sample_refine, SampleArgs, THREADS) {
     work->weights[place++] = plain_weight(state, largest, logit);
   }
   if (!last_block(a, s)) return;
-  u32 n = fresh(&work->length);
+  u32 n = read_fresh(&work->length);
   if (counts) {
     u32 token = n ? draw_gathered(a, s, turn, n) : id_of(work->top);
     if (t == 0) deliver(a, token);
   } else if (n) {
-    u64 bound = bound_of(a, s, turn, n, ~0ull, work->needed, [&](u32 i) { return fresh(&work->weights[i]); });
+    u64 bound = bound_of(a, s, turn, n, ~0ull, work->needed, [&](u32 i) { return read_fresh(&work->weights[i]); });
     if (t == 0) work->threshold = bound;
   }
 }
@@ -360,7 +360,7 @@ KERNEL(sample_draw, SampleArgs, THREADS) {
   mine = block_sum(s, turn, mine);
   if (t == 0) work->chunk[blockIdx.x] = mine;
   if (!last_block(a, s)) return;
-  mine = t < gridDim.x ? fresh(&work->chunk[t]) : 0;
+  mine = t < gridDim.x ? read_fresh(&work->chunk[t]) : 0;
   u64 sum = block_sum(s, turn, mine), fall = fall_of(state, sum);
   if (!sum) {
     if (t == 0) deliver(a, id_of(top));

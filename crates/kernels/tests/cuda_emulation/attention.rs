@@ -33,18 +33,17 @@ const PLAIN: Case = Case {
     multiprocessors: 3,
 };
 
+impl Case {
+    fn setting(self) -> Setting {
+        let Case { kv_f16, multiprocessors, .. } = self;
+        Setting { slots: 3, context: 160, kv_f16, multiprocessors, arch: 90, fused: false }
+    }
+}
+
 /// Two sequences of 150 positions, then three rows that look at them.
 fn check(case: Case) -> Option<()> {
-    let (mut rng, context) = (Rng(12), 160);
-    let setting = Setting {
-        slots: 3,
-        context,
-        kv_f16: case.kv_f16,
-        multiprocessors: case.multiprocessors,
-        arch: 90,
-        fused: false,
-    };
-    let mut bench = Bench::of(setting)?;
+    let mut rng = Rng(12);
+    let mut bench = Bench::of(case.setting())?;
     let Case { heads, kv_heads, head_dim, v_dim, window, softcap, .. } = case;
     let cache = bench.cache(CacheKind::Kv { kv_heads, k_dim: head_dim, v_dim });
     let rounded = |x: Vec<f32>| -> Vec<f32> {

@@ -4,8 +4,8 @@ use amoeba_checkpoint::{Float, Format};
 use amoeba_kernels::cuda::StepRow;
 use amoeba_kernels::testing::{OwnedMatrix, Rng};
 use amoeba_plan::{
-    Activation, AttentionOp, BufferId, CacheKind, ExpertWeights, ExpertsOp, NormKind, NormOp, Op, Rope,
-    RouterRule, Score, WeightId,
+    Activation, AttentionOp, BufferId, CacheId, CacheKind, ExpertWeights, ExpertsOp, NormKind, NormOp, Op,
+    Rope, RopeId, RouterRule, Score, WeightId,
 };
 
 use crate::bench::Bench;
@@ -19,47 +19,39 @@ struct Layer {
     ops: Vec<Op>,
     buffers: Vec<(&'static str, BufferId)>,
     residual: BufferId,
-    cache: amoeba_plan::CacheId,
+    cache: CacheId,
 }
 
-fn layer(bench: &mut Bench, rng: &mut Rng, v_bits: u8) -> Layer {
+/// What the ops of the layer name.
+struct Parts {
+    linears: [WeightId; 5],
+    norms: [WeightId; 4],
+    gate: ExpertWeights,
+    up: ExpertWeights,
+    down: ExpertWeights,
+    rope: RopeId,
+    cache: CacheId,
+}
+
+fn parts(bench: &mut Bench, rng: &mut Rng, v_bits: u8) -> Parts {
     let affine = |bits| Format::Affine { bits, group: 32, scale: Float::BF16 };
-    let mut buffers = Vec::new();
-    let mut buffer = |bench: &mut Bench, name, width| {
-        let id = bench.buffer(width, 4, &[]);
-        buffers.push((name, id));
-        id
-    };
-    let [residual, normed, branch] = ["residual", "normed", "branch"].map(|name| buffer(bench, name, HIDDEN));
-    let [q, attended] = ["q", "attended"].map(|name| buffer(bench, name, 4 * HEAD));
-    let [k, v] = ["k", "v"].map(|name| buffer(bench, name, 2 * HEAD));
-    let (logits, route) = (buffer(bench, "logits", EXPERTS), buffer(bench, "route", 4));
-    let mut matrix = |bench: &mut Bench, bits, rows, cols| {
-        let owned = OwnedMatrix::random(affine(bits), rows, cols, rng);
-        bench.matrix(&owned.view())
-    };
-    let weights = [(4, 4 * HEAD), (4, 2 * HEAD), (v_bits, 2 * HEAD), (4, HIDDEN), (8, EXPERTS)]
-        .map(|(bits, rows)| matrix(bench, bits, rows, HIDDEN));
-    let mut stack = |bench: &mut Bench, rows, cols| {
+    let linears = [(4, 4 * HEAD), (4, 2 * HEAD), (v_bits, 2 * HEAD), (4, HIDDEN), (8, EXPERTS)]
+        .map(|(bits, rows)| bench.matrix(&OwnedMatrix::random(affine(bits), rows, HIDDEN, rng).view()));
+    let mut stack = |rows, cols| {
         let owned: Vec<OwnedMatrix> =
             (0..EXPERTS).map(|_| OwnedMatrix::random(affine(4), rows, cols, rng)).collect();
         let stack = bench.stack(&owned.iter().map(OwnedMatrix::view).collect::<Vec<_>>());
         ExpertWeights { stack, bias: None }
     };
-    let (gate, up) = (stack(bench, 64, HIDDEN), stack(bench, 64, HIDDEN));
-    let down = stack(bench, HIDDEN, 64);
-    let [input, post, q_norm, k_norm] =
-        [HIDDEN, HIDDEN, HEAD, HEAD].map(|dim| bench.vector(&rng.vector(dim)));
+    let (gate, up, down) = (stack(64, HIDDEN), stack(64, HIDDEN), stack(HIDDEN, 64));
+    let norms = [HIDDEN, HIDDEN, HEAD, HEAD].map(|dim| bench.vector(&rng.vector(dim)));
     let frequencies = (0..HEAD / 2).map(|i| 1e4f64.powf(-(i as f64) / 16.0)).collect();
     let rope = bench.rope(Rope { dims: HEAD, interleaved: false, frequencies, amplitude: 1.0 });
     let cache = bench.cache(CacheKind::Kv { kv_heads: 2, k_dim: HEAD, v_dim: HEAD });
-    let norm = |x, out, weight: WeightId, chunks, dim| {
-        let (kind, weight, scale) = (NormKind::Rms, Some(weight), 1.0);
-        Op::Norm(NormOp { kind, weight, bias: None, per_chunk: false, eps: 1e-6, scale, chunks, dim, x, out })
-    };
-    let linear = |weight, x, out| Op::Linear { weight, bias: None, x, out };
-    let turn = |x, heads| Op::Rope { rope, heads, head_dim: HEAD, first: 0, x };
-    let add = Op::Add { x: residual, y: branch, scale: 1.0, width: HIDDEN };
+    Parts { linears, norms, gate, up, down, rope, cache }
+}
+
+fn router(logits: BufferId, out: BufferId) -> Op {
     let rule = RouterRule {
         top_k: 2,
         score: Score::Softmax,
@@ -69,42 +61,52 @@ fn layer(bench: &mut Bench, rng: &mut Rng, v_bits: u8) -> Layer {
         scale: 1.0,
         per_expert: None,
     };
+    let (correction, per_expert, input_gate) = (None, None, None);
+    Op::Router { logits, out, experts: EXPERTS, rule, correction, per_expert, input_gate }
+}
+
+fn attention(cache: CacheId, q: BufferId, out: BufferId) -> Op {
+    let (heads, kv_heads, head_dim, v_dim, scale) = (4, 2, HEAD, HEAD, 0.2);
+    let (window, sinks, softcap) = (None, None, None);
+    let op = AttentionOp { cache, q, out, heads, kv_heads, head_dim, v_dim, scale, window, sinks, softcap };
+    Op::Attention(op)
+}
+
+fn layer(bench: &mut Bench, rng: &mut Rng, v_bits: u8) -> Layer {
+    let mut buffers = Vec::new();
+    let mut buffer = |name, width| {
+        let id = bench.buffer(width, 4, &[]);
+        buffers.push((name, id));
+        id
+    };
+    let [residual, normed, branch] = ["residual", "normed", "branch"].map(|name| buffer(name, HIDDEN));
+    let [q, attended] = ["q", "attended"].map(|name| buffer(name, 4 * HEAD));
+    let [k, v] = ["k", "v"].map(|name| buffer(name, 2 * HEAD));
+    let (logits, route) = (buffer("logits", EXPERTS), buffer("route", 4));
+    let Parts { linears, norms, gate, up, down, rope, cache } = parts(bench, rng, v_bits);
+    let norm = |x, out, weight: WeightId, chunks, dim| {
+        let (kind, weight, scale) = (NormKind::Rms, Some(weight), 1.0);
+        Op::Norm(NormOp { kind, weight, bias: None, per_chunk: false, eps: 1e-6, scale, chunks, dim, x, out })
+    };
+    let linear = |weight, x, out| Op::Linear { weight, bias: None, x, out };
+    let turn = |x, heads| Op::Rope { rope, heads, head_dim: HEAD, first: 0, x };
+    let add = Op::Add { x: residual, y: branch, scale: 1.0, width: HIDDEN };
     let ops = vec![
-        norm(residual, normed, input, 1, HIDDEN),
-        linear(weights[0], normed, q),
-        linear(weights[1], normed, k),
-        linear(weights[2], normed, v),
-        norm(q, q, q_norm, 4, HEAD),
-        norm(k, k, k_norm, 2, HEAD),
+        norm(residual, normed, norms[0], 1, HIDDEN),
+        linear(linears[0], normed, q),
+        linear(linears[1], normed, k),
+        linear(linears[2], normed, v),
+        norm(q, q, norms[2], 4, HEAD),
+        norm(k, k, norms[3], 2, HEAD),
         turn(q, 4),
         turn(k, 2),
         Op::KvAppend { cache, k, v },
-        Op::Attention(AttentionOp {
-            cache,
-            q,
-            out: attended,
-            heads: 4,
-            kv_heads: 2,
-            head_dim: HEAD,
-            v_dim: HEAD,
-            scale: 0.2,
-            window: None,
-            sinks: None,
-            softcap: None,
-        }),
-        linear(weights[3], attended, branch),
+        attention(cache, q, attended),
+        linear(linears[3], attended, branch),
         add.clone(),
-        norm(residual, normed, post, 1, HIDDEN),
-        linear(weights[4], normed, logits),
-        Op::Router {
-            logits,
-            out: route,
-            experts: EXPERTS,
-            rule,
-            correction: None,
-            per_expert: None,
-            input_gate: None,
-        },
+        norm(residual, normed, norms[1], 1, HIDDEN),
+        linear(linears[4], normed, logits),
+        router(logits, route),
         Op::Experts(ExpertsOp {
             x: normed,
             route,

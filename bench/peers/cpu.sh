@@ -35,7 +35,7 @@ say() { printf '== %s\n' "$*" >&2; }
 if [ ! -x "$python" ]; then
     say "python environment"
     python3 -m venv "$work/venv"
-    "$python" -m pip install --quiet cmake ninja numpy gguf
+    "$python" -m pip install --quiet cmake ninja numpy
 fi
 
 if [ ! -x "$work/build/bin/llama-bench" ]; then
@@ -45,7 +45,7 @@ if [ ! -x "$work/build/bin/llama-bench" ]; then
         "$python" -m pip download --quiet --no-binary llama-cpp-python --no-deps --dest "$work/sdist" \
             'llama-cpp-python==0.3.*'
     mkdir -p "$work/src"
-    tar xzf "$(ls "$work"/sdist/*.tar.gz | sort -V | tail -1)" -C "$work/src" --strip-components=1
+    tar xzf "$(printf '%s\n' "$work"/sdist/*.tar.gz | sort -V | tail -n 1)" -C "$work/src" --strip-components=1
     flags=(-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF -DBUILD_SHARED_LIBS=OFF
         -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF)
     if grep -qw amx_tile /proc/cpuinfo; then

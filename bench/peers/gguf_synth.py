@@ -1,17 +1,19 @@
-"""Writes a qwen3moe GGUF file with random weights: speed only, the numbers mean nothing.
+"""Writes a qwen3moe GGUF file with random weights: speed only, the numbers mean nothing. Needs numpy.
 
     python gguf_synth.py small|a3b:8 Q4_K_M|Q4_0|Q4_1-pure OUT.gguf
 
 Shapes are those of `amoeba synth`. Types are what llama-quantize chooses: Q4_K_M has Q6_K in the head and in
 attn_v and ffn_down of about half of the layers, Q4_0 has a Q6_K head; Q4_1-pure is Q4_1 throughout (scale and
-minimum per 32 weights, the nearest to MLX's affine 4-bit). Routers are F32 as always.
+minimum per 32 weights, the nearest to MLX's affine 4-bit). Routers are F32 as always. A quantised tensor repeats some
+megabytes of random blocks, so that 17 GB take seconds.
 """
 
+import enum
 import os
+import struct
 import sys
 import zlib
 
-import gguf
 import numpy as np
 
 SHAPES = {
@@ -19,7 +21,23 @@ SHAPES = {
     "a3b": dict(hidden=2048, layers=48, heads=32, kv=4, dim=128, experts=128, top=8, ff=768, vocab=151936),
 }
 VARIANTS = ("Q4_K_M", "Q4_0", "Q4_1-pure")
-T = gguf.GGMLQuantizationType
+
+
+class T(enum.IntEnum):
+    """Types of tensors, by their numbers in the file."""
+
+    F32 = 0
+    Q4_0 = 2
+    Q4_1 = 3
+    Q4_K = 12
+    Q6_K = 14
+
+
+# LLAMA_FTYPE_MOSTLY_*
+FILE_TYPE = {"Q4_0": 2, "Q4_1-pure": 3, "Q4_K_M": 15}
+ALIGN = 32
+# Bytes of random blocks in a tensor.
+TILE = 4 << 20
 # type: (weights per block, bytes per block)
 BLOCK = {T.Q4_0: (32, 18), T.Q4_1: (32, 20), T.Q4_K: (256, 144), T.Q6_K: (256, 210)}
 
@@ -35,10 +53,9 @@ def halves(random, count, size):
     return values.astype(np.float16)
 
 
-def blocks(random, kind, rows, cols, deviation):
-    """The bytes of a quantised matrix: random codes, scales such that weights have that deviation."""
-    weights, size = BLOCK[kind]
-    count = rows * cols // weights
+def blocks(random, kind, count, deviation):
+    """The bytes of quantised blocks: random codes, scales such that weights have that deviation."""
+    size = BLOCK[kind][1]
     data = np.frombuffer(random.bytes(count * size), np.uint8).reshape(count, size).copy()
 
     def put(at, values):
@@ -59,7 +76,7 @@ def blocks(random, kind, rows, cols, deviation):
         scales = data[:, 192:208]
         scales[:] = ((scales & 0x0F).astype(np.int8) - 8).view(np.uint8)
         put(208, halves(random, count, deviation / 85.2))
-    return data.reshape(rows, cols // weights * size)
+    return data
 
 
 def tensors(shape, variant):
@@ -89,20 +106,19 @@ def tensors(shape, variant):
 
 
 def stored(kind, shape):
-    """Shape in bytes as the writer wants it, and size."""
+    """Bytes of a tensor."""
     if kind == T.F32:
-        return shape, 4 * int(np.prod(shape))
+        return 4 * int(np.prod(shape))
     weights, size = BLOCK[kind]
     assert shape[-1] % weights == 0, f"{shape} does not fit blocks of {weights}"
-    last = shape[-1] // weights * size
-    return (*shape[:-1], last), int(np.prod(shape[:-1])) * last
+    return int(np.prod(shape)) // weights * size
 
 
 def token_bytes(shape, variant):
     """Weights that one decoded token reads."""
     total = 0
     for name, kind, dims in tensors(shape, variant):
-        size = stored(kind, dims)[1]
+        size = stored(kind, dims)
         if name == "token_embd.weight":
             size //= shape["vocab"]
         elif "_exps" in name:
@@ -112,14 +128,22 @@ def token_bytes(shape, variant):
 
 
 def fill(name, kind, dims):
+    """The bytes of a tensor in pieces."""
     random = np.random.Generator(np.random.SFC64(zlib.crc32(name.encode())))
     cols = dims[-1]
     if len(dims) == 1:
-        return random.uniform(0.75, 1.25, cols).astype(np.float32)
+        yield random.uniform(0.75, 1.25, cols).astype("<f4").data
+        return
     deviation = 1.0 if name == "token_embd.weight" else cols**-0.5
     if kind == T.F32:
-        return (random.standard_normal(dims, np.float32) * np.float32(deviation)).astype(np.float32)
-    return blocks(random, kind, int(np.prod(dims[:-1])), cols, deviation)
+        yield (random.standard_normal(dims, np.float32) * np.float32(deviation)).astype("<f4").data
+        return
+    left = stored(kind, dims)
+    size = BLOCK[kind][1]
+    tile = blocks(random, kind, min(left, TILE) // size, deviation).reshape(-1).data
+    while left > 0:
+        yield tile[:left]
+        left -= len(tile)
 
 
 def parse(spec):
@@ -130,46 +154,64 @@ def parse(spec):
     return shape
 
 
+def header(spec, variant):
+    """All that stands before the data."""
+    shape = parse(spec)
+    numbers = {
+        "context_length": 40960,
+        "embedding_length": shape["hidden"],
+        "block_count": shape["layers"],
+        "feed_forward_length": 3 * shape["hidden"],
+        "attention.head_count": shape["heads"],
+        "attention.head_count_kv": shape["kv"],
+        "attention.key_length": shape["dim"],
+        "attention.value_length": shape["dim"],
+        "rope.freq_base": 1e6,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+        "expert_count": shape["experts"],
+        "expert_used_count": shape["top"],
+        "expert_feed_forward_length": shape["ff"],
+        "vocab_size": shape["vocab"],
+    }
+    values = {"general.architecture": "qwen3moe", "general.name": f"synthetic {spec} {variant}"}
+    values |= {f"qwen3moe.{key}": value for key, value in numbers.items()}
+    values |= {"tokenizer.ggml.model": "no_vocab", "general.file_type": FILE_TYPE[variant]}
+    listed = list(tensors(shape, variant))
+    out = [b"GGUF", struct.pack("<IQQ", 3, len(listed), len(values))]
+    for key, value in values.items():
+        kind, data = {str: (8, text), int: (4, u32), float: (6, f32)}[type(value)]
+        out += [text(key), u32(kind), data(value)]
+    at = 0
+    for name, kind, dims in listed:
+        out += [text(name), u32(len(dims)), struct.pack(f"<{len(dims)}Q", *reversed(dims)), u32(kind)]
+        out.append(struct.pack("<Q", at))
+        at += stored(kind, dims)
+        at += -at % ALIGN
+    out = b"".join(out)
+    return out + bytes(-len(out) % ALIGN)
+
+
+def u32(value):
+    return struct.pack("<I", value)
+
+
+def f32(value):
+    return struct.pack("<f", value)
+
+
+def text(value):
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
 def write(spec, variant, path):
     shape = parse(spec)
-    temporary = path + ".part"
-    w = gguf.GGUFWriter(temporary, "qwen3moe")
-    w.add_name(f"synthetic {spec} {variant}")
-    w.add_context_length(40960)
-    w.add_embedding_length(shape["hidden"])
-    w.add_block_count(shape["layers"])
-    w.add_feed_forward_length(3 * shape["hidden"])
-    w.add_head_count(shape["heads"])
-    w.add_head_count_kv(shape["kv"])
-    w.add_key_length(shape["dim"])
-    w.add_value_length(shape["dim"])
-    w.add_rope_freq_base(1e6)
-    w.add_layer_norm_rms_eps(1e-6)
-    w.add_expert_count(shape["experts"])
-    w.add_expert_used_count(shape["top"])
-    w.add_expert_feed_forward_length(shape["ff"])
-    w.add_vocab_size(shape["vocab"])
-    w.add_tokenizer_model("no_vocab")
-    w.add_file_type(
-        {
-            "Q4_K_M": gguf.LlamaFileType.MOSTLY_Q4_K_M,
-            "Q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
-            "Q4_1-pure": gguf.LlamaFileType.MOSTLY_Q4_1,
-        }[variant]
-    )
-    for name, kind, dims in tensors(shape, variant):
-        if kind == T.F32:
-            w.add_tensor_info(name, dims, np.dtype(np.float32), stored(kind, dims)[1])
-        else:
-            byte_dims, size = stored(kind, dims)
-            w.add_tensor_info(name, byte_dims, np.dtype(np.uint8), size, raw_dtype=kind)
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_ti_data_to_file()
-    for name, kind, dims in tensors(shape, variant):
-        w.write_tensor_data(fill(name, kind, dims))
-    w.close()
-    os.replace(temporary, path)
+    with open(path + ".part", "wb", buffering=0) as file:
+        file.write(header(spec, variant))
+        for name, kind, dims in tensors(shape, variant):
+            for piece in fill(name, kind, dims):
+                file.write(piece)
+            file.write(bytes(-stored(kind, dims) % ALIGN))
+    os.replace(path + ".part", path)
     print(f"{path}: {os.path.getsize(path) / 1e6:.0f} MB, {token_bytes(shape, variant) / 1e6:.0f} MB/token")
 
 

@@ -1,9 +1,10 @@
-//! `cargo xtask device-pack DIR [VENV]`: a folder to copy to a machine that has a GPU and no Rust. It holds the program, the
-//! models with recorded results, and `device_smoke.sh`, which runs everything there; NVRTC too if a Python environment that
-//! has it is named.
+//! `cargo xtask device-pack DIR [--nvrtc VENV] [--llama FILE]`: a folder to copy to a machine that has a GPU and no Rust. It holds
+//! the program, the kernels' tests, the models with recorded results, and `device_smoke.sh`, which runs everything there; NVRTC
+//! of a Python environment if one is named; and what runs llama.cpp beside it, from the sources of llama-cpp-python (built there)
+//! or with a `llama-bench` that was built elsewhere.
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Most bytes of a folder: what can be copied in a minute anywhere.
 const BYTES_MAX: u64 = 60 << 20;
@@ -11,15 +12,42 @@ const BYTES_MAX: u64 = 60 << 20;
 const MODEL_FILES: [&str; 3] = ["config.json", "expected.json", "expected.safetensors"];
 /// Where NVIDIA's package lies in an environment, below `lib/python3.X/site-packages`.
 const NVRTC: [&str; 2] = ["nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib"];
+/// What compares with llama.cpp.
+const PEERS: [&str; 5] = ["gpu.sh", "gpu.py", "compare.py", "gguf_synth.py", "machine.py"];
+const PROGRAM: [&str; 4] = ["build", "--release", "--package", "amoeba"];
+/// The kernels' cases; `AMOEBA_OPS_DEVICE` has them run on a device.
+const OPS: [&str; 7] =
+    ["test", "--release", "--package", "amoeba-kernels", "--test", "cuda_emulation", "--no-run"];
+
+/// What may be packed besides.
+#[derive(Debug, Default, PartialEq)]
+pub struct Extras<'a> {
+    nvrtc: Option<&'a Path>,
+    llama: Option<&'a Path>,
+}
+
+impl<'a> Extras<'a> {
+    /// From pairs of flag and value; `None` if there are others.
+    pub fn parse(args: &[&'a str]) -> Option<Extras<'a>> {
+        let mut extras = Extras::default();
+        for pair in args.chunks(2) {
+            match *pair {
+                ["--nvrtc", path] => extras.nvrtc = Some(Path::new(path)),
+                ["--llama", path] => extras.llama = Some(Path::new(path)),
+                _ => return None,
+            }
+        }
+        Some(extras)
+    }
+}
 
 /// Makes the folder `dir`, which must not exist.
-pub fn run(root: &Path, dir: &Path, environment: Option<&Path>) -> Result<(), String> {
+pub fn run(root: &Path, dir: &Path, extras: &Extras<'_>) -> Result<(), String> {
     fs::create_dir(dir).map_err(|error| format!("device-pack: cannot make {}: {error}", dir.display()))?;
-    let program = build(root)?;
-    copy(&program, &dir.join("amoeba"))?;
-    // Smaller without names of functions; a system without `strip` packs it as it is.
-    let _ = Command::new("strip").arg(dir.join("amoeba")).status();
+    pack_program(&build(root, &PROGRAM)?, &dir.join("amoeba"))?;
+    pack_program(&build(root, &OPS)?, &dir.join("ops"))?;
     copy(&root.join("scripts/device_smoke.sh"), &dir.join("device_smoke.sh"))?;
+    fs::write(dir.join("pack.txt"), commit(root)).map_err(|error| format!("device-pack: {error}"))?;
     let folders =
         fs::read_dir(root.join("fixtures")).map_err(|error| format!("device-pack: fixtures: {error}"))?;
     let models =
@@ -29,8 +57,11 @@ pub fn run(root: &Path, dir: &Path, environment: Option<&Path>) -> Result<(), St
         pack_model(&model, &dir.join("fixtures").join(model.file_name().unwrap_or_default()))?;
         count += 1;
     }
-    if let Some(environment) = environment {
+    if let Some(environment) = extras.nvrtc {
         pack_nvrtc(environment, dir)?;
+    }
+    if let Some(file) = extras.llama {
+        pack_peers(root, file, &dir.join("peers"))?;
     }
     let bytes = size(dir);
     println!("{}: {count} models, {:.1} MiB; run ./device_smoke.sh there", dir.display(), mebibytes(bytes));
@@ -45,22 +76,58 @@ fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// The release build; where it is.
-fn build(root: &Path) -> Result<PathBuf, String> {
+/// Builds; where the executable is.
+fn build(root: &Path, args: &[&str]) -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let args = ["build", "--release", "--package", "amoeba"];
-    match Command::new(cargo).args(args).current_dir(root).status() {
-        Ok(status) if status.success() => {}
-        Ok(status) => return Err(format!("device-pack: cargo ended with {status}")),
-        Err(error) => return Err(format!("device-pack: cargo did not start: {error}")),
+    let mut command = Command::new(cargo);
+    command.args(args).arg("--message-format=json-render-diagnostics").current_dir(root);
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.map_err(|error| format!("device-pack: cargo did not start: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("device-pack: cargo ended with {}", output.status));
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/amoeba"))
+    executable(&String::from_utf8_lossy(&output.stdout))
+        .ok_or_else(|| format!("device-pack: `cargo {}` names no executable", args.join(" ")))
+}
+
+/// The last executable that cargo's messages name.
+fn executable(messages: &str) -> Option<PathBuf> {
+    let named = messages.lines().filter_map(|line| line.split_once("\"executable\":\""));
+    named.filter_map(|(_, rest)| rest.split_once('"')).next_back().map(|(path, _)| PathBuf::from(path))
+}
+
+/// The commit of the sources, with `+` if they differ from it.
+fn commit(root: &Path) -> String {
+    let args = ["describe", "--always", "--dirty=+", "--exclude=*"];
+    let output = Command::new("git").args(args).current_dir(root).output();
+    output.map_or_else(|_| "unknown".to_owned(), |out| String::from_utf8_lossy(&out.stdout).trim().to_owned())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), String> {
     to.parent().map_or(Ok(()), fs::create_dir_all).map_err(|error| format!("device-pack: {error}"))?;
     fs::copy(from, to).map(|_| ()).map_err(|error| format!("device-pack: {}: {error}", from.display()))
+}
+
+fn pack_program(from: &Path, to: &Path) -> Result<(), String> {
+    copy(from, to)?;
+    // Smaller without names of functions; a system without `strip` packs it as it is.
+    let _ = Command::new("strip").arg(to).status();
+    Ok(())
+}
+
+/// The scripts, and the peer: its sources, cut to what is built, or a program.
+fn pack_peers(root: &Path, file: &Path, to: &Path) -> Result<(), String> {
+    for name in PEERS {
+        copy(&root.join("bench/peers").join(name), &to.join(name))?;
+    }
+    if !file.to_string_lossy().ends_with(".tar.gz") {
+        return pack_program(file, &to.join("llama-bench"));
+    }
+    let script = to.join("gpu.sh");
+    match Command::new(&script).arg("--trim").arg(file).arg(to.join("llama.tar.xz")).status() {
+        Ok(status) if status.success() => Ok(()),
+        _ => Err(format!("device-pack: {} is no source distribution of llama-cpp-python", file.display())),
+    }
 }
 
 fn pack_model(from: &Path, to: &Path) -> Result<(), String> {
@@ -109,6 +176,27 @@ fn size(path: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_are_read_in_pairs() {
+        let path = |text| Some(Path::new(text));
+        assert_eq!(Extras::parse(&[]), Some(Extras::default()));
+        let both = Extras { nvrtc: path("v"), llama: path("l.tar.gz") };
+        assert_eq!(Extras::parse(&["--llama", "l.tar.gz", "--nvrtc", "v"]), Some(both));
+        assert_eq!(Extras::parse(&["--nvrtc"]), None);
+        assert_eq!(Extras::parse(&["v", "w"]), None);
+    }
+
+    #[test]
+    fn the_executable_is_in_cargos_messages() {
+        let library = r#"{"reason":"compiler-artifact","executable":null}"#;
+        let program = r#"{"reason":"compiler-artifact","executable":"/t/release/amoeba","fresh":true}"#;
+        assert_eq!(
+            executable(&format!("{library}\n{program}\n{library}\n")),
+            Some(PathBuf::from("/t/release/amoeba"))
+        );
+        assert_eq!(executable(library), None);
+    }
 
     #[test]
     fn a_model_is_packed_without_what_verify_does_not_read() {

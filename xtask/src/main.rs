@@ -25,8 +25,8 @@ const USAGE: &str = "usage: cargo xtask <command>
          compiles the CUDA kernels for three architectures and writes docs/results/nvrtc.md; spills are faults
   bench-op experts|linear [-- ARGS]
          times an op alone: `experts` is its ladder from naive to fused
-  device-pack DIR [VENV]
-         a folder to copy to a machine with a GPU and no Rust; with NVRTC if VENV, a Python environment, has it";
+  device-pack DIR [--nvrtc VENV] [--llama SDIST.tar.gz | --llama LLAMA-BENCH]
+         a folder to copy to a machine with a GPU and no Rust; with NVRTC of a Python environment, and llama.cpp beside it";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -38,8 +38,10 @@ fn main() -> ExitCode {
         ["nvrtc"] => nvrtc::run(&root, None),
         ["nvrtc", library] => nvrtc::run(&root, Some(library)),
         ["bench-op", op, args @ ..] => bench::run(&root, op, args),
-        ["device-pack", dir] => device_pack::run(&root, Path::new(dir), None),
-        ["device-pack", dir, venv] => device_pack::run(&root, Path::new(dir), Some(Path::new(venv))),
+        ["device-pack", dir, extras @ ..] => match device_pack::Extras::parse(extras) {
+            Some(extras) => device_pack::run(&root, Path::new(dir), &extras),
+            None => Err(USAGE.to_owned()),
+        },
         _ => Err(USAGE.to_owned()),
     };
     match outcome {

@@ -8,6 +8,7 @@ use amoeba_checkpoint::{Checkpoint, Matrix as Stored};
 use amoeba_kernels::cuda::{
     self, Matrix, Place, Places, STEP_HEAD_BYTES, Setting, StepRow, WeightPlace, ZEROED_BYTES,
 };
+use amoeba_kernels::sample::cuda as sample;
 use amoeba_plan::{Plan, Weight, WeightShape};
 
 use crate::error::Need;
@@ -23,6 +24,8 @@ pub struct Layout {
     at: Places,
     /// Bytes of each cache.
     caches: Vec<usize>,
+    /// State and working memory of sampling.
+    pub sample: [u64; 2],
 }
 
 /// Gives out places one after another.
@@ -82,10 +85,12 @@ impl Layout {
         let step = cursor.take(STEP_HEAD_BYTES + rows * size_of::<StepRow>());
         let scratch = cursor.take(cuda::scratch_bytes(plan, &setting, rows));
         let zeroed = cursor.take(ZEROED_BYTES);
+        let sample = [4 * sample::STATE_WORDS, sample::work_bytes(plan.spec.vocab)];
+        let sample = sample.map(|bytes| cursor.take(bytes));
         let buffer_bytes = cursor.0 - weight_bytes - cache_bytes;
         let need = Need { weights: weight_bytes, caches: cache_bytes, buffers: buffer_bytes };
         let at = Places { step, buffers, weights, caches, ropes, scratch, zeroed, setting };
-        Ok(Layout { need, at, caches: sizes })
+        Ok(Layout { need, at, caches: sizes, sample })
     }
 
     /// Offsets, in the place of addresses.

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use amoeba_kernels::cuda::Unit;
+use amoeba_kernels::cuda::{Unit, trace::TRACED};
 
 use crate::Error;
 use crate::cache::{KernelCache, key};
@@ -19,17 +19,18 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// Machine code of every unit, in their order, with several threads. `notice` hears why code cannot be kept.
+    /// Machine code of every unit, in their order, with several threads; of kernels that stamp their times if `traced`.
+    /// `notice` hears why code cannot be kept.
     ///
     /// # Errors
     /// The first unit that does not compile.
-    pub fn all(&self, units: &[&Unit], notice: fn(&str)) -> Result<Vec<Vec<u8>>, Error> {
+    pub fn all(&self, units: &[&Unit], traced: bool, notice: fn(&str)) -> Result<Vec<Vec<u8>>, Error> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(units.len());
         let codes = Mutex::new(units.iter().map(|_| None).collect::<Vec<_>>());
         let next = Mutex::new(0..units.len());
         let work = || {
             while let Some(index) = next.lock().ok().and_then(|mut next| next.next()) {
-                let code = self.one(units[index], notice);
+                let code = self.one(units[index], traced, notice);
                 if let (Err(_), Ok(mut next)) = (&code, next.lock()) {
                     *next = 0..0; // nothing more is needed
                 }
@@ -48,8 +49,8 @@ impl Compiler {
         codes.into_iter().flatten().collect()
     }
 
-    fn one(&self, unit: &Unit, notice: fn(&str)) -> Result<Vec<u8>, Error> {
-        let (source, options) = (unit.source(), self.options());
+    fn one(&self, unit: &Unit, traced: bool, notice: fn(&str)) -> Result<Vec<u8>, Error> {
+        let (source, options) = (unit.source(), self.options(traced));
         let version = self.nvrtc.version();
         let parts: Vec<&str> =
             [&*source, &*version].into_iter().chain(options.iter().map(|o| &**o)).collect();
@@ -71,7 +72,8 @@ impl Compiler {
         Ok(code)
     }
 
-    fn options(&self) -> [String; 2] {
-        [format!("--gpu-architecture={}", self.arch), "--std=c++17".to_owned()]
+    fn options(&self, traced: bool) -> Vec<String> {
+        let options = [format!("--gpu-architecture={}", self.arch), "--std=c++17".to_owned()];
+        options.into_iter().chain(traced.then(|| format!("--define-macro={TRACED}"))).collect()
     }
 }

@@ -43,6 +43,9 @@ pub enum Error {
         /// Positions reserved.
         context: usize,
     },
+    /// Activations that only CPUs round so.
+    #[error("--activations {0} is not for a GPU, which has f32 and f16; choose one, or --device cpu")]
+    Activations(amoeba_backend::Activations),
     /// A program with an op that has no kernel.
     #[error("{0} is not built in for CUDA; run this model with --device cpu")]
     Unsupported(String),

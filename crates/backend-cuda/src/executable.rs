@@ -1,18 +1,23 @@
 //! A model on a CUDA device: steps of up to eight rows are one graph, longer ones go through their list of launches.
 
-use std::sync::Arc;
+use std::ops::RangeInclusive;
+use std::time::Instant;
 
 use amoeba_backend::{
-    Error as StepError, Executable, Flow, KvType, Limits, Probe, Row, Sequences, check_finite, check_rows,
+    Draws, Error as StepError, Executable, Flow, KvType, Limits, Probe, Recording, Row, Sequences,
+    check_finite, check_rows,
 };
-use amoeba_kernels::cuda::{Place, STEP_HEAD_BYTES, StepRow};
+use amoeba_kernels::cuda::{Place, Places, STEP_HEAD_BYTES, Setting, StepRow};
 use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
 use cudarc::driver::DriverError;
 
 use crate::arena::Layout;
 use crate::probe::View;
-use crate::program::{DECODE_ROWS_MAX, Program};
-use crate::sys::{Arena, Gpu, Graph, Launch, Pinned, told};
+use crate::program::{DECODE_ROWS_MAX, Part, Program};
+use crate::sampling::Drawing;
+use crate::steps::{Steps, Tools};
+use crate::sys::{Arena, Gpu, Pinned};
+use crate::tracer::Tracer;
 use crate::{CudaOptions, Error};
 
 /// u32 words of the step before its rows, and of each row.
@@ -21,30 +26,36 @@ const ROW_WORDS: usize = size_of::<StepRow>() / 4;
 
 /// A loaded model. Fields that use the device come before what they use.
 pub struct Cuda {
-    /// By size of step; captured when a step first has it.
-    graphs: Vec<Option<Graph>>,
-    program: Program<Arc<[Launch]>>,
-    mailbox: Mailbox,
-    arena: Arc<Arena>,
-    gpu: Gpu,
-    plan: Plan,
-    limits: Limits,
+    /// What steps run.
+    pub(crate) steps: Steps,
+    /// The same with times; made when recording is asked for.
+    pub(crate) tracer: Option<Tracer>,
+    /// Op by op, for probes that want to see each as it left its buffers; made when the first comes.
+    plain: Option<Steps>,
+    pub(crate) drawing: Drawing,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) tools: Tools,
+    at: Places,
+    pub(crate) plan: Plan,
+    pub(crate) limits: Limits,
     path: PathChoice,
     kv: KvType,
     has_experts: bool,
-    sequences: Sequences,
+    pub(crate) sequences: Sequences,
+    /// Launches so far.
+    pub(crate) launches: u32,
     /// "cuda:0 (NVIDIA H200, sm_90a, CUDA 13.0".
     device: String,
 }
 
 /// What goes to the device and comes back.
-struct Mailbox {
+pub struct Mailbox {
     /// The step as kernels read it.
-    step: Pinned<u32>,
+    pub step: Pinned<u32>,
     /// Its offset in the arena.
-    step_at: usize,
+    pub step_at: usize,
     /// Rows of the step that want logits.
-    wanted: Vec<usize>,
+    pub wanted: Vec<usize>,
     /// Logits of those rows.
     logits: Pinned<f32>,
     /// Where they come from.
@@ -85,105 +96,112 @@ impl Mailbox {
         Ok(())
     }
 
-    fn words(rows: usize) -> usize {
+    /// Words of a step.
+    pub fn words(rows: usize) -> usize {
         HEAD_WORDS + rows * ROW_WORDS
+    }
+
+    /// Sends a step of so many rows.
+    pub fn send(&mut self, arena: &Arena, rows: usize) -> Result<(), DriverError> {
+        self.step.send(Mailbox::words(rows), arena, self.step_at)
+    }
+
+    /// Brings the logits and waits for them.
+    fn fetch(&mut self, arena: &Arena) -> Result<(), DriverError> {
+        let Place { address, stride } = self.logits_at;
+        match self.wanted.len() {
+            0 => Ok(()),
+            rows => self.logits.fetch(rows * stride, arena, address as usize),
+        }
     }
 }
 
 impl Cuda {
     /// Everything but the weights is in place.
     pub(crate) fn new(
-        (gpu, arena): (Gpu, Arc<Arena>),
-        program: Program<Arc<[Launch]>>,
-        layout: &Layout,
+        mut tools: Tools,
+        program: Program,
+        (layout, at): (&Layout, Places),
         plan: Plan,
         options: &CudaOptions,
         device: String,
     ) -> Result<Cuda, Error> {
         let limits = options.limits;
-        let mailbox =
-            Mailbox::new(&gpu, &plan, layout, limits).map_err(Error::driver("reserving host memory"))?;
-        let decode = program.sizes.iter().filter(|size| **size <= DECODE_ROWS_MAX).count();
+        let mailbox = Mailbox::new(&tools.gpu, &plan, layout, limits);
+        let mut steps = Steps::new(program, None);
+        steps.make_all(&mut tools)?;
         Ok(Cuda {
-            graphs: (0..decode).map(|_| None).collect(),
-            program,
-            mailbox,
-            arena,
-            gpu,
+            drawing: Drawing::new(&mut tools, (layout, &at), &plan)?,
+            steps,
+            tracer: None,
+            plain: None,
+            mailbox: mailbox.map_err(Error::driver("reserving host memory"))?,
+            tools,
+            at,
             has_experts: plan.program.iter().any(|step| matches!(step.op, Op::Experts(_))),
             sequences: Sequences::new(&plan, limits),
             plan,
             limits,
             path: options.path,
             kv: options.kv,
+            launches: 0,
             device,
         })
     }
 
     /// Captures the steps of one row, so that the first token does not pay for it.
     pub(crate) fn warm(&mut self) -> Result<(), Error> {
-        self.graph(0).map(|_| ()).map_err(Error::driver("capturing a step"))
+        self.steps.capture(&mut self.tools, &mut self.mailbox, 0)
     }
 
-    /// The graph of a size, captured if it was not yet.
-    fn graph(&mut self, size: usize) -> Result<&mut Graph, DriverError> {
-        let Mailbox { step, step_at, .. } = &mut self.mailbox;
-        if self.graphs[size].is_none() {
-            let lists = [&self.program.bodies[size], &self.program.heads[size]];
-            let lists = lists.map(|stretch| Arc::clone(&stretch.launches)).to_vec();
-            let words = Mailbox::words(self.program.sizes[size]);
-            let graph = Graph::capture(&self.gpu, step, &self.arena, (words, *step_at), lists)?;
-            self.graphs[size] = Some(graph);
+    pub(crate) fn failed(&self, error: Error) -> StepError {
+        let device = format!("{})", self.device);
+        match error {
+            Error::Driver { what, said } => StepError::Device { device, what, said },
+            other => StepError::Device { device, what: "preparing a step", said: other.to_string() },
         }
-        Ok(self.graphs[size].as_mut().expect("captured just now"))
     }
 
-    fn failed(&self, error: DriverError) -> StepError {
-        StepError::Device { device: format!("{})", self.device), what: "a step", said: told(error) }
+    /// Lowers the program anew.
+    fn lower(&self, fused: bool) -> Result<Program, Error> {
+        let at = Places { setting: Setting { fused, ..self.at.setting }, ..self.at.clone() };
+        Program::lower(&self.plan, &at, self.limits.rows, self.path)
     }
 
     /// Puts a step on the stream.
-    fn run(&mut self, rows: &[Row]) -> Result<(), DriverError> {
-        self.gpu.bind()?;
-        self.mailbox.write(rows)?;
-        let size = self.program.size_of(rows.len());
-        if size < self.graphs.len() {
-            self.graph(size)?;
-            let Some(graph) = &mut self.graphs[size] else { return Ok(()) };
-            return graph.go(&mut self.mailbox.step);
+    fn run(&mut self, rows: &[Row]) -> Result<(), Error> {
+        self.tools.gpu.bind().map_err(Error::driver("a step"))?;
+        self.mailbox.write(rows).map_err(Error::driver("a step"))?;
+        let steps = match &mut self.tracer {
+            Some(tracer) if tracer.on => &mut tracer.steps,
+            _ => &mut self.steps,
+        };
+        let launches = steps.run(&mut self.tools, &mut self.mailbox, rows.len())?;
+        self.launches = self.launches.wrapping_add(launches as u32);
+        Ok(())
+    }
+
+    /// Runs launch by launch and shows each op to the probe; false if the probe stopped the step.
+    fn probed(&mut self, rows: &[Row], probe: &mut dyn Probe) -> Result<bool, Error> {
+        let failed = Error::driver("a step");
+        if !probe.as_run() && self.at.setting.fused && self.plain.is_none() {
+            self.plain = Some(Steps::new(self.lower(false)?, None));
         }
-        self.send(rows.len())?;
-        let head = self.program.size_of(self.mailbox.wanted.len());
-        let head = (!self.mailbox.wanted.is_empty()).then(|| &self.program.heads[head]);
-        let stretches = [Some(&self.program.bodies[size]), head];
-        let launches = stretches.into_iter().flatten().flat_map(|stretch| stretch.launches.iter());
-        launches.into_iter().try_for_each(|launch| launch.go(&self.gpu))
-    }
-
-    fn send(&mut self, rows: usize) -> Result<(), DriverError> {
-        let Mailbox { step, step_at, .. } = &mut self.mailbox;
-        step.send(Mailbox::words(rows), &self.arena, *step_at)
-    }
-
-    /// Runs op by op and shows each to the probe; false if the probe stopped the step.
-    fn probed(&mut self, rows: &[Row], probe: &mut dyn Probe) -> Result<bool, DriverError> {
-        self.gpu.bind()?;
-        self.mailbox.write(rows)?;
-        self.send(rows.len())?;
-        let wanted = self.mailbox.wanted.len();
-        let body = self.program.size_of(rows.len());
-        let head = self.program.size_of(wanted);
-        let head = (wanted > 0).then(|| (&self.program.heads[head], wanted));
-        let stretches = [Some((&self.program.bodies[body], rows.len())), head];
-        for (stretch, rows) in stretches.into_iter().flatten() {
-            for (ops, launches) in &stretch.ops {
-                stretch.launches[launches.clone()].iter().try_for_each(|launch| launch.go(&self.gpu))?;
-                for op in ops.clone().filter(|op| probe.wants(*op)).collect::<Vec<_>>() {
-                    let Mailbox { buffers, row, .. } = &mut self.mailbox;
-                    let view = View::new(&self.plan, buffers, &self.arena, row, rows);
+        let Cuda { steps, plain, tools, mailbox, plan, .. } = self;
+        let steps = plain.as_mut().filter(|_| !probe.as_run()).unwrap_or(steps);
+        tools.gpu.bind().map_err(&failed)?;
+        mailbox.write(rows).map_err(&failed)?;
+        mailbox.send(&tools.arena, rows.len()).map_err(&failed)?;
+        let wanted = mailbox.wanted.len();
+        for (launches, stretch) in steps.stretches(tools, (rows.len(), wanted))? {
+            let rows = if stretch.part == Part::Body { rows.len() } else { wanted };
+            for (ops, of_ops) in &stretch.ops {
+                launches[of_ops.clone()].iter().try_for_each(|one| one.go(&tools.gpu)).map_err(&failed)?;
+                for op in ops.clone().filter(|op| rows > 0 && probe.wants(*op)).collect::<Vec<_>>() {
+                    let view = View::new(plan, &mailbox.buffers, &tools.arena, &mut mailbox.row, rows);
                     let flow = probe.see(op, &view);
                     if let Some(error) = view.error() {
-                        return Err(error);
+                        return Err(failed(error));
                     }
                     if flow == Flow::Stop {
                         return Ok(false);
@@ -192,15 +210,6 @@ impl Cuda {
             }
         }
         Ok(true)
-    }
-
-    /// Brings the logits and waits for them.
-    fn fetch(&mut self) -> Result<(), DriverError> {
-        let Mailbox { wanted, logits, logits_at: Place { address, stride }, .. } = &mut self.mailbox;
-        match wanted.len() {
-            0 => Ok(()),
-            rows => logits.fetch(rows * *stride, &self.arena, *address as usize),
-        }
     }
 }
 
@@ -214,9 +223,10 @@ impl Executable for Cuda {
     }
 
     fn describe(&self) -> String {
+        let overlap = if self.tools.gpu.overlap { ", overlapping launches" } else { "" };
         match self.kv {
-            KvType::F32 => format!("{})", self.device),
-            kv => format!("{}, {kv} cache)", self.device),
+            KvType::F32 => format!("{}{overlap})", self.device),
+            kv => format!("{}{overlap}, {kv} cache)", self.device),
         }
     }
 
@@ -224,13 +234,21 @@ impl Executable for Cuda {
         select_path(self.has_experts, rows, DECODE_ROWS_MAX, self.path)
     }
 
+    /// Launches are made for sizes of steps: a larger step may cut its sums up in another way.
+    fn alike(&self, rows: usize) -> RangeInclusive<usize> {
+        self.steps.program.alike(rows)
+    }
+
     fn instructions(&self, _rows: usize) -> String {
-        self.gpu.info.arch()
+        self.tools.gpu.info.arch()
     }
 
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), StepError> {
         check_rows(rows, self.limits, self.plan.spec.vocab)?;
         self.sequences.begin(rows)?;
+        let (began, probed) = (Instant::now(), probe.is_some());
+        self.drawing.end();
+        self.tracer.iter_mut().for_each(Tracer::forget);
         let ran = match probe {
             None => self.run(rows).map(|()| true),
             Some(probe) => self.probed(rows, probe),
@@ -238,9 +256,16 @@ impl Executable for Cuda {
         if !ran.map_err(|error| self.failed(error))? {
             return Ok(());
         }
-        self.fetch().map_err(|error| self.failed(error))?;
+        let fetched = self.mailbox.fetch(&self.tools.arena);
+        fetched.map_err(|error| self.failed(Error::driver("a step")(error)))?;
+        let there = began.elapsed();
         let wanted = &self.mailbox.wanted;
         (0..wanted.len()).try_for_each(|n| check_finite(self.logits(n), wanted[n]))?;
+        if let Some(tracer) = self.tracer.as_mut().filter(|tracer| tracer.on && !probed) {
+            let shape = (rows.len(), self.mailbox.wanted.len());
+            let kept = tracer.keep(shape, [there, began.elapsed()]);
+            kept.map_err(|error| self.failed(error))?;
+        }
         self.sequences.complete(rows);
         Ok(())
     }
@@ -251,6 +276,30 @@ impl Executable for Cuda {
     }
 
     fn memory(&self) -> usize {
-        self.arena.bytes()
+        self.tools.arena.bytes()
+    }
+
+    fn draws(&mut self) -> Option<&mut dyn Draws> {
+        Some(self)
+    }
+
+    fn phases(&self) -> Option<u32> {
+        Some(self.launches)
+    }
+
+    /// There is always room for all launches, however many spans are asked for.
+    fn record(&mut self, spans: usize) -> Result<(), StepError> {
+        if spans > 0 && self.tracer.is_none() {
+            let program = self.lower(self.at.setting.fused).map_err(|error| self.failed(error))?;
+            let tracer = Tracer::new(&mut self.tools, program).map_err(|error| self.failed(error))?;
+            self.tracer = Some(tracer);
+        }
+        self.tracer.iter_mut().for_each(|tracer| tracer.on = spans > 0);
+        Ok(())
+    }
+
+    fn recorded(&mut self) -> Result<Recording, StepError> {
+        let tracer = self.tracer.as_ref().filter(|tracer| tracer.on);
+        tracer.and_then(|tracer| tracer.recording(&self.plan)).ok_or(StepError::NotRecorded)
     }
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use amoeba_kernels::cuda::{Call, floor};
+use amoeba_kernels::cuda::floor;
 use cudarc::driver::DriverError;
 
 use crate::load::{Opened, free_bytes, open};
-use crate::program::load_units;
+use crate::steps::Tools;
 use crate::sys::{Arena, Gpu, Graph, Launch, Pinned};
 use crate::{Error, KernelCache, Libraries};
 
@@ -17,6 +17,8 @@ const BYTES: usize = 4 << 30;
 const REPEATS: usize = 9;
 /// Launches timed together.
 const LAUNCHES: usize = 1000;
+/// Barriers of a launch.
+const BARRIERS: usize = 200;
 
 /// Medians of one device.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +33,10 @@ pub struct Floor {
     pub launch: f64,
     /// The same where they are nodes of one graph.
     pub node: f64,
+    /// The same where each may begin while the one before it ends; `None` on a device that does not do that.
+    pub overlapping: Option<f64>,
+    /// Seconds from barrier to barrier of a grid of a block per multiprocessor.
+    pub barrier: f64,
 }
 
 /// Measures a device; takes about a second and up to 4 GiB of its memory.
@@ -42,28 +48,42 @@ pub fn measure_floor(
     libraries: &Libraries,
     cache: Option<&KernelCache>,
 ) -> Result<Floor, Error> {
-    let Opened { gpu, compiler, name, setting } = open(index, libraries, cache)?;
+    let Opened { gpu, compiler, name, setting } = open(index, libraries, cache, false)?;
     let bytes = BYTES.min(free_bytes(&gpu)? / 2) / 256 * 256;
     let failed = Error::driver("measuring the device");
-    let arena = Arena::new(&gpu, bytes + 256).map_err(&failed)?;
-    arena.zero(0..bytes + 256).map_err(&failed)?;
-    let read = floor::read(arena.base(), bytes, arena.base() + bytes as u64, &setting);
+    let blocks = setting.multiprocessors;
+    // Behind the bytes read: the sum of them, or arrivals at barriers; then what each block counted.
+    let spare = 256 + (8 * blocks as usize).next_multiple_of(256);
+    let arena = Arena::new(&gpu, bytes + spare).map_err(&failed)?;
+    arena.zero(0..bytes + spare).map_err(&failed)?;
+    let end = arena.base() + bytes as u64;
+    let read = floor::read(arena.base(), bytes, end, &setting);
     let nothing = floor::nothing();
-    let codes = load_units([&read, &nothing].into_iter(), &compiler, &gpu, |_| {})?;
-    let launch = |call: &Call| codes[&call.unit].launch(call, &arena);
+    let mut tools = Tools::new(compiler, (gpu.clone(), Arc::clone(&arena)), |_| {});
+    let read = [tools.launch_on(&read, &arena)?];
+    let barriers = tools.launch_on(&floor::barriers(BARRIERS, end, end + 256, blocks), &arena)?;
+    let nothing = (0..LAUNCHES).map(|_| tools.launch_on(&nothing, &arena));
+    let nothings = nothing.collect::<Result<Arc<[Launch]>, Error>>()?;
     let measure = || -> Result<Floor, DriverError> {
-        let read = [launch(&read)?];
-        let nothings = (0..LAUNCHES).map(|_| launch(&nothing)).collect::<Result<Arc<[Launch]>, _>>()?;
         let put = |launches: &[Launch]| launches.iter().try_for_each(|launch| launch.go(&gpu));
         let mut mailbox = Pinned::<u32>::zeroed(&gpu, 4)?;
-        let place = (4, bytes);
-        let mut graph = Graph::capture(&gpu, &mut mailbox, &arena, place, vec![Arc::clone(&nothings)])?;
+        let mut node = |gpu: &Gpu| -> Result<f64, DriverError> {
+            let (place, lists) = ((4, bytes), vec![Arc::clone(&nothings)]);
+            let mut graph = Graph::capture(gpu, &mut mailbox, &arena, place, lists)?;
+            Ok(seconds(gpu, || graph.go(&mut mailbox))? / LAUNCHES as f64)
+        };
+        let mut overlapping = gpu.clone();
+        overlapping.overlap = gpu.info.overlaps();
+        let together = || arena.zero(bytes..bytes + 256).and_then(|()| barriers.go_together(&gpu));
+        let launch = seconds(&gpu, || put(&nothings))? / LAUNCHES as f64;
         Ok(Floor {
             device: format!("{name})"),
             bandwidth: bytes as f64 / seconds(&gpu, || put(&read))?,
             bytes,
-            launch: seconds(&gpu, || put(&nothings))? / LAUNCHES as f64,
-            node: seconds(&gpu, || graph.go(&mut mailbox))? / LAUNCHES as f64,
+            launch,
+            node: node(&gpu)?,
+            overlapping: overlapping.overlap.then(|| node(&overlapping)).transpose()?,
+            barrier: (seconds(&gpu, together)? - launch).max(0.0) / BARRIERS as f64,
         })
     };
     measure().map_err(&failed)

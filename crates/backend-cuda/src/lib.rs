@@ -15,7 +15,10 @@ mod libraries;
 mod load;
 mod probe;
 mod program;
+mod sampling;
+mod steps;
 mod sys;
+mod tracer;
 mod upload;
 
 pub use cache::KernelCache;
@@ -23,5 +26,5 @@ pub use error::{Error, Need};
 pub use executable::Cuda;
 pub use floor::{Floor, measure_floor};
 pub use libraries::Libraries;
-pub use load::{CudaOptions, Machine};
+pub use load::{CudaOptions, Machine, overlap_from_env};
 pub use sys::{DeviceInfo, Driver, Missing, Nvrtc};

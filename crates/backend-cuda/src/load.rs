@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use amoeba_backend::{KvType, Limits, PackProgress};
+use amoeba_backend::{Activations, Executable, KvType, Limits, PackProgress};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::cuda::Setting;
 use amoeba_plan::{PathChoice, Plan};
@@ -10,6 +10,7 @@ use amoeba_plan::{PathChoice, Plan};
 use crate::arena::Layout;
 use crate::compile::Compiler;
 use crate::program::Program;
+use crate::steps::Tools;
 use crate::sys::{Arena, Gpu};
 use crate::upload::upload;
 use crate::{Cuda, DeviceInfo, Driver, Error, KernelCache, Libraries, Missing, Nvrtc};
@@ -28,12 +29,21 @@ pub struct CudaOptions {
     pub limits: Limits,
     /// What keys and values are stored as.
     pub kv: KvType,
+    /// What activations are rounded to in products of more than eight rows.
+    pub activations: Activations,
     /// Where compiled kernels are kept, if anywhere.
     pub kernel_cache: Option<KernelCache>,
     /// Where NVRTC is looked for besides the loader's path.
     pub libraries: Libraries,
+    /// Whether a launch may begin while the one before it ends, where the device can do that.
+    pub overlap: bool,
     /// Hears what went wrong without stopping the load.
     pub notice: fn(&str),
+}
+
+/// Whether launches are to overlap: unless `AMOEBA_PDL` is 0, which is there to find out what that brings.
+pub fn overlap_from_env() -> bool {
+    std::env::var_os("AMOEBA_PDL").is_none_or(|value| value != "0")
 }
 
 /// What this machine has of CUDA.
@@ -85,10 +95,11 @@ pub(crate) fn open(
     index: usize,
     libraries: &Libraries,
     cache: Option<&KernelCache>,
+    overlap: bool,
 ) -> Result<Opened, Error> {
     let machine = Machine::find(libraries);
     let (driver, device, nvrtc) = machine.device(index)?;
-    let gpu = Gpu::open(device).map_err(Error::driver("taking the device into use"))?;
+    let gpu = Gpu::open(device, overlap).map_err(Error::driver("taking the device into use"))?;
     let (arch, (major, minor)) = (device.arch(), device.capability);
     let name = format!("cuda:{} ({}, {arch}, CUDA {}", device.index, device.name, driver.version());
     let setting = Setting {
@@ -115,11 +126,13 @@ pub(crate) fn free_bytes(gpu: &Gpu) -> Result<usize, Error> {
 }
 
 fn prepare(plan: &Plan, checkpoint: &Checkpoint, options: &CudaOptions) -> Result<Prepared, Error> {
-    let opened = open(options.device, &options.libraries, options.kernel_cache.as_ref())?;
+    let CudaOptions { device, libraries, kernel_cache, overlap, activations, .. } = options;
+    let x_parts = activations.f16_parts().ok_or(Error::Activations(*activations))?;
+    let opened = open(*device, libraries, kernel_cache.as_ref(), *overlap)?;
     let Limits { slots, context, .. } = options.limits;
     let kv_f16 = options.kv == KvType::F16;
     let fused = options.path != PathChoice::Unfused;
-    let setting = Setting { slots, context, kv_f16, fused, ..opened.setting };
+    let setting = Setting { slots, context, kv_f16, fused, x_parts, ..opened.setting };
     let layout = Layout::new(plan, checkpoint, options.limits, setting)?;
     let free = free_bytes(&opened.gpu)?;
     if layout.need.total() > free {
@@ -156,11 +169,11 @@ impl Cuda {
         let arena = reserved.map_err(Error::driver("reserving device memory"))?;
         let at = layout.places(arena.base());
         let program = Program::lower(&plan, &at, options.limits.rows, options.path)?;
-        let program = program.load(&compiler, (&gpu, &arena), options.notice)?;
+        let tools = Tools::new(compiler, (gpu.clone(), Arc::clone(&arena)), options.notice);
+        let mut cuda = Cuda::new(tools, program, (&layout, at), plan, options, name)?;
         let zeroed = layout.zeroed().try_for_each(|range| arena.zero(range));
         zeroed.map_err(Error::driver("clearing the caches"))?;
-        upload(&plan, checkpoint, &layout, (&gpu, &arena), progress)?;
-        let mut cuda = Cuda::new((gpu, arena), program, &layout, plan, options, name)?;
+        upload(cuda.plan(), checkpoint, &layout, (&gpu, &arena), progress)?;
         cuda.warm()?;
         Ok(cuda)
     }

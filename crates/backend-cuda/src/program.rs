@@ -1,35 +1,54 @@
-//! The program as launches: lowered once at load for every size of step, so that a step only goes through a list.
+//! The program as launches: lowered for every size of step, so that a step only goes through a list.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-use std::sync::Arc;
+use std::ops::{Range, RangeInclusive};
 
-use amoeba_kernels::cuda::{Call, Places, Unit, compact, lower};
+use amoeba_backend::Stage;
+use amoeba_kernels::cuda::{Call, Places, compact, lower};
 use amoeba_plan::{Op, PathChoice, Plan};
 
 use crate::Error;
-use crate::compile::Compiler;
-use crate::sys::{Arena, Code, Gpu, Launch};
 
 /// Most rows of a step whose experts run fused, and which is one graph.
 pub const DECODE_ROWS_MAX: usize = 8;
 
 /// Launches of a part of the program for steps of at most so many rows.
-pub struct Stretch<L> {
+pub struct Stretch {
+    /// Which part.
+    pub part: Part,
     /// In order.
-    pub launches: L,
+    pub calls: Vec<Call>,
     /// Ops of the program, and the launches that run them.
     pub ops: Vec<(Range<usize>, Range<usize>)>,
+    /// What each launch is.
+    pub marks: Vec<Mark>,
+}
+
+/// What a launch is, for traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The first op that it serves.
+    pub op: usize,
+    /// How many.
+    pub ops: usize,
+    /// Which part of the first.
+    pub stage: Stage,
 }
 
 /// A program lowered for every size of step.
-pub struct Program<L> {
+pub struct Program {
     /// Most rows, ascending; the last is the most of any step.
     pub sizes: Vec<usize>,
-    /// Up to the head, by size. Rows are those of the step.
-    pub bodies: Vec<Stretch<L>>,
-    /// The head, by size. Rows are those that want logits.
-    pub heads: Vec<Stretch<L>>,
+    /// By [`Part`], then by size.
+    pub parts: [Vec<Stretch>; 2],
+}
+
+/// A part of the program that has rows of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Up to the head: rows are those of the step.
+    Body,
+    /// From the head on: rows are those that want logits.
+    Head,
 }
 
 /// 1, 2, 4 … and the most itself.
@@ -38,68 +57,42 @@ fn sizes(rows_max: usize) -> Vec<usize> {
     doubled.chain([rows_max]).collect()
 }
 
-impl<L> Program<L> {
-    /// Index of the smallest size that so many rows fit.
-    pub fn size_of(&self, rows: usize) -> usize {
-        self.sizes.partition_point(|size| *size < rows)
-    }
-}
-
-impl Program<Vec<Call>> {
+impl Program {
     /// Lowers a plan with everything in its place.
     ///
     /// # Errors
     /// The first op that has no kernel.
-    pub fn lower(plan: &Plan, at: &Places, rows_max: usize, path: PathChoice) -> Result<Self, Error> {
+    pub fn lower(plan: &Plan, at: &Places, rows_max: usize, path: PathChoice) -> Result<Program, Error> {
         let sizes = sizes(rows_max);
-        let end = plan.program.len();
-        let bodies = sizes.iter().map(|&rows| stretch(plan, at, 0..plan.head, rows, path));
-        let heads = sizes.iter().map(|&rows| stretch(plan, at, plan.head..end, rows, path));
-        Ok(Program {
-            bodies: bodies.collect::<Result<_, _>>()?,
-            heads: heads.collect::<Result<_, _>>()?,
-            sizes,
-        })
-    }
-
-    /// Compiles what it needs and makes it ready to launch.
-    ///
-    /// # Errors
-    /// A kernel does not compile, or the driver refuses it.
-    pub fn load(
-        self,
-        compiler: &Compiler,
-        (gpu, arena): (&Gpu, &Arc<Arena>),
-        notice: fn(&str),
-    ) -> Result<Program<Arc<[Launch]>>, Error> {
-        let all = || self.bodies.iter().chain(&self.heads).flat_map(|stretch| &stretch.launches);
-        let codes = load_units(all(), compiler, gpu, notice)?;
-        let ready = |stretch: &Stretch<Vec<Call>>| {
-            let launches = stretch.launches.iter().map(|call| {
-                let launch = codes[&call.unit].launch(call, arena);
-                launch.map_err(|error| Error::driver(call.kernel)(error))
-            });
-            let launches = launches.collect::<Result<Arc<[Launch]>, Error>>()?;
-            Ok(Stretch { launches, ops: stretch.ops.clone() })
+        let part = |ops: Range<usize>| {
+            let of = |&rows: &usize| stretch(plan, at, ops.clone(), rows, path);
+            sizes.iter().map(of).collect::<Result<_, _>>()
         };
-        let [bodies, heads] = [&self.bodies, &self.heads]
-            .map(|stretches| stretches.iter().map(ready).collect::<Result<Vec<_>, Error>>());
-        Ok(Program { bodies: bodies?, heads: heads?, sizes: self.sizes.clone() })
+        let parts = [part(0..plan.head)?, part(plan.head..plan.program.len())?];
+        Ok(Program { parts, sizes })
     }
-}
 
-/// Compiles and loads the units of some calls, each once.
-pub(crate) fn load_units<'a>(
-    calls: impl Iterator<Item = &'a Call>,
-    compiler: &Compiler,
-    gpu: &Gpu,
-    notice: fn(&str),
-) -> Result<BTreeMap<&'a Unit, Code>, Error> {
-    let units: BTreeSet<&Unit> = calls.map(|call| &call.unit).collect();
-    let units: Vec<&Unit> = units.into_iter().collect();
-    let codes = compiler.all(&units, notice)?;
-    let load = |code| Code::load(gpu, code).map_err(Error::driver("loading kernels"));
-    units.into_iter().zip(codes).map(|(unit, code)| Ok((unit, load(code)?))).collect()
+    /// Index of the smallest size that so many rows fit.
+    pub fn size_of(&self, rows: usize) -> usize {
+        self.sizes.partition_point(|size| *size < rows)
+    }
+
+    /// Rows of the steps that have the same launches as a step of so many.
+    pub fn alike(&self, rows: usize) -> RangeInclusive<usize> {
+        let size = self.size_of(rows).min(self.sizes.len() - 1);
+        let first = size.checked_sub(1).map_or(1, |before| self.sizes[before] + 1);
+        first..=self.sizes[size]
+    }
+
+    /// Launches for steps of that size.
+    pub fn stretch(&self, part: Part, size: usize) -> &Stretch {
+        &self.parts[part as usize][size]
+    }
+
+    /// Most launches of a part.
+    pub fn launches_max(&self, part: Part) -> usize {
+        self.parts[part as usize].iter().map(|stretch| stretch.calls.len()).max().unwrap_or(0)
+    }
 }
 
 /// Lowers a part of the program.
@@ -109,26 +102,48 @@ fn stretch(
     part: Range<usize>,
     rows: usize,
     path: PathChoice,
-) -> Result<Stretch<Vec<Call>>, Error> {
+) -> Result<Stretch, Error> {
     let mut calls = Vec::new();
     if part.start == plan.head {
         let carried = plan.carried();
         calls.extend(carried.into_iter().map(|id| compact(plan, at, id, plan.buffer(id).width)));
     }
+    let mut marks = vec![Mark { op: part.start, ops: 1, stage: Stage::Start }; calls.len()];
     let mut ops = vec![(part.start..part.start, 0..calls.len())];
     let mut next = part.start;
     while next < part.end {
-        let unfused = path == PathChoice::Unfused && matches!(plan.program[next].op, Op::Experts(_));
+        let experts = matches!(plan.program[next].op, Op::Experts(_));
         // Launches for more rows serve fewer too.
+        let unfused = experts && path == PathChoice::Unfused;
         let rows = if unfused { rows.max(DECODE_ROWS_MAX + 1) } else { rows };
         let lowered = lower(plan, next, at, rows).map_err(|what| Error::Unsupported(what.to_string()))?;
-        let first = calls.len();
+        let (first, last) = (calls.len(), lowered.calls.len().saturating_sub(1));
+        marks.extend(lowered.calls.iter().enumerate().map(|(n, call)| {
+            let stage = if experts { stage_of_experts(call.kernel, rows, n == last) } else { Stage::Whole };
+            // Of the launches of experts only the last does more than they.
+            Mark { op: next, ops: if experts && n < last { 1 } else { lowered.ops }, stage }
+        }));
         calls.extend(lowered.calls);
         ops.push((next..next + lowered.ops, first..calls.len()));
         next += lowered.ops;
     }
     assert!(next == part.end, "op {} was lowered with the head", part.end);
-    Ok(Stretch { launches: calls, ops })
+    let part = if part.start == plan.head { Part::Head } else { Part::Body };
+    Ok(Stretch { part, calls, ops, marks })
+}
+
+/// Which part of the experts a launch is. For few rows each expert is read where a row chose it, the second projection with
+/// the weighted sum; for more, rows are grouped by expert first.
+fn stage_of_experts(kernel: &str, rows: usize, last: bool) -> Stage {
+    match (kernel, rows <= DECODE_ROWS_MAX, last) {
+        ("experts_prepare", ..) => Stage::Start,
+        ("inner_split", ..) => Stage::Inner,
+        ("experts_combine", ..) => Stage::Combine,
+        ("grouped_down", ..) => Stage::Down,
+        ("grouped_up", ..) | (_, false, _) => Stage::GateUp,
+        (_, true, false) => Stage::FusedUp,
+        (_, true, true) => Stage::FusedDown,
+    }
 }
 
 #[cfg(test)]
@@ -140,7 +155,8 @@ mod tests {
         assert_eq!(sizes(1), [1]);
         assert_eq!(sizes(8), [1, 2, 4, 8]);
         assert_eq!(sizes(21), [1, 2, 4, 8, 16, 21]);
-        let program: Program<()> = Program { sizes: sizes(21), bodies: Vec::new(), heads: Vec::new() };
+        let program = Program { sizes: sizes(21), parts: [Vec::new(), Vec::new()] };
         assert_eq!([1, 2, 3, 16, 17, 21].map(|rows| program.size_of(rows)), [0, 1, 2, 4, 5, 5]);
+        assert_eq!([1, 2, 3, 8, 21].map(|rows| program.alike(rows)), [1..=1, 2..=2, 3..=4, 5..=8, 17..=21]);
     }
 }

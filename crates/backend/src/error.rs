@@ -89,6 +89,16 @@ pub enum Error {
         /// The driver's words.
         said: String,
     },
+    /// The device has no kernels that round activations so.
+    #[error("--activations {asked} is not for {device}, which has {others}")]
+    Activations {
+        /// What was asked for.
+        asked: crate::Activations,
+        /// The device, or its kind.
+        device: &'static str,
+        /// What it has.
+        others: &'static str,
+    },
     /// The device has no tracer.
     #[error("{0} cannot record what a step does; trace on another device (--device cpu)")]
     CannotRecord(String),

@@ -4,16 +4,19 @@
 //! `amoeba_kernels`. Start reading at [`Executable`].
 
 mod cpu;
+mod draws;
 mod error;
 mod reference;
 mod sequences;
 mod trace;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use amoeba_plan::{BufferId, Path, Plan};
 
 pub use cpu::{Cpu, CpuOptions, PackProgress, RepackCache, workspace_bytes};
+pub use draws::Draws;
 pub use error::Error;
 pub use reference::Reference;
 pub use sequences::Sequences;
@@ -74,21 +77,34 @@ pub enum Activations {
     Int16,
     /// 8 bits, as llama.cpp does: the fastest, further outside.
     Int8,
+    /// On a GPU, in steps of more than eight rows: 11 bits at quantised weights, with an exponent for each of their groups; bf16 at
+    /// dense ones. Fewer rows are as with f32.
+    F16,
 }
 
 impl Activations {
     /// All of them by name.
-    pub const NAMES: [(&str, Activations); 3] =
-        [("f32", Activations::F32), ("int16", Activations::Int16), ("int8", Activations::Int8)];
+    pub const NAMES: [(&str, Activations); 4] = [
+        ("f32", Activations::F32),
+        ("int16", Activations::Int16),
+        ("int8", Activations::Int8),
+        ("f16", Activations::F16),
+    ];
+
+    /// f16 parts that GPUs split a number of a wide step into; `None` if they have no kernels for it.
+    pub fn f16_parts(self) -> Option<u8> {
+        match self {
+            Activations::F32 => Some(2),
+            Activations::F16 => Some(1),
+            Activations::Int16 | Activations::Int8 => None,
+        }
+    }
 }
 
 impl fmt::Display for Activations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Activations::F32 => "f32",
-            Activations::Int16 => "int16",
-            Activations::Int8 => "int8",
-        })
+        let name = Activations::NAMES.iter().find(|(_, which)| which == self);
+        f.write_str(name.map_or("?", |(name, _)| name))
     }
 }
 
@@ -111,6 +127,12 @@ pub trait Executable: Send {
     /// The path a step of that many rows takes through the experts.
     fn path(&self, rows: usize) -> Path;
 
+    /// Rows of steps that make sums in the same order as a step of so many, so that they give the same bits; all, unless the
+    /// device says otherwise.
+    fn alike(&self, _rows: usize) -> RangeInclusive<usize> {
+        1..=usize::MAX
+    }
+
     /// Runs the program for some rows.
     ///
     /// # Errors
@@ -121,6 +143,11 @@ pub trait Executable: Send {
 
     /// Logits of the n-th row that asked for them in the last step, `[vocab]`.
     fn logits(&self, n: usize) -> &[f32];
+
+    /// Draws tokens on the device; `None` where logits come to the host anyway.
+    fn draws(&mut self) -> Option<&mut dyn Draws> {
+        None
+    }
 
     /// Instruction set that a step of so many rows runs on, by name; a matrix unit is named only if products ran on it.
     fn instructions(&self, _rows: usize) -> String {
@@ -168,6 +195,12 @@ pub trait Probe: Send {
     /// Called once after the op; buffers hold what the ops up to here wrote (a backend that runs several ops in
     /// one launch may have run the rest of that launch too).
     fn see(&mut self, op: usize, buffers: &dyn Buffers) -> Flow;
+
+    /// Whether to look at the launches that a step has without a probe, several ops of which may appear at once; else each
+    /// op is run alone where the device can, and seen as it left its buffers.
+    fn as_run(&self) -> bool {
+        false
+    }
 }
 
 /// Whether a step goes on.

@@ -15,6 +15,10 @@ pub enum Stage {
     Join,
     /// Routed experts, fused: from gather to partial outputs in one pass.
     Fused,
+    /// Routed experts, fused in two launches: from gather to inner activations.
+    FusedUp,
+    /// Routed experts, fused in two launches: down projections and the weighted sum.
+    FusedDown,
     /// Routed experts, unfused: gate and up projections with the activation.
     GateUp,
     /// Routed experts, unfused: inner activations prepared for the down projections.
@@ -37,6 +41,8 @@ impl Stage {
             Stage::Input => "input",
             Stage::Join => "join",
             Stage::Fused => "fused",
+            Stage::FusedUp => "fused up",
+            Stage::FusedDown => "fused down",
             Stage::GateUp => "gate+up",
             Stage::Inner => "inner",
             Stage::Down => "down",
@@ -53,7 +59,9 @@ pub struct Span {
     pub phase: u32,
     /// Index into the plan's program; `None` for work that serves many ops.
     pub op: Option<u32>,
-    /// Which part of it.
+    /// Ops it serves, from that one on; more than 1 where a launch does the work of several.
+    pub ops: u32,
+    /// Which part of it, or of the first.
     pub stage: Stage,
     /// Start, in ns since the step's start.
     pub start: u64,
@@ -64,8 +72,17 @@ pub struct Span {
 /// A recorded step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recording {
-    /// Spans of each worker (on a GPU, of each multiprocessor).
+    /// Spans of each worker; on a GPU all of it is one, whose spans are launches.
     pub lanes: Vec<Vec<Span>>,
     /// Duration of the step in ns; no span ends later.
     pub ns: u64,
+    /// Least difference that the clock tells, in ns, where that is coarse; else 0.
+    pub tick_ns: u64,
+}
+
+impl Span {
+    /// The ops it serves.
+    pub fn ops(&self) -> std::ops::Range<usize> {
+        self.op.map_or(0..0, |op| op as usize..(op + self.ops) as usize)
+    }
 }

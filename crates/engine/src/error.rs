@@ -31,11 +31,6 @@ pub enum Error {
     /// A CUDA device refused to load the model.
     #[error(transparent)]
     Cuda(#[from] amoeba_backend_cuda::Error),
-    /// Kernels of CUDA devices round nothing.
-    #[error(
-        "--activations {0} is for the CPU: a GPU keeps activations as f32; leave it out, or use --device cpu"
-    )]
-    CudaKeepsActivations(amoeba_backend::Activations),
     /// The prompt leaves no room for an answer.
     #[error("the prompt is {prompt} tokens long and the context holds {context}: shorten it or raise -c")]
     PromptTooLong {
@@ -51,13 +46,6 @@ pub enum Error {
     #[error("the prompt is empty; give at least one character")]
     EmptyPrompt,
     /// A sampling number outside its range.
-    #[error("{name} is {found}; it must be {allowed}")]
-    Sampling {
-        /// Name of the option.
-        name: &'static str,
-        /// What was given.
-        found: f64,
-        /// What is allowed.
-        allowed: &'static str,
-    },
+    #[error(transparent)]
+    Sampling(#[from] amoeba_kernels::sample::OutOfRange),
 }

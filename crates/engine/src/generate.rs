@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use amoeba_backend::{Executable, Row};
+use amoeba_kernels::sample::cpu::Sampler;
 use amoeba_text::{Detokeniser, Piece, Splitter, StopMatcher, Tokenizer};
 
 use crate::model::{Model, Prompt};
-use crate::sampler::Sampler;
 use crate::{Error, Sampling};
 
 /// What to generate.
@@ -61,6 +61,35 @@ pub struct Stats {
     pub prompt_path: String,
     /// Path of a decode step.
     pub decode_path: String,
+    /// Where tokens are drawn: "device", "host", or "host" and why the device does not.
+    pub sampling: String,
+}
+
+/// Where tokens are drawn.
+enum Drawing {
+    /// From the logits, when they have come.
+    Host(Sampler),
+    /// Where the logits are. Steps go on from a token before it is seen here, unless the model is recurrent: it could not go
+    /// back when the token turns out to be the last.
+    Device {
+        /// Whether steps go on before.
+        ahead: bool,
+        /// Tokens drawn, or being drawn, that were not taken.
+        under_way: usize,
+    },
+}
+
+impl Drawing {
+    /// Where an executable draws like that, in words too.
+    fn of(executable: &mut dyn Executable, sampling: Sampling) -> (Drawing, String) {
+        let (vocab, ahead) = (executable.plan().spec.vocab, !executable.plan().recurrent());
+        let host = || Drawing::Host(Sampler::new(sampling, vocab));
+        match executable.draws().map(|draws| draws.refusal(&sampling)) {
+            None => (host(), "host".to_owned()),
+            Some(Some(why)) => (host(), format!("host ({why})")),
+            Some(None) => (Drawing::Device { ahead, under_way: 0 }, "device".to_owned()),
+        }
+    }
 }
 
 /// A running generation; yields text as it becomes certain, and calls when they are complete.
@@ -71,7 +100,7 @@ pub struct Generation<'m> {
     detokeniser: Detokeniser<'m>,
     stops: StopMatcher,
     splitter: Splitter,
-    sampler: Sampler,
+    drawing: Drawing,
     request: Request,
     /// Prompt and generated tokens.
     tokens: Vec<u32>,
@@ -97,18 +126,19 @@ impl<'m> Generation<'m> {
             return Err(Error::PromptTooLong { prompt: prompt.tokens.len(), context });
         }
         let Model { executable, tokenizer, cached, .. } = model;
-        let vocab = executable.plan().spec.vocab;
         let shared = reusable(cached, &prompt.tokens, executable.plan().recurrent());
         cached.truncate(shared);
         let mut tokens = Vec::with_capacity(context + 1);
         tokens.extend_from_slice(&prompt.tokens);
-        let stats = Stats { prompt_tokens: prompt.tokens.len(), reused_tokens: shared, ..Stats::default() };
+        let (drawing, sampling) = Drawing::of(&mut **executable, request.sampling);
+        let prompt_tokens = prompt.tokens.len();
+        let stats = Stats { prompt_tokens, reused_tokens: shared, sampling, ..Stats::default() };
         let started = Instant::now();
         Ok(Generation {
             detokeniser: tokenizer.detokeniser().keeping(&prompt.format.markers()),
             splitter: Splitter::new(&prompt.format),
             stops: StopMatcher::new(request.stop.clone())?,
-            sampler: Sampler::new(request.sampling, vocab),
+            drawing,
             prompt_len: prompt.tokens.len(),
             executable: &mut **executable,
             request: request.clone(),
@@ -169,13 +199,13 @@ impl<'m> Generation<'m> {
             self.prefill()?;
             self.stats.prefill = started.elapsed();
             self.stats.decode_path = self.executable.path(1).to_string();
-        } else {
-            self.decode()?;
+        } else if self.cancelled() {
+            self.finish = Some(Finish::Cancelled);
         }
         if self.finish.is_some() {
             return self.flush();
         }
-        let token = self.sampler.sample(self.executable.logits(0), &self.tokens);
+        let token = self.next_token(first)?;
         self.tokens.push(token);
         self.stats.generated_tokens += 1;
         if first {
@@ -200,27 +230,58 @@ impl<'m> Generation<'m> {
         if self.finish.is_some() { self.flush() } else { Ok(()) }
     }
 
-    /// Runs the last token.
-    fn decode(&mut self) -> Result<(), Error> {
-        if self.cancelled() {
-            self.finish = Some(Finish::Cancelled);
-            return Ok(());
+    /// The token behind the last, which has been run only if it is of the prompt.
+    fn next_token(&mut self, first: bool) -> Result<u32, Error> {
+        if matches!(self.drawing, Drawing::Device { .. }) {
+            let taken = self.take(first);
+            return taken.map_err(|error| self.failed(error));
         }
-        let position = self.tokens.len() - 1;
-        let row = Row { token: self.tokens[position], slot: 0, position, logits: true };
-        self.compute(&[row])
+        if !first {
+            let position = self.tokens.len() - 1;
+            self.compute(&[Row { token: self.tokens[position], slot: 0, position, logits: true }])?;
+        }
+        let Drawing::Host(sampler) = &mut self.drawing else { unreachable!("seen above") };
+        Ok(sampler.sample(self.executable.logits(0), &self.tokens))
     }
 
-    /// Runs tokens that follow what is cached. If that fails, what a recurrence had summed up is lost.
-    fn compute(&mut self, rows: &[Row]) -> Result<(), Error> {
-        if let Err(error) = self.executable.step(rows, None) {
-            if self.executable.plan().recurrent() {
-                self.cached.clear();
-            }
-            return Err(error.into());
+    /// Takes the token that the device draws. What the device has run by then is what was cached and the last token, perhaps
+    /// also the one taken; that counts as cached when the one behind it is taken.
+    fn take(&mut self, first: bool) -> Result<u32, amoeba_backend::Error> {
+        let context = self.executable.limits().context;
+        let last = self.request.max_tokens.is_some_and(|most| self.stats.generated_tokens + 1 >= most);
+        let Drawing::Device { ahead, under_way } = &mut self.drawing else { unreachable!("the host draws") };
+        let draws = self.executable.draws().expect("it draws, as it did at the start");
+        if first {
+            draws.begin(&self.request.sampling, &self.tokens, 0)?;
+            *under_way = 1;
         }
+        let wanted = if *ahead && !last && self.tokens.len() < context { 2 } else { 1 };
+        while *under_way < wanted {
+            draws.go_on()?;
+            *under_way += 1;
+        }
+        *under_way -= 1;
+        let token = draws.token()?;
+        if !first {
+            self.cached.extend(self.tokens.last());
+        }
+        Ok(token)
+    }
+
+    /// Runs tokens that follow what is cached.
+    fn compute(&mut self, rows: &[Row]) -> Result<(), Error> {
+        let done = self.executable.step(rows, None);
+        done.map_err(|error| self.failed(error))?;
         self.cached.extend(rows.iter().map(|row| row.token));
         Ok(())
+    }
+
+    /// A step failed: what a recurrence had summed up is lost.
+    fn failed(&mut self, error: amoeba_backend::Error) -> Error {
+        if self.executable.plan().recurrent() {
+            self.cached.clear();
+        }
+        error.into()
     }
 
     fn cancelled(&self) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use amoeba_backend::{
     Activations, Cpu, CpuOptions, Executable, KvType, Limits, PackProgress, Reference, RepackCache,
 };
-use amoeba_backend_cuda::{Cuda, CudaOptions, KernelCache, Libraries};
+use amoeba_backend_cuda::{Cuda, CudaOptions, KernelCache, Libraries, overlap_from_env};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{PathChoice, Plan};
@@ -137,16 +137,15 @@ pub fn resolve(plan: &Plan, checkpoint: &Checkpoint, options: &LoadOptions) -> R
 }
 
 fn cuda_options(options: &LoadOptions, limits: Limits, device: usize) -> Result<CudaOptions, Error> {
-    if options.activations != Activations::F32 {
-        return Err(Error::CudaKeepsActivations(options.activations));
-    }
     Ok(CudaOptions {
         device,
         path: options.path,
         limits,
         kv: options.kv,
+        activations: options.activations,
         kernel_cache: options.kernel_cache.clone(),
         libraries: Libraries::from_env(),
+        overlap: overlap_from_env(),
         notice: options.notice,
     })
 }

@@ -109,6 +109,11 @@ impl Probe for Recorder {
         self.points.iter().any(|point| point.op == op)
     }
 
+    /// What a layer or a block hands on is there at the end of a launch too.
+    fn as_run(&self) -> bool {
+        true
+    }
+
     fn see(&mut self, op: usize, buffers: &dyn Buffers) -> Flow {
         for (point, values) in self.points.iter().zip(&mut self.values).filter(|(point, _)| point.op == op) {
             for row in 0..self.rows {

@@ -1,5 +1,5 @@
 // CUDA C++ as C++17 on a CPU (x86-64, System V). Every GPU thread is a fiber on one OS thread; blocks run one after
-// another. A fiber runs until it waits; with EMU_ORDER other than 0 fibers, warps and blocks take turns in a shuffled order,
+// another, but for kernels with grid barriers, whose blocks are all there at once. A fiber runs until it waits; with EMU_ORDER other than 0 fibers, warps and blocks take turns in a shuffled order,
 // so a missing barrier shows as a changed result. Shared memory starts as 0xff (NaN), with a guard page behind it. Reported,
 // not hung on: barriers that not all threads reach, threads of a block waiting at different barriers, unaligned vectors.
 //
@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #define __device__
 #define __restrict__
@@ -30,18 +31,23 @@ inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return
 namespace emu {
 struct Dim { uint32_t x, y, z; };
 struct Barrier { uint32_t count, arrived, generation, passes; int line; };
-struct Fiber { void* stack; uint32_t thread, warp_passes, block_passes, shared_used; bool done; };
+struct Fiber { void* stack; uint32_t thread, warp_passes, block_passes, shared_used; bool done, began; };
 struct Slot { alignas(16) char lanes[32][64]; };
 
 constexpr uint32_t THREADS_MAX = 1024, STACK_BYTES = 64 << 10, SHARED_BYTES = 256 << 10, PAGE = 4096;
-constexpr uint32_t NONE = ~0u;
-static Fiber fibers[THREADS_MAX];
-static Barrier warps[THREADS_MAX / 32], block_barrier;
-static Slot slots[THREADS_MAX / 32][2];
-static char *stacks, *statics, *dynamics;
-static Dim grid, block_index, block_dim;
+constexpr uint32_t NONE = ~0u, BLOCKS_MAX = 16; // that are there at once
+struct Block {
+  Fiber fibers[THREADS_MAX];
+  Barrier warps[THREADS_MAX / 32], barrier;
+  Slot slots[THREADS_MAX / 32][2];
+  char *stacks, *statics, *dynamics;
+  Dim index;
+};
+static Block blocks[BLOCKS_MAX], *block = blocks;
+static Dim grid, block_dim;
 static uint32_t current, random_state, order, dynamic_bytes, seed = NONE;
 static uint64_t progress;
+static bool began; // by any thread of the launch
 static void* host;
 static const char* kernel_name;
 
@@ -50,9 +56,9 @@ asm(".text\n.weak emu_switch\n.hidden emu_switch\n.type emu_switch,@function\nem
     " push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n mov %rsp,(%rdi)\n mov %rsi,%rsp\n"
     " pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret\n");
 
-static inline Fiber& me() { return fibers[current]; }
+static inline Fiber& me() { return block->fibers[current]; }
 [[noreturn]] static void fail(const char* what) {
-  fprintf(stderr, "emulation: %s, block (%u,%u,%u), thread %u: %s\n", kernel_name, block_index.x, block_index.y, block_index.z,
+  fprintf(stderr, "emulation: %s, block (%u,%u,%u), thread %u: %s\n", kernel_name, block->index.x, block->index.y, block->index.z,
           me().thread, what);
   abort();
 }
@@ -75,14 +81,14 @@ static void leave(Barrier& b, uint32_t passes) {
   b.count--;
   open(b);
 }
-static inline Barrier& my_warp() { return warps[me().thread / 32]; }
-static inline void sync_block(int line) { me().block_passes++, wait(block_barrier, line); }
+static inline Barrier& my_warp() { return block->warps[me().thread / 32]; }
+static inline void sync_block(int line) { me().block_passes++, wait(block->barrier, line); }
 static inline void sync_warp(int line) { me().warp_passes++, wait(my_warp(), line); }
 
 // Lanes publish, meet, read. The next exchange uses the other slot, so nobody overwrites what a slower lane still reads.
 template <class T, class F> static inline auto exchange(int line, T x, F result) {
   static_assert(sizeof(T) <= 64, "one lane's share");
-  char(*lanes)[64] = slots[me().thread / 32][me().warp_passes % 2].lanes;
+  char(*lanes)[64] = block->slots[me().thread / 32][me().warp_passes % 2].lanes;
   memcpy(lanes[me().thread % 32], &x, sizeof x);
   sync_warp(line);
   return result([=](uint32_t lane) { T v; memcpy(&v, lanes[lane], sizeof v); return v; }, me().thread % 32);
@@ -93,15 +99,15 @@ struct Copies {
   struct One { void* to; const void* from; uint32_t bytes, any, group; } all[512];
   uint32_t count, groups;
 };
-static Copies copies[THREADS_MAX];
+static Copies copies[BLOCKS_MAX][THREADS_MAX];
 static void copy_later(void* to, const void* from, uint32_t bytes, bool any) {
-  Copies& c = copies[me().thread];
+  Copies& c = copies[block - blocks][me().thread];
   if (c.count == 512) fail("too many copies under way");
   if ((uintptr_t)to % bytes || (any && (uintptr_t)from % bytes)) fail("copy is not aligned");
   c.all[c.count++] = {to, from, bytes, any, c.groups};
 }
 static void copies_done(uint32_t left) {
-  Copies& c = copies[me().thread];
+  Copies& c = copies[block - blocks][me().thread];
   uint32_t kept = 0;
   for (uint32_t i = 0; i < c.count; i++) {
     Copies::One& one = c.all[i];
@@ -121,47 +127,60 @@ static void* shared(size_t bytes) {
   size_t at = (me().shared_used + 127) / 128 * 128;
   me().shared_used = at + bytes;
   if (at + bytes > 48 << 10) fail("more than 48 KiB of static shared memory");
-  return statics + at;
+  return block->statics + at;
 }
-static void* dynamic_shared() { return dynamics + SHARED_BYTES - (dynamic_bytes + 127) / 128 * 128; }
+static char* dynamic_shared() { return block->dynamics + SHARED_BYTES - (dynamic_bytes + 127) / 128 * 128; }
 
 static void (*body)(const void*);
 static const void* arguments;
 static void entry() {
   body(arguments);
   leave(my_warp(), me().warp_passes);
-  leave(block_barrier, me().block_passes);
+  leave(block->barrier, me().block_passes);
   me().done = true;
   progress++;
   yield();
   abort();
 }
-static void run_block() {
-  uint32_t threads = block_dim.x, rank[THREADS_MAX], idle = 0;
-  memset(statics, 0xff, 48 << 10);
-  memset(dynamics + SHARED_BYTES - (dynamic_bytes + 127) / 128 * 128, 0xff, (dynamic_bytes + 127) / 128 * 128);
-  for (uint32_t w = 0; w < threads / 32; w++) warps[w] = {32, 0, 0, NONE, 0};
-  block_barrier = {threads, 0, 0, NONE, 0};
+// Block number `b` of the grid with all its threads at the start.
+static void begin_block(uint32_t b) {
+  uint32_t threads = block_dim.x;
+  if (!block->stacks) {
+    block->stacks = guarded((size_t)THREADS_MAX * STACK_BYTES);
+    block->statics = guarded(48 << 10), block->dynamics = guarded(SHARED_BYTES);
+  }
+  block->index = {b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y};
+  memset(block->statics, 0xff, 48 << 10);
+  memset(dynamic_shared(), 0xff, (dynamic_bytes + 127) / 128 * 128);
+  for (uint32_t w = 0; w < threads / 32; w++) block->warps[w] = {32, 0, 0, NONE, 0};
+  block->barrier = {threads, 0, 0, NONE, 0};
   for (uint32_t i = 0; i < threads; i++) {
-    void** sp = (void**)(stacks + (size_t)(i + 1) * STACK_BYTES) - 1;
+    void** sp = (void**)(block->stacks + (size_t)(i + 1) * STACK_BYTES) - 1;
     *--sp = (void*)entry;
     for (int k = 0; k < 6; k++) *--sp = nullptr;
-    fibers[i] = {sp, i, 0, 0, 0, false};
-    copies[i].count = copies[i].groups = 0;
-    rank[i] = i;
+    block->fibers[i] = {sp, i, 0, 0, 0, false, false};
+    copies[block - blocks][i].count = copies[block - blocks][i].groups = 0;
   }
+}
+// Runs the first `count` of `blocks` to their ends, side by side.
+static void run_blocks(uint32_t count) {
+  uint32_t threads = block_dim.x, rank[THREADS_MAX], idle = 0;
+  for (uint32_t i = 0; i < threads; i++) rank[i] = i;
   uint64_t seen = progress;
-  for (uint32_t left = threads; left;) {
+  for (uint32_t left = count * threads; left;) {
     if (order)
       for (uint32_t i = threads; i > 1; i--) {
         uint32_t k = random_next() % i, swap = rank[i - 1];
         rank[i - 1] = rank[k], rank[k] = swap;
       }
-    for (uint32_t i = 0; i < threads; i++) {
-      current = rank[i];
-      if (me().done) continue;
-      emu_switch(&host, me().stack);
-      left -= me().done;
+    for (uint32_t b = 0, first = order ? random_next() % count : 0; b < count; b++) {
+      block = blocks + (b + first) % count;
+      for (uint32_t i = 0; i < threads; i++) {
+        current = rank[i];
+        if (me().done) continue;
+        emu_switch(&host, me().stack);
+        left -= me().done;
+      }
     }
     idle = progress == seen ? idle + 1 : 0;
     seen = progress;
@@ -169,12 +188,12 @@ static void run_block() {
   }
 }
 
-struct Kernel { const char* name; uint32_t args_size, threads; void (*body)(const void*); Kernel* next; };
+struct Kernel { const char* name; uint32_t args_size, threads; bool together; void (*body)(const void*); Kernel* next; };
 static Kernel* kernels;
 struct Register {
   Kernel kernel;
-  Register(const char* name, uint32_t args_size, uint32_t threads, void (*body)(const void*))
-      : kernel{name, args_size, threads, body, kernels} { kernels = &kernel; }
+  Register(const char* name, uint32_t args_size, uint32_t threads, bool together, void (*body)(const void*))
+      : kernel{name, args_size, threads, together, body, kernels} { kernels = &kernel; }
 };
 static Kernel* find(const char* name) {
   for (Kernel* k = kernels; k; k = k->next)
@@ -200,32 +219,35 @@ EMU_EXPORT int emu_launch(const char* name, const uint32_t grid[3], uint32_t blo
   Kernel* k = find(name);
   if (!k) return 1;
   if (!block || block % 32 || block > k->threads || shared > 227 << 10 || !grid[0] || !grid[1] || !grid[2]) return 2;
-  if (!stacks) {
-    stacks = guarded((size_t)THREADS_MAX * STACK_BYTES);
-    statics = guarded(48 << 10), dynamics = guarded(SHARED_BYTES);
-  }
   const char* variable = getenv("EMU_ORDER");
   order = random_state = seed != NONE ? seed : variable ? atoi(variable) : 0;
   emu::grid = {grid[0], grid[1], grid[2]};
   block_dim = {block, 1, 1};
+  began = false;
   dynamic_bytes = shared, kernel_name = name, body = k->body, arguments = args;
-  uint32_t blocks = grid[0] * grid[1] * grid[2], first = order ? random_next() % blocks : 0;
-  for (uint32_t i = 0; i < blocks; i++) {
-    uint32_t b = (i + first) % blocks;
-    block_index = {b % grid[0], b / grid[0] % grid[1], b / grid[0] / grid[1]};
-    run_block();
+  uint32_t count = grid[0] * grid[1] * grid[2], first = order ? random_next() % count : 0;
+  if (k->together && count > BLOCKS_MAX) return 2;
+  for (uint32_t i = 0; i < count; i++) {
+    emu::block = blocks + (k->together ? i : 0);
+    begin_block((i + first) % count);
+    if (!k->together) run_blocks(1);
   }
+  if (k->together) run_blocks(count);
+  // Launches may overlap with the one before: one that waits for nothing lets the next run ahead of that.
+  if (!began) fail("no thread called begin()");
   return 0;
 }
 
-#define KERNEL(name, Args, threads)                                                                                      \
+#define EMU_ENTRY(name, Args, a, threads, together)                                                                     \
   static void name(const Args& a);                                                                                       \
-  static emu::Register name##_registered(#name, sizeof(Args), threads, [](const void* p) { name(*(const Args*)p); });    \
+  static emu::Register name##_registered(#name, sizeof(Args), threads, together, [](const void* p) { name(*(const Args*)p); }); \
   static void name(const Args& a)
+#define ENTRY(name, Args, a, threads) EMU_ENTRY(name, Args, a, threads, false)
+#define GRID_ENTRY(name, Args, a, threads) EMU_ENTRY(name, Args, a, threads, true)
 #define SHARED(T, s) T& s = *(T*)emu::shared(sizeof(T))
 #define DYNAMIC_SHARED(T, p) T* p = (T*)emu::dynamic_shared()
 #define threadIdx (emu::Dim{emu::me().thread, 0, 0})
-#define blockIdx emu::block_index
+#define blockIdx emu::block->index
 #define blockDim emu::block_dim
 #define gridDim emu::grid
 #define __syncthreads() emu::sync_block(__LINE__)
@@ -235,6 +257,11 @@ EMU_EXPORT int emu_launch(const char* name, const uint32_t grid[3], uint32_t blo
 #define __ballot_sync(mask, x)                                                                                           \
   emu::exchange(__LINE__, (bool)(x), [](auto of, uint32_t) { uint32_t m = 0; for (int i = 0; i < 32; i++) m |= (uint32_t)of(i) << i; return m; })
 inline void __threadfence() {}
+inline void wait_until(const uint32_t* counter, uint32_t target) {
+  emu::progress++; // it came here
+  while ((int32_t)(*counter - target) < 0) emu::yield();
+  emu::progress++;
+}
 
 inline float __uint_as_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
 inline uint32_t __float_as_uint(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
@@ -261,10 +288,20 @@ template <class T> inline T constant(const T* p) { return *emu::aligned<T>(p, "l
 template <class T> inline T read(const void* p) { return *emu::aligned<T>(p, "load is not aligned"); }
 template <class T> inline void write(void* p, T v) { *(T*)emu::aligned<T>(p, "store is not aligned") = v; }
 inline uint32_t ticket(uint32_t* counter) { return (*counter)++; }
-template <class T> inline T read_fresh(const T* p) { return *p; }
-inline void begin() {}
+template <class T> inline T read_fresh(const T* p) { return *emu::aligned<T>(p, "load is not aligned"); }
+template <class T> inline T add_to(T* p, T x) { T before = *p; *p += x; return before; }
+inline double exact_add(double a, double b) { return a + b; }
+inline double exact_mul(double a, double b) { return a * b; }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned __int128)a * b >> 64; }
+inline void begin() {
+  if (emu::me().began) emu::fail("begin() is called twice");
+  emu::me().began = emu::began = true;
+}
+inline unsigned long long now() { timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ull + t.tv_nsec; }
+template <class T> inline T atomicMin(T* p, T v) { T old = *p; if (v < old) *p = v; return old; }
+template <class T> inline T atomicMax(T* p, T v) { T old = *p; if (old < v) *p = v; return old; }
 template <int N> inline void copy_async(void* to, const void* from, bool any = true) { emu::copy_later(to, from, N, any); }
-inline void copies_close() { emu::copies[emu::me().thread].groups++; }
+inline void copies_close() { emu::copies[emu::block - emu::blocks][emu::me().thread].groups++; }
 template <int N> inline void copies_wait() { emu::copies_done(N); }
 
 inline float f16_to_f32(uint16_t bits) { _Float16 h; memcpy(&h, &bits, 2); return (float)h; }

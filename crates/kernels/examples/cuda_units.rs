@@ -6,6 +6,7 @@ use std::path::Path;
 
 use amoeba_checkpoint::{Config, Float, Format};
 use amoeba_kernels::cuda::{self, Matrix, Place, Places, Setting, Unit, WeightPlace};
+use amoeba_kernels::sample::cuda as sample;
 use amoeba_plan::{Plan, WeightShape};
 
 /// A fixture's config with widths of a published model: what to call it, fixture, other numbers.
@@ -169,6 +170,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                     units.entry(call.unit).or_insert_with(|| name.to_owned());
                 }
             }
+        }
+        for call in sample::calls(&sample::Places::default(), plan.spec.vocab, sample::Kind::Greedy) {
+            units.entry(call.unit).or_insert_with(|| name.to_owned());
         }
         Ok(())
     };

@@ -18,6 +18,7 @@ pub mod norm;
 pub mod quant;
 pub mod rope;
 pub mod router;
+pub mod sample;
 pub mod simd;
 pub mod ssm;
 #[doc(hidden)]

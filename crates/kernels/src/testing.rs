@@ -116,3 +116,25 @@ pub fn allowed(row: &Matrix<'_>, digits: Digits, x: &[f32]) -> f64 {
     }
     crate::linear::error_bound(row.format, digits, row.cols, magnitude, spread)
 }
+
+/// Logits of many shapes, finite or -∞: what `sample` is tried with.
+pub fn logits(vocab: usize, rng: &mut Rng) -> Vec<(&'static str, Vec<f32>)> {
+    let mut of = |f: &mut dyn FnMut(&mut Rng) -> f32| (0..vocab).map(|_| f(rng)).collect::<Vec<f32>>();
+    let mut all = vec![
+        ("flat", of(&mut Rng::uniform)),
+        // Three uniform numbers make something like a bell.
+        ("bell", of(&mut |rng| 5.0 * (rng.uniform() + rng.uniform() + rng.uniform()))),
+        ("steep", of(&mut |rng| 60.0 * rng.uniform())),
+        ("ties", of(&mut |rng| rng.below(5) as f32)),
+        ("equal", vec![-3.5; vocab]),
+        ("zeros", of(&mut |rng| if rng.below(2) == 0 { 0.0 } else { -0.0 })),
+        ("masked", of(&mut |rng| if rng.below(3) == 0 { rng.uniform() } else { f32::NEG_INFINITY })),
+        ("huge", of(&mut |rng| f32::MAX * rng.uniform())),
+        ("tiny", of(&mut |rng| f32::MIN_POSITIVE * rng.uniform())),
+        ("close", of(&mut |rng| 20.0 + rng.below(3) as f32 * f32::EPSILON * 16.0)),
+    ];
+    let mut peak = vec![-1000.0; vocab];
+    peak[vocab / 2] = 1000.0;
+    all.push(("peak", peak));
+    all
+}

@@ -14,21 +14,26 @@ fn measure(device: usize) -> Result<Floor, Failure> {
 
 /// Measures a device and prints it.
 pub fn show(device: usize, as_json: bool) -> Result<(), Failure> {
-    let Floor { device, bandwidth, bytes, launch, node } = measure(device)?;
+    let Floor { device, bandwidth, bytes, launch, node, overlapping, barrier } = measure(device)?;
     let [gigabytes, mebibytes] = [bandwidth / 1e9, (bytes >> 20) as f64];
-    let [launch, node] = [launch, node].map(|seconds| seconds * 1e9);
+    let [launch, node, barrier] = [launch, node, barrier].map(|seconds| seconds * 1e9);
+    let overlapping = overlapping.map(|seconds| seconds * 1e9);
     if as_json {
         return print(&format!(
             "{}\n",
             json!({
                 "device": device, "bandwidth_gb_s": gigabytes, "bandwidth_mib": mebibytes, "launch_ns": launch,
-                "graph_node_ns": node,
+                "graph_node_ns": node, "overlapping_node_ns": overlapping,
+                "grid_barrier_ns": barrier,
             })
         ));
     }
+    let overlapping =
+        overlapping.map_or_else(String::new, |ns| format!("| the same, overlapping, ns | {ns:.0} |\n"));
     print(&format!(
         "{device}\n\n| | |\n|---|---:|\n| reads of {mebibytes:.0} MiB, GB/s | {gigabytes:.0} |\n\
-         | launch to launch, ns | {launch:.0} |\n| node to node of a graph, ns | {node:.0} |\n"
+         | launch to launch, ns | {launch:.0} |\n| node to node of a graph, ns | {node:.0} |\n{overlapping}\
+         | barrier to barrier of the grid, ns | {barrier:.0} |\n"
     ))
 }
 

@@ -1,6 +1,6 @@
 //! `amoeba doctor`: what a bug report needs to say about the machine.
 use amoeba::{Hub, bundled_model};
-use amoeba_engine::cuda::{DeviceInfo, Libraries, Machine, Nvrtc};
+use amoeba_engine::cuda::{DeviceInfo, Libraries, Machine, Nvrtc, overlap_from_env};
 use amoeba_kernels::simd::Isa;
 use serde_json::json;
 
@@ -80,10 +80,16 @@ fn cuda_text(cuda: &Machine) -> String {
     let device = |device: &DeviceInfo| {
         let old = if device.supported() { "" } else { ", too old for amoeba" };
         let memory = bytes(device.memory as u64);
-        format!("cuda:{} {} ({}, {memory}{old})", device.index, device.name, device.arch())
+        let overlap = if overlaps(device) { ", launches overlap" } else { "" };
+        format!("cuda:{} {} ({}, {memory}{overlap}{old})", device.index, device.name, device.arch())
     };
     let devices: Vec<String> = devices.iter().map(device).collect();
     format!("{}; driver for CUDA {}; {compiler}", devices.join(", "), driver.version())
+}
+
+/// Whether a launch begins there while the one before it ends.
+fn overlaps(device: &DeviceInfo) -> bool {
+    device.overlaps() && overlap_from_env()
 }
 
 fn nvrtc_text(nvrtc: &Nvrtc) -> String {
@@ -96,6 +102,7 @@ fn cuda_json(cuda: &Machine) -> serde_json::Value {
         json!({
             "index": device.index, "name": device.name, "arch": device.arch(), "memory": device.memory,
             "multiprocessors": device.multiprocessors, "supported": device.supported(),
+            "overlapping_launches": overlaps(device),
         })
     };
     match &cuda.devices {

@@ -84,6 +84,7 @@ fn backend_code(error: &amoeba_backend::Error) -> u8 {
     match error {
         Error::Checkpoint(error) => checkpoint_code(error),
         Error::Plan(error) => plan_code(error),
+        Error::Activations { .. } => USAGE,
         _ => DEVICE,
     }
 }
@@ -93,6 +94,7 @@ fn cuda_code(error: &amoeba_engine::cuda::Error) -> u8 {
     match error {
         Error::Checkpoint(error) => checkpoint_code(error),
         Error::NoFit { .. } => NO_FIT,
+        Error::Activations(_) => USAGE,
         _ => DEVICE,
     }
 }

@@ -30,14 +30,26 @@ fn fixtures_pass_on_the_device() {
 }
 
 #[test]
+fn the_device_draws_the_text_that_the_host_would() {
+    let args = ["run", "Hello!", "-n", "10", "--device", "cuda", "--seed", "5", "--temp", "1.3"];
+    let run = |last: &str, said: &[&str]| {
+        let penalty = ["--repeat-penalty", "1.1", "--repeat-last-n", last];
+        on_fake(&[&args[..], &penalty].concat(), &[]).expect(0, said).out
+    };
+    // Both windows hold everything; one of them is too long for the device.
+    let drawn = run("1000", &["sampling on the device", "seed 5"]);
+    assert_eq!(run("2000", &["sampling on the host (the repeat penalty looks back at 2000 tokens"]), drawn);
+}
+
+#[test]
 fn without_a_device_there_is_one_line() {
     let dir = repository("fixtures/qwen3_moe-q4g64");
     for device in ["cuda", "cuda:1"] {
         let ran = on_fake(&["verify", &dir, "--device", device], &[NO_DEVICE]).expect(5, &["finds no GPU"]);
         assert_eq!(ran.err.lines().count(), 2, "the folder, and the sum: {}", ran.err);
     }
-    let ran =
-        on_fake(&["run", "-n", "1", "--device", "cuda", "x"], &[NO_DEVICE]).expect(5, &["--device cpu"]);
+    let ran = on_fake(&["run", &dir, "-n", "1", "--device", "cuda", "x"], &[NO_DEVICE])
+        .expect(5, &["--device cpu"]);
     assert_eq!((ran.err.lines().count(), ran.out.as_str()), (1, ""), "{}", ran.err);
     on_fake(&["verify", &dir, "--device", "cuda:1"], &[]).expect(5, &["no device cuda:1"]);
 }
@@ -55,17 +67,76 @@ fn auto_takes_the_device_if_there_is_one_that_takes_the_model() {
     let old = verify(&[("FAKE_CUDA_MAJOR", "7")], &["compute capability"]);
     assert!(old.out.contains("cpu ("), "{}", old.out);
     let rounded = on_fake(&["verify", &dir, "--activations", "int8"], &[]);
-    assert!(rounded.err.contains("--activations int8 is for the CPU"), "{}", rounded.err);
+    assert!(rounded.err.contains("--activations int8 is not for a GPU"), "{}", rounded.err);
 }
 
 #[test]
 fn what_is_for_the_cpu_is_refused_on_the_device() {
     let dir = repository("fixtures/qwen3_moe-q4g64");
     on_fake(&["verify", &dir, "--device", "cuda", "--activations", "int8"], &[])
-        .expect(2, &["a GPU keeps activations as f32"]);
-    on_fake(&["trace", &dir, "--device", "cuda"], &[]).expect(5, &["cannot record"]);
+        .expect(2, &["not for a GPU, which has f32 and f16"]);
     let small = [("FAKE_CUDA_MEMORY", "268800000")];
     on_fake(&["run", &dir, "x", "--device", "cuda"], &small).expect(4, &["cuda:0 (fibers", "too few", "-c"]);
+}
+
+/// Little enough for the floor to be measured in no time.
+const SMALL: (&str, &str) = ("FAKE_CUDA_MEMORY", "300000000");
+
+#[test]
+fn a_trace_names_every_launch() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (dir, perfetto, picture) =
+        (repository("fixtures/qwen3_moe-q4g64"), file("trace.json"), file("trace.svg"));
+    let args = ["trace", &dir, "--device", "cuda", "-n", "2", "-d", "3", "-o", &perfetto];
+    let out = on_fake(&args, &[]).expect(0, &[]).out;
+    for part in [
+        "| norm+q_proj+k_proj+v_proj |",
+        "| norm+rope+kv_append |",
+        "| experts fused up |",
+        "| experts fused down+add |",
+        "| norm+lm_head |",
+        "| (check) |",
+        "\ngpu: busy ",
+    ] {
+        assert!(out.contains(part), "`{part}` is not in:\n{out}");
+    }
+    let written: Value = serde_json::from_str(&std::fs::read_to_string(&perfetto).unwrap()).unwrap();
+    let events = written["traceEvents"].as_array().unwrap();
+    assert!(events.iter().any(|event| event["args"]["name"] == "gpu"));
+    let args =
+        ["trace", &dir, "--device", "cuda", "--compare", "fused,unfused", "-n", "1", "--svg", &picture];
+    let out = on_fake(&args, &[]).expect(0, &[]).out;
+    assert!(out.contains("| q_proj |") && out.contains("| experts gate+up |"), "{out}");
+    assert!(std::fs::read_to_string(picture).unwrap().starts_with("<svg"));
+}
+
+#[test]
+fn the_gate_judges_what_runs_on_the_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("report.json").to_str().unwrap().to_owned();
+    let dir = repository("fixtures/qwen3_moe-q4g64");
+    let args = ["gate", &dir, "--device", "cuda", "--fast", "--no-bench", "--json", &json];
+    on_fake(&args, &[]).expect(0, &[]);
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    for name in ["path: what ran", "error: op rms", "error: block rms", "bits: company", "trace: phases"] {
+        let check = checks.iter().find(|check| check["name"] == name).unwrap();
+        assert_eq!(check["verdict"], "passed", "{check}");
+    }
+}
+
+#[test]
+fn a_bench_is_held_against_what_the_device_does_at_best() {
+    let dir = repository("fixtures/qwen3_moe-q4g64");
+    let args = ["bench", &dir, "--device", "cuda", "-p", "4", "-n", "2", "-r", "1", "-o", "json"];
+    let rows: Value = serde_json::from_str(&on_fake(&args, &[SMALL]).expect(0, &[]).out).unwrap();
+    let decode = &rows[1];
+    assert!(decode["phases_per_step"].as_f64().unwrap() > 1.0, "{decode}");
+    let floor = on_fake(&["bench", "--floor", "--device", "cuda"], &[SMALL]).expect(0, &[]).out;
+    for row in ["reads of ", "the same, overlapping, ns | ", "barrier to barrier of the grid, ns | "] {
+        assert!(floor.contains(&format!("| {row}")), "{floor}");
+    }
 }
 
 #[test]
@@ -79,7 +150,12 @@ fn doctor_tells_what_there_is() {
     assert_eq!(found["devices"][1]["arch"], "sm_90a");
     assert!(json(&[NO_DEVICE])["missing"].as_str().unwrap().contains("finds no GPU"));
     let text = on_fake(&["doctor"], &[]).expect(0, &[]).out;
-    assert!(text.contains("cuda:0 fibers (sm_90a") && text.contains("NVRTC 13.0"), "{text}");
+    assert!(
+        text.contains("cuda:0 fibers (sm_90a")
+            && text.contains("launches overlap")
+            && text.contains("NVRTC 13.0"),
+        "{text}"
+    );
     let text = on_fake(&["doctor"], &[NO_DEVICE]).expect(0, &[]).out;
     assert!(text.contains("none: the NVIDIA driver finds no GPU"), "{text}");
 }

@@ -12,6 +12,8 @@ use super::told;
 const OLDEST: i32 = 12_040;
 /// Oldest devices the kernels are written for: Ampere.
 const OLDEST_MAJOR: i32 = 8;
+/// Oldest devices whose launches may overlap: Hopper.
+const OVERLAP_MAJOR: i32 = 9;
 
 /// Why there is no device to run on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +72,11 @@ impl DeviceInfo {
     pub fn arch(&self) -> String {
         let (major, minor) = self.capability;
         format!("sm_{major}{minor}{}", if major >= 9 { "a" } else { "" })
+    }
+
+    /// Whether a launch may begin while the one before it ends: from Hopper on.
+    pub fn overlaps(&self) -> bool {
+        self.capability.0 >= OVERLAP_MAJOR
     }
 
     /// Whether the kernels are written for it.
@@ -147,28 +154,31 @@ impl DeviceInfo {
 pub struct Gpu {
     /// Its properties.
     pub info: DeviceInfo,
+    /// Whether launches of a step overlap.
+    pub overlap: bool,
     pub(super) context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
 }
 
 impl Gpu {
-    /// Takes the device into use.
+    /// Takes the device into use; launches overlap if wanted and possible.
     ///
     /// # Errors
     /// The driver refuses, for instance since another process has the device for itself.
-    pub fn open(info: &DeviceInfo) -> Result<Gpu, DriverError> {
+    pub fn open(info: &DeviceInfo, overlap: bool) -> Result<Gpu, DriverError> {
         let context = CudaContext::new(info.index)?;
         // SAFETY: the events are there to order several streams that share cudarc's slices. None is made here: memory is one
         // `Arena`, whose copies are ordered by their stream and waited for before anything else touches it.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream()?;
-        Ok(Gpu { info: info.clone(), context, stream })
+        Ok(Gpu { info: info.clone(), overlap: overlap && info.overlaps(), context, stream })
     }
 
     /// Another stream of the same device, for uploads.
     pub fn another_stream(&self) -> Result<Gpu, DriverError> {
         Ok(Gpu {
             info: self.info.clone(),
+            overlap: self.overlap,
             context: Arc::clone(&self.context),
             stream: self.context.new_stream()?,
         })

@@ -7,7 +7,7 @@ use amoeba_kernels::cuda::Call;
 use cudarc::driver::sys::{
     CUfunction_attribute_enum as Attribute, CUgraphInstantiate_flags, CUstreamCaptureMode,
 };
-use cudarc::driver::{CudaFunction, CudaGraph, CudaModule, DriverError, result, sys};
+use cudarc::driver::{CudaFunction, CudaGraph, CudaModule, DriverError, sys};
 use cudarc::nvrtc::Ptx;
 
 use super::Gpu;
@@ -29,11 +29,11 @@ impl Code {
         Ok(Code(gpu.context.load_module(Ptx::from_binary(cubin))?))
     }
 
-    /// A kernel with its arguments, for launching again and again.
+    /// A kernel with its arguments, for launching again and again; they point into those arenas.
     ///
     /// # Errors
     /// There is no such kernel, its arguments are of another size, or it takes more shared memory than there is.
-    pub fn launch(&self, call: &Call, arena: &Arc<Arena>) -> Result<Launch, DriverError> {
+    pub fn launch(&self, call: &Call, arenas: &[Arc<Arena>]) -> Result<Launch, DriverError> {
         let function = self.0.load_function(call.kernel)?;
         let (mut offset, mut size) = (0, 0);
         // SAFETY: the function was loaded just now; drivers from 12.4 on have this call, and it writes two sizes.
@@ -54,7 +54,7 @@ impl Code {
             block: call.block,
             shared: call.shared,
             args: call.args.words().into(),
-            _arena: Arc::clone(arena),
+            _arenas: arenas.to_vec(),
         })
     }
 }
@@ -66,23 +66,70 @@ pub struct Launch {
     block: u32,
     shared: u32,
     args: Box<[u64]>,
-    _arena: Arc<Arena>,
+    _arenas: Vec<Arc<Arena>>,
 }
 
 impl Launch {
-    /// Puts it on the stream (or into the graph being captured there).
+    /// Puts it on the stream (or into the graph being captured there), behind all that is there.
     ///
     /// # Errors
     /// The driver refuses, or an earlier kernel failed.
     pub fn go(&self, gpu: &Gpu) -> Result<(), DriverError> {
-        let [x, y, z] = self.grid;
-        let args = &mut [self.args.as_ptr().cast_mut().cast::<c_void>()];
-        let (function, stream) = (self.function.cu_function(), gpu.stream.cu_stream());
-        // SAFETY: the function's module is kept by `function`. Its one argument is a struct of exactly that size (checked by
-        // `Code::launch`), read before this returns. The struct was made by `amoeba_kernels::cuda` from addresses inside the
-        // arena and the sizes of what was laid out there; the arena is kept by `_arena` and waits for the stream when dropped.
-        unsafe { result::launch_kernel(function, (x, y, z), (self.block, 1, 1), self.shared, stream, args) }
+        self.put(gpu, &mut [])
     }
+
+    /// The same, but it may begin while the kernel before it ends. That must be a kernel, not a copy, and both must call
+    /// `begin()`, which waits for the one before, first of all.
+    fn go_overlapping(&self, gpu: &Gpu) -> Result<(), DriverError> {
+        let value = sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 };
+        let id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        self.put(gpu, &mut [sys::CUlaunchAttribute { id, pad: [0; 4], value }])
+    }
+
+    /// The same for a kernel with barriers of the grid: all its blocks are on the device at once, or the driver refuses.
+    ///
+    /// # Errors
+    /// The grid does not fit the device, or an earlier kernel failed.
+    pub fn go_together(&self, gpu: &Gpu) -> Result<(), DriverError> {
+        let value = sys::CUlaunchAttributeValue { cooperative: 1 };
+        let id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE;
+        self.put(gpu, &mut [sys::CUlaunchAttribute { id, pad: [0; 4], value }])
+    }
+
+    fn put(&self, gpu: &Gpu, attributes: &mut [sys::CUlaunchAttribute]) -> Result<(), DriverError> {
+        let [x, y, z] = self.grid;
+        let config = sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: self.block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: self.shared,
+            hStream: gpu.stream.cu_stream(),
+            attrs: if attributes.is_empty() { std::ptr::null_mut() } else { attributes.as_mut_ptr() },
+            numAttrs: attributes.len() as u32,
+        };
+        let args = &mut [self.args.as_ptr().cast_mut().cast::<c_void>()];
+        let function = self.function.cu_function();
+        // SAFETY: the function's module is kept by `function`. Its one argument is a struct of exactly that size (checked by
+        // `Code::launch`), read, as are configuration and attributes, before this returns. The struct was made by
+        // `amoeba_kernels::cuda` from addresses inside the arenas and the sizes of what was laid out there; the arenas are kept
+        // by `_arenas` and wait for the stream when dropped.
+        unsafe { sys::cuLaunchKernelEx(&raw const config, function, args.as_mut_ptr(), std::ptr::null_mut()) }
+            .result()
+    }
+}
+
+/// Puts launches on the stream (or into the graph being captured there), the first behind all that is there, each further
+/// one overlapping with the end of the one before where the device does that.
+///
+/// # Errors
+/// The driver refuses, or an earlier kernel failed.
+pub fn put_all<'a>(gpu: &Gpu, launches: impl IntoIterator<Item = &'a Launch>) -> Result<(), DriverError> {
+    let mut launches = launches.into_iter();
+    launches.next().map_or(Ok(()), |first| first.go(gpu))?;
+    launches.try_for_each(|launch| if gpu.overlap { launch.go_overlapping(gpu) } else { launch.go(gpu) })
 }
 
 /// Launches captured once, replayed as one.
@@ -113,8 +160,7 @@ impl Graph {
         from.fill()?; // no copy under way
         gpu.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
         let sent = from.send(count, arena, offset);
-        let put = sent
-            .and_then(|()| lists.iter().flat_map(|list| list.iter()).try_for_each(|launch| launch.go(gpu)));
+        let put = sent.and_then(|()| put_all(gpu, lists.iter().flat_map(|list| list.iter())));
         let ended = gpu.stream.end_capture(CUgraphInstantiate_flags(0));
         from.settled(); // nothing ran
         put?;

@@ -72,6 +72,7 @@ impl Drop for Arena {
 pub trait Plain: Copy {}
 impl Plain for u8 {}
 impl Plain for u32 {}
+impl Plain for u64 {}
 impl Plain for f32 {}
 
 /// Page-locked host memory that is copied to or from the device on the model's own stream. A copy is waited for before the

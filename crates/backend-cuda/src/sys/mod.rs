@@ -1,12 +1,14 @@
 //! Everything that crosses into the driver or NVRTC, behind safe functions: the only unsafe code of this crate.
 
+mod chain;
 mod driver;
 mod launch;
 mod memory;
 mod nvrtc;
 
+pub use chain::{Chain, Mails};
 pub use driver::{DeviceInfo, Driver, Gpu, Missing};
-pub use launch::{Code, Graph, Launch};
+pub use launch::{Code, Graph, Launch, put_all};
 pub use memory::{Arena, Pinned, Stage};
 pub use nvrtc::Nvrtc;
 

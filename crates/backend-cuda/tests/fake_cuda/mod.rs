@@ -30,7 +30,9 @@ impl Fake {
         let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fake-cuda-{:016x}", hash.finish()));
         let libraries = root.join("lib");
         if !libraries.exists() {
-            let aside = root.join(format!("lib.{}", std::process::id()));
+            // Tests are threads or processes.
+            let own = (std::process::id(), std::thread::current().id());
+            let aside = root.join(format!("lib.{own:?}"));
             std::fs::create_dir_all(&aside).unwrap();
             for name in ["libcuda", "libnvrtc"] {
                 let (source, library) =
@@ -40,7 +42,7 @@ impl Fake {
                 let done = Command::new(compiler).arg(source).args(flags).arg(library).status();
                 assert!(done.expect("a C++ compiler (c++, or as CXX says)").success());
             }
-            // Another process may have been faster.
+            // Another may have been faster.
             if std::fs::rename(&aside, &libraries).is_err() {
                 assert!(libraries.exists());
                 std::fs::remove_dir_all(&aside).unwrap();

@@ -1,7 +1,7 @@
 //! Bytes that a loaded plan needs beside weights and caches, told before anything is loaded.
 
 use amoeba_kernels::experts::Bank;
-use amoeba_kernels::linear::{Arrangement, Layout};
+use amoeba_kernels::linear::{Arrangement, Digits, Layout};
 use amoeba_plan::{BufferId, Op, Plan, Stored, WeightId, WeightShape};
 
 use super::compile::{Precision, heads};
@@ -33,7 +33,7 @@ pub fn workspace_bytes(plan: &Plan, stored: &[Stored], limits: Limits, activatio
 
 /// What `compile` prepares: buffer, arrangement and columns, each once.
 fn prepared(plan: &Plan, stored: &[Stored], activations: Activations) -> Vec<(BufferId, Arrangement, usize)> {
-    let precision = Precision::new(plan, digits(activations));
+    let precision = Precision::new(plan, digits(activations).unwrap_or(Digits::Three));
     let mut found = Vec::new();
     let mut need = |reader: usize, x: BufferId, weight: WeightId, heads: usize| {
         let (WeightShape::Matrix(_, cols) | WeightShape::Stack(_, _, cols)) = plan.weight(weight).shape

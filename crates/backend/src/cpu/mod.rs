@@ -94,11 +94,12 @@ struct Scratch {
     recurrent: amoeba_kernels::delta_net::Scratch,
 }
 
-fn digits(activations: Activations) -> Digits {
+fn digits(activations: Activations) -> Result<Digits, Error> {
     match activations {
-        Activations::F32 => Digits::Three,
-        Activations::Int16 => Digits::Two,
-        Activations::Int8 => Digits::One,
+        Activations::F32 => Ok(Digits::Three),
+        Activations::Int16 => Ok(Digits::Two),
+        Activations::Int8 => Ok(Digits::One),
+        other => Err(Error::Activations { asked: other, device: "the CPU", others: "f32, int16, int8" }),
     }
 }
 
@@ -118,8 +119,9 @@ impl Cpu {
         if let Some(isa) = options.isa.filter(|isa| !Isa::available().contains(isa)) {
             return Err(Error::Isa(isa));
         }
+        let digits = digits(options.activations)?;
         let weights = Weights::load(&plan, checkpoint, threads, options.repack_cache.as_ref(), progress)?;
-        let precision = Precision::new(&plan, digits(options.activations));
+        let precision = Precision::new(&plan, digits);
         let phases = compile(&plan, &weights, &precision);
         let limits = options.limits;
         let rows = limits.rows;

@@ -61,7 +61,7 @@ impl Tracer {
 
     /// Stops the clock; what the caller did after the last phase is the check of the logits, the output of `op`.
     pub fn end(&mut self, phase: usize, op: usize) {
-        self.add(0, Span { phase: phase as u32, op: Some(op as u32), stage: Stage::Check, start: 0, end: 0 });
+        self.add(0, span(phase, Some(op as u32), Stage::Check));
         let ns = self.began.elapsed().as_nanos() as u64;
         self.whole = Some((ticks(self.began) - self.first, ns));
     }
@@ -100,7 +100,7 @@ impl Tracer {
             }
             refused => Err(Error::RecordingFull { reserved, needed: lane.spans.len() + refused }),
         });
-        Ok(Recording { lanes: lanes.collect::<Result<_, _>>()?, ns })
+        Ok(Recording { lanes: lanes.collect::<Result<_, _>>()?, ns, tick_ns: 0 })
     }
 }
 
@@ -138,7 +138,7 @@ impl Model {
         }
         let add = |op: Option<usize>, stage| {
             let op = op.map(|op| op as u32);
-            tracer.add(worker, Span { phase: phase as u32, op, stage, start: 0, end: 0 });
+            tracer.add(worker, span(phase, op, stage));
         };
         if let Phase::Rows(work) = &self.phases.phases[phase] {
             for work in work {
@@ -163,8 +163,13 @@ impl Model {
             other => Some(of_phase(other, step.path.kind).0),
         };
         let op = op.map(|op| op as u32);
-        tracer.add(worker, Span { phase: phase as u32, op, stage: Stage::Start, start: 0, end: 0 });
+        tracer.add(worker, span(phase, op, Stage::Start));
     }
+}
+
+/// A span whose times are still to come.
+fn span(phase: usize, op: Option<u32>, stage: Stage) -> Span {
+    Span { phase: phase as u32, op, ops: 1, stage, start: 0, end: 0 }
 }
 
 fn of_row(work: &RowWork) -> (Option<usize>, Stage) {

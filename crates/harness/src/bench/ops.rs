@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::row::{Kind, Row};
 use super::run::Steps;
 use crate::Error;
-use crate::trace::{Subject, Token as Traced, Trace, TracedOp, traced_ops, visible};
+use crate::trace::{Subject, Token as Traced, Trace, TracedOp, row_label, traced_ops, visible};
 
 /// Steps recorded of a test, at most.
 const STEPS: usize = 8;
@@ -170,9 +170,16 @@ fn add_up(row: &Row, shapes: &[Shape], recordings: Vec<Recording>) -> StepTime {
     let serial = spans.filter(|span| matches!(span.stage, Stage::Start | Stage::Check));
     let host_ns = serial.map(|span| (span.end - span.start) as f64).sum::<f64>() / n;
     let step_ns = recordings.iter().map(|recording| recording.ns as f64).sum::<f64>() / n;
+    // Ops that share a launch are one kind.
+    let mut kinds: Vec<String> = ops.iter().map(|op| op.label.clone()).collect();
+    for span in recordings.iter().take(1).flat_map(|recording| recording.lanes.iter().flatten()) {
+        if span.ops > 1 && span.stage == Stage::Whole {
+            kinds[span.ops()].fill(row_label(&ops, span));
+        }
+    }
     let mut found: Vec<OpTime> = Vec::new();
     for (index, op) in ops.iter().enumerate() {
-        let entry = entry(&mut found, &op.label);
+        let entry = entry(&mut found, &kinds[index]);
         for shape in shapes {
             let [bytes, products] = shape.cost(row, index, op);
             (entry.bytes, entry.products) = (entry.bytes + bytes / n, entry.products + products / n);

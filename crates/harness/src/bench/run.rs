@@ -265,6 +265,10 @@ impl Probe for Counter {
         self.routers.iter().any(|router| router.op == op)
     }
 
+    fn as_run(&self) -> bool {
+        true
+    }
+
     fn see(&mut self, op: usize, buffers: &dyn Buffers) -> Flow {
         for router in self.routers.iter_mut().filter(|router| router.op == op) {
             router.seen.fill(false);

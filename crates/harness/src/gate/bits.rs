@@ -10,6 +10,8 @@ use crate::Error;
 /// Steps of so many rows, beside the widest that runs fused; those that run another path are left out.
 const CHUNKS: [usize; 3] = [1, 3, 64];
 
+const THREADS: &str = "bits: threads";
+
 /// All variations, each against the first run.
 pub fn check(lab: &Lab<'_>) -> Result<Vec<Check>, Error> {
     let tokens = lab.random(lab.effort.bits, 3);
@@ -26,26 +28,35 @@ pub fn check(lab: &Lab<'_>) -> Result<Vec<Check>, Error> {
     let again = run(&mut *candidate, &tokens, lab.chunk)?;
     let reruns = [("after another sequence".to_owned(), after), ("in the other turn".to_owned(), again)];
     checks.push(verdict("bits: rerun", &first, &reruns));
+    let alike = candidate.alike(lab.chunk);
     let beside = company(&mut *candidate, &tokens, &lab.random(tokens.len(), 5))?;
-    checks.push(verdict("bits: company", &first, &[("beside another sequence".to_owned(), beside)]));
+    let alone = if alike.contains(&2) { &first } else { &run(&mut *candidate, &tokens, 2)? };
+    checks.push(verdict("bits: company", alone, &[("beside another sequence".to_owned(), beside)]));
     let kind = candidate.path(lab.chunk).kind;
-    let mut chunks = CHUNKS.to_vec();
-    chunks.retain(|&chunk| chunk != lab.chunk && candidate.path(chunk).kind == kind);
+    // Where only some sizes of steps give the same bits, those.
+    let mut chunks = if alike.contains(&1) { CHUNKS.to_vec() } else { vec![*alike.start(), lab.chunk - 1] };
+    chunks.retain(|&chunk| chunk != lab.chunk && alike.contains(&chunk));
+    chunks.retain(|&chunk| candidate.path(chunk).kind == kind);
     let chunks = chunks.into_iter().map(|chunk| {
         Ok((format!("steps of {chunk} instead of {}", lab.chunk), run(&mut *candidate, &tokens, chunk)?))
     });
     checks.push(verdict("bits: chunks", &first, &chunks.collect::<Result<Vec<_>, Error>>()?));
+    let on_gpu = candidate.device().starts_with("cuda");
     drop(candidate);
 
     let kept = churn();
     let anew = run(&mut *lab.candidate(|_| {})?, &tokens, lab.chunk)?;
     drop(kept);
     checks.push(verdict("bits: allocator churn", &first, &[("loaded anew".to_owned(), anew)]));
+    if on_gpu {
+        checks.push(Check::skipped(THREADS, "a GPU has no threads to choose"));
+        return Ok(checks);
+    }
     let threads = thread_counts().into_iter().map(|threads| {
         let mut other = lab.candidate(|load| load.threads = Some(threads))?;
         Ok((format!("-t {threads}"), run(&mut *other, &tokens, lab.chunk)?))
     });
-    checks.push(verdict("bits: threads", &first, &threads.collect::<Result<Vec<_>, Error>>()?));
+    checks.push(verdict(THREADS, &first, &threads.collect::<Result<Vec<_>, Error>>()?));
     Ok(checks)
 }
 

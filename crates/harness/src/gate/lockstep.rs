@@ -287,6 +287,10 @@ impl Probe for Watcher {
         true
     }
 
+    fn as_run(&self) -> bool {
+        true
+    }
+
     fn see(&mut self, op: usize, buffers: &dyn Buffers) -> Flow {
         let mut changed = Vec::new();
         for id in (0..self.widths.len()).filter(|&id| self.written_from[id] <= op) {

@@ -87,7 +87,7 @@ fn stages_of(recording: &Recording, op: usize) -> Vec<Stage> {
 
 fn ran(recording: &Recording, op: usize, expected: PathKind) -> bool {
     let stages = stages_of(recording, op);
-    let fused = stages.contains(&Stage::Fused);
+    let fused = [Stage::Fused, Stage::FusedUp, Stage::FusedDown].iter().any(|stage| stages.contains(stage));
     let unfused = [Stage::GateUp, Stage::Inner, Stage::Down].iter().any(|stage| stages.contains(stage));
     match expected {
         PathKind::Fused => fused && !unfused,

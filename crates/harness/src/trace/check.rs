@@ -161,7 +161,7 @@ impl Summary {
             "cpu": host.cpu, "cores": host.cores, "isa": host.isa, "os": host.os,
             "phases_per_token": self.phases, "bytes_per_token": self.bytes,
             "wall_ns": spread(&self.wall_ns), "idle_share": spread(&self.idle),
-            "expert_idle_share": spread(&self.expert_idle),
+            "expert_idle_share": spread(&self.expert_idle), "tick_ns": self.tick_ns,
             "per_worker": lanes.collect::<Vec<_>>(), "per_op": ops.collect::<Vec<_>>(),
         })
     }
@@ -210,6 +210,7 @@ impl Summary {
             bytes: positive(value, "bytes_per_token")?,
             idle: spread("idle_share")?,
             expert_idle: spread("expert_idle_share")?,
+            tick_ns: value["tick_ns"].as_u64().unwrap_or(0),
             workers: Vec::new(),
             ops: Vec::new(),
         })

@@ -3,7 +3,7 @@
 use amoeba_backend::{Recording, Span, Stage};
 use serde_json::{Value, json};
 
-use super::ops::{TracedOp, row_label};
+use super::ops::{TracedOp, main_op, row_label, span_bytes};
 use super::{Subject, Token, Trace};
 
 /// Intervals of a token over which the bandwidth is averaged.
@@ -42,11 +42,12 @@ struct Process<'a> {
 
 impl Process<'_> {
     fn events(&self, out: &mut Vec<Value>) {
-        let Subject { model, device_detail, path, workers, .. } = &self.trace.subject;
+        let subject = &self.trace.subject;
+        let Subject { model, device_detail, path, workers, .. } = subject;
         self.name(out, TOKENS, "process_name", json!({ "name": format!("{device_detail}, {path} path") }));
         self.name(out, TOKENS, "process_labels", json!({ "labels": model }));
         for row in 0..=*workers {
-            let name = if row == TOKENS { "tokens".to_owned() } else { format!("worker {}", row - 1) };
+            let name = if row == TOKENS { "tokens".to_owned() } else { subject.lane(row - 1) };
             self.name(out, row, "thread_name", json!({ "name": name }));
             self.name(out, row, "thread_sort_index", json!({ "sort_index": row }));
         }
@@ -60,20 +61,18 @@ impl Process<'_> {
     }
 
     fn token(&self, out: &mut Vec<Value>, token: &Token) {
-        let Recording { lanes, ns } = &token.recording;
+        let Recording { lanes, ns, .. } = &token.recording;
         let args = json!({ "position": token.position, "phases": token.phases });
         let name = format!("token at position {}", token.position);
         out.push(self.slice(&name, "token", TOKENS, [token.at, *ns], args));
         let parts = Parts::of(lanes);
-        let bytes = |span: &Span| {
-            let op = span.op.map(|op| &self.trace.ops[op as usize]);
-            op.map_or(0.0, |op| op.bytes(span.stage, token.position + 1)) / parts.count(span)
-        };
+        let bytes = |span: &Span| span_bytes(&self.trace.ops, span, token.position + 1) / parts.count(span);
         for (lane, span) in lanes.iter().enumerate().flat_map(|(i, lane)| lane.iter().map(move |s| (i, s))) {
-            let op = span.op.map(|op| &self.trace.ops[op as usize]);
+            let op = main_op(&self.trace.ops, span);
             let mut args = json!({ "phase": span.phase, "path": self.trace.subject.path });
-            if let (Some(TracedOp { name, layer, .. }), Some(index)) = (op, span.op) {
-                args["op"] = json!(format!("{index} {name}"));
+            if let Some(TracedOp { layer, .. }) = op {
+                let names = span.ops().map(|index| format!("{index} {}", self.trace.ops[index].name));
+                args["op"] = json!(names.collect::<Vec<_>>().join(", "));
                 args["layer"] = json!(layer);
             }
             if bytes(span) > 0.0 {
@@ -97,7 +96,7 @@ impl Process<'_> {
 
     /// The bytes of each span spread evenly over its time, averaged over intervals.
     fn bandwidth(&self, out: &mut Vec<Value>, token: &Token, bytes: &dyn Fn(&Span) -> f64) {
-        let Recording { lanes, ns } = &token.recording;
+        let Recording { lanes, ns, .. } = &token.recording;
         let width = ns.div_ceil(INTERVALS).max(1);
         let mut sums = vec![0.0; ns.div_ceil(width) as usize];
         for span in lanes.iter().flatten().filter(|span| span.end > span.start) {

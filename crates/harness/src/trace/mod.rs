@@ -17,12 +17,12 @@ pub use capture::{CaptureOptions, capture, capture_on, load};
 pub use check::{ATTEMPTS, Checked, Growth, IDLE_MARGIN, TOKENS_CHECK_MIN, check};
 pub use chrome::chrome;
 pub use ops::TracedOp;
-pub(crate) use ops::{traced_ops, visible};
+pub(crate) use ops::{row_label, traced_ops, visible};
 pub use overhead::{Overhead, overhead};
 pub use picture::picture;
 pub use summary::{LaneTime, OpTime, Summary};
 
-use amoeba_backend::Recording;
+use amoeba_backend::{Recording, Span};
 use amoeba_plan::{Part, PathKind};
 
 use crate::bench::{Build, Host};
@@ -54,6 +54,13 @@ pub struct Subject {
     pub build: Build,
     /// The machine.
     pub host: Host,
+}
+
+impl Subject {
+    /// What a lane of its recordings is called.
+    pub fn lane(&self, index: usize) -> String {
+        if self.device.starts_with("cuda") { "gpu".to_owned() } else { format!("worker {index}") }
+    }
 }
 
 /// One captured token.
@@ -91,8 +98,8 @@ impl Trace {
         self.tokens.iter().min_by_key(|token| token.recording.ns)
     }
 
-    /// Part of the model an op serves; `None` for work of no single op.
-    pub fn part(&self, op: Option<u32>) -> Option<Part> {
-        op.map(|op| self.ops[op as usize].part)
+    /// Part of the model a span serves most; `None` for work of no op.
+    pub fn part(&self, span: &Span) -> Option<Part> {
+        ops::main_op(&self.ops, span).map(|op| op.part)
     }
 }

@@ -33,8 +33,8 @@ impl TracedOp {
         match stage {
             Stage::Whole => self.weight_bytes + self.kv_bytes * seen,
             Stage::Fused => self.weight_bytes,
-            Stage::GateUp => self.weight_bytes - self.down_bytes,
-            Stage::Down => self.down_bytes,
+            Stage::GateUp | Stage::FusedUp => self.weight_bytes - self.down_bytes,
+            Stage::Down | Stage::FusedDown => self.down_bytes,
             _ => 0.0,
         }
     }
@@ -57,16 +57,38 @@ pub fn visible(positions: f64, window: Option<Window>) -> f64 {
     }
 }
 
-/// Name of a row of the table that a span belongs to. Work that only exists because workers share is in brackets.
+/// Name of a row of the table that a span belongs to. Work that only exists because workers share is in brackets; a launch
+/// that does the work of several ops is named after all of them, each name once.
 pub fn row_label(ops: &[TracedOp], span: &Span) -> String {
-    let op = span.op.map(|op| &ops[op as usize]);
-    match (op, span.stage) {
-        (_, Stage::Start | Stage::Input | Stage::Check | Stage::Angles) | (None, _) => {
-            format!("({})", span.stage.name())
+    let Some((first, more)) = ops[span.ops()].split_first().filter(|_| !serves_others(span.stage)) else {
+        return format!("({})", span.stage.name());
+    };
+    let mut names = vec![match span.stage {
+        Stage::Whole => first.label.clone(),
+        stage => format!("{} {}", first.label, stage.name()),
+    }];
+    for op in more {
+        if op.label != first.label && !names.contains(&op.label) {
+            names.push(op.label.clone());
         }
-        (Some(op), Stage::Whole) => op.label.clone(),
-        (Some(op), stage) => format!("{} {}", op.label, stage.name()),
     }
+    names.join("+")
+}
+
+/// Whether work of the stage only exists because workers share.
+fn serves_others(stage: Stage) -> bool {
+    matches!(stage, Stage::Start | Stage::Input | Stage::Check | Stage::Angles)
+}
+
+/// Bytes that a span's ops read for a token which sees `positions` positions.
+pub fn span_bytes(ops: &[TracedOp], span: &Span, positions: usize) -> f64 {
+    let Some((first, more)) = ops[span.ops()].split_first() else { return 0.0 };
+    first.bytes(span.stage, positions) + more.iter().map(|op| op.all_bytes(positions)).sum::<f64>()
+}
+
+/// Of a span's ops the one that reads most.
+pub fn main_op<'a>(ops: &'a [TracedOp], span: &Span) -> Option<&'a TracedOp> {
+    ops[span.ops()].iter().reduce(|most, op| if op.weight_bytes > most.weight_bytes { op } else { most })
 }
 
 /// All ops of a model.

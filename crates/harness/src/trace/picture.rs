@@ -37,7 +37,7 @@ const LIGHT: [usize; 2] = [3, 6];
 
 /// Index into [`KINDS`].
 fn kind(trace: &Trace, span: &Span) -> usize {
-    match (span.stage, trace.part(span.op)) {
+    match (span.stage, trace.part(span)) {
         (Stage::Start | Stage::Input | Stage::Inner | Stage::Check | Stage::Angles, _) | (_, None) => 7,
         (_, Some(Part::Attention | Part::Recurrent)) => 0,
         (_, Some(Part::Router)) => 1,

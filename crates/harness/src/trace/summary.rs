@@ -3,7 +3,7 @@
 use amoeba_backend::Span;
 use amoeba_plan::Part;
 
-use super::ops::row_label;
+use super::ops::{row_label, span_bytes};
 use super::{Subject, Token, Trace};
 use crate::bench::Spread;
 
@@ -24,6 +24,8 @@ pub struct Summary {
     pub idle: Spread,
     /// The part of it between the router's output and the weighted sum of the experts, over all layers.
     pub expert_idle: Spread,
+    /// Least difference that the device's clock tells, in ns, where that is coarse; else 0.
+    pub tick_ns: u64,
     /// Each worker.
     pub workers: Vec<LaneTime>,
     /// Each kind of op, most time first.
@@ -98,6 +100,7 @@ impl Trace {
             bytes: ops.iter().map(|row| row.bytes).sum(),
             idle: share(&|total| total.busy.iter().map(|busy| total.ns.saturating_sub(*busy)).sum()),
             expert_idle: share(&|total| total.expert_idle),
+            tick_ns: self.tokens.first().map_or(0, |token| token.recording.tick_ns),
             workers: (0..self.subject.workers).map(worker).collect(),
             ops,
         }
@@ -142,8 +145,7 @@ impl Total {
             if !read.contains(&(span.op, span.stage)) {
                 read.push((span.op, span.stage));
                 row.ops += 1.0;
-                let op = span.op.map(|op| &trace.ops[op as usize]);
-                row.bytes += op.map_or(0.0, |op| op.bytes(span.stage, token.position + 1));
+                row.bytes += span_bytes(&trace.ops, span, token.position + 1);
             }
         }
         total
@@ -202,9 +204,9 @@ pub fn expert_ways(trace: &Trace, token: &Token) -> Vec<Way> {
     let is = |op: usize, name: &str| trace.ops[op].name == name;
     let experts = (0..trace.ops.len()).filter(|&op| trace.ops[op].part == Part::Experts);
     let of = |op: usize| {
-        let router = (0..op).rfind(|&before| is(before, "router"))? as u32;
-        let start = spans().filter(|span| span.op == Some(router)).map(|span| span.end).max()?;
-        let last = spans().filter(|span| span.op == Some(op as u32)).max_by_key(|span| span.end)?;
+        let router = (0..op).rfind(|&before| is(before, "router"))?;
+        let start = spans().filter(|span| span.ops().contains(&router)).map(|span| span.end).max()?;
+        let last = spans().filter(|span| span.ops().contains(&op)).max_by_key(|span| span.end)?;
         Some(Way { op, start, end: last.end, last: row_label(&trace.ops, last) })
     };
     experts.filter_map(of).collect()

@@ -29,7 +29,14 @@ impl Summary {
         for (index, worker) in self.workers.iter().enumerate() {
             let (busy, idle) = (worker.busy_ns, worker.idle_ns);
             let share = percent(idle / (busy + idle));
-            out += &format!("worker {index}: busy {} µs, idle {} µs ({share})\n", micros(busy), micros(idle));
+            let lane = self.subject.lane(index);
+            out += &format!("{lane}: busy {} µs, idle {} µs ({share})\n", micros(busy), micros(idle));
+        }
+        if self.tick_ns > 0 {
+            out += &format!(
+                "the device's clock ticks every {} ns: nothing shorter is told apart\n",
+                self.tick_ns
+            );
         }
         out += &self.absent();
         out += &self.idle_line();

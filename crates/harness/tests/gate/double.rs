@@ -141,11 +141,11 @@ impl Interpreted {
             };
             for &stage in stages {
                 let (phase, start) = (lane.len() as u32, 10 * lane.len() as u64);
-                lane.push(Span { phase, op: Some(op as u32), stage, start, end: start + 10 });
+                lane.push(Span { phase, op: Some(op as u32), ops: 1, stage, start, end: start + 10 });
             }
         }
         self.phases = self.phases.wrapping_add(lane.len() as u32);
-        self.recording = Recording { ns: 10 * lane.len() as u64, lanes: vec![lane] };
+        self.recording = Recording { ns: 10 * lane.len() as u64, lanes: vec![lane], tick_ns: 0 };
     }
 }
 

@@ -12,6 +12,9 @@ DEVICE void from_elements(uint4 v, float (&x)[8]) {
 #pragma unroll
   for (int i = 0; i < 8; i++) x[i] = f16_to_f32((u16)(w[i / 2] >> 16 * (i % 2)));
 }
+DEVICE void from_elements(uint2 v, float (&x)[4]) {
+  x[0] = f16_to_f32((u16)v.x), x[1] = f16_to_f32((u16)(v.x >> 16)), x[2] = f16_to_f32((u16)v.y), x[3] = f16_to_f32((u16)(v.y >> 16));
+}
 #else
 typedef float Element;
 DEVICE Element to_element(float x) { return x; }

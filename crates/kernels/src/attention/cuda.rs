@@ -6,8 +6,12 @@ use crate::cuda::{Args, Call, Setting, Site, Unit, unit};
 
 /// Warps of a block of attention.
 const WARPS: usize = 4;
+/// Positions a warp looks at at a time.
+const POSITIONS: usize = 8;
 /// Blocks per multiprocessor that splitting the positions aims at.
 const BLOCKS_PER_SM: usize = 2;
+/// Most parts that the positions are cut into.
+const SPLITS_MAX: usize = 64;
 /// Steps of more rows than this fill the device without splitting the positions.
 const SPLIT_ROWS_MAX: usize = 8;
 
@@ -35,6 +39,7 @@ fn unit(k_dim: usize, v_dim: usize, heads: usize, setting: &Setting) -> Unit {
             ("K_V_DIM", v_dim.to_string()),
             ("K_HEADS", heads.to_string()),
             ("K_WARPS", WARPS.to_string()),
+            ("K_SPLITS", SPLITS_MAX.to_string()),
         ],
     }
 }
@@ -136,15 +141,18 @@ fn splits(op: &AttentionOp, setting: &Setting, rows: usize) -> usize {
         None => setting.context,
     };
     let tiles = visible.div_ceil(32) + 1;
-    (BLOCKS_PER_SM * setting.multiprocessors as usize).div_ceil(blocks).min(tiles.div_ceil(WARPS)).max(1)
+    (BLOCKS_PER_SM * setting.multiprocessors as usize).div_ceil(blocks).min(tiles).clamp(1, SPLITS_MAX)
 }
 
-/// Partial results of the splits.
+/// Partial results of the splits: outputs, then largest scores and sums.
 pub(crate) fn scratch_bytes(op: &AttentionOp, setting: &Setting, rows: usize) -> usize {
-    (1..=rows.min(SPLIT_ROWS_MAX))
-        .map(|rows| rows * op.heads * splits(op, setting, rows) * (2 + op.v_dim.next_multiple_of(8)) * 4)
-        .max()
-        .unwrap_or(0)
+    let bytes = |rows| partials(op, setting, rows) * (2 + op.v_dim.next_multiple_of(8)) * 4;
+    (1..=rows.min(SPLIT_ROWS_MAX)).map(bytes).max().unwrap_or(0)
+}
+
+/// Results of the splits of all heads and rows.
+fn partials(op: &AttentionOp, setting: &Setting, rows: usize) -> usize {
+    rows * op.heads * splits(op, setting, rows)
 }
 
 /// Widths of a window, sliding or in chunks; 0 if there is none.
@@ -167,8 +175,10 @@ pub(crate) fn attention(site: &Site<'_>, op: &AttentionOp) -> Call {
     let [k_padded, v_padded] = [k_dim, v_dim].map(|dim| dim.next_multiple_of(8));
     // `struct AttentionShared`.
     let queries = heads * k_padded * 4;
-    let sums = WARPS * heads * (32 + 2) * 4;
-    let shared = (queries + sums).next_multiple_of(16) + WARPS * heads * v_padded * 4 + 16;
+    let sums = WARPS * heads * (POSITIONS + 2) * 4;
+    let outputs = WARPS * heads * v_padded * 4;
+    let joined = heads * (SPLITS_MAX + 1) * 4 + 4;
+    let shared = (queries + sums).next_multiple_of(16) + outputs + joined.next_multiple_of(16);
     Call {
         unit: unit(k_dim, v_dim, heads, setting),
         kernel: "attention",
@@ -180,6 +190,7 @@ pub(crate) fn attention(site: &Site<'_>, op: &AttentionOp) -> Call {
             .place(site.buffer(op.out))
             .address(site.vector(op.sinks))
             .address(site.at.scratch)
+            .address(site.at.scratch + (partials(op, setting, site.rows) * v_padded * 4) as u64)
             .address(site.at.zeroed)
             .size(op.heads / op.kv_heads)
             .size(sliding)

@@ -8,7 +8,9 @@ typedef unsigned long long u64;
 #ifdef AMOEBA_EMULATE
 #include "emulate.h"
 #else
-#define KERNEL(name, Args, threads) extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ Args a)
+#define ENTRY(name, Args, a, threads) extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ Args a)
+// One whose blocks are all on the device at once, because it has barriers of the grid: launched cooperatively.
+#define GRID_ENTRY(name, Args, a, threads) ENTRY(name, Args, a, threads)
 // One struct of shared memory at the top of a kernel.
 #define SHARED(T, s) __shared__ T s
 #define DYNAMIC_SHARED(T, p) extern __shared__ __align__(128) unsigned char p##_bytes[]; T* p = reinterpret_cast<T*>(p##_bytes)
@@ -37,6 +39,11 @@ template <class T> DEVICE void write(void* p, T v) { *reinterpret_cast<T*>(p) = 
 // What other blocks have written in this launch.
 DEVICE u32 ticket(u32* counter) { return atomicAdd(counter, 1u); }
 template <class T> DEVICE T read_fresh(const T* p) { return __ldcg(p); }
+// Adds in shared or global memory; what was there before. Integers only: their sums do not depend on the order.
+template <class T> DEVICE T add_to(T* p, T x) { return atomicAdd(p, x); }
+// One rounding each, never fused: the same bits as on the CPU.
+DEVICE double exact_add(double a, double b) { return __dadd_rn(a, b); }
+DEVICE double exact_mul(double a, double b) { return __dmul_rn(a, b); }
 
 // Copies of N bytes from memory to shared memory that go on by themselves, or zeros where there is nothing to copy. A thread waits
 // for its own; the number is of groups, closed by `copies_close`, that may still be under way.
@@ -55,6 +62,19 @@ DEVICE void begin() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
   asm volatile("griddepcontrol.launch_dependents;");
 #endif
+}
+// ns of a clock that all multiprocessors share.
+DEVICE u64 now() {
+  u64 ns;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns) :: "memory");
+  return ns;
+}
+
+// Waits until a counter that others add to has come so far.
+DEVICE void wait_until(const u32* counter, u32 target) {
+  u32 now;
+  do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(counter) : "memory");
+  while ((int)(now - target) < 0);
 }
 
 DEVICE float f16_to_f32(u16 bits) {
@@ -104,12 +124,48 @@ DEVICE void mma_f16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b
 }
 #endif
 
+// When the first block of a launch had waited for the launch before, and when the last was done.
+struct Stamp { u64 start, end; };
+
+// A kernel: every thread calls begin() in its body.
+#ifndef AMOEBA_TRACE
+#define KERNEL(name, Args, threads) ENTRY(name, Args, a, threads)
+#else
+template <class Args> struct Traced { Args a; Stamp* stamp; };
+DEVICE void stamp_start(Stamp* stamp) {
+  begin();
+  if (threadIdx.x == 0) atomicMin(&stamp->start, now());
+}
+DEVICE void stamp_end(Stamp* stamp) {
+  __syncthreads();
+  if (threadIdx.x == 0) atomicMax(&stamp->end, now());
+}
+#define KERNEL(name, Args, threads)                                                             \
+  DEVICE void name##_work(const Args& a, Stamp* stamp);                                         \
+  ENTRY(name, Traced<Args>, t, threads) { name##_work(t.a, t.stamp), stamp_end(t.stamp); }      \
+  DEVICE void name##_work(const Args& a, Stamp* stamp)
+#define begin() stamp_start(stamp)
+#endif
+#define GRID_KERNEL(name, Args, threads) GRID_ENTRY(name, Args, a, threads)
+
 enum : u32 { ALL = 0xffffffffu }; // lanes
 
 DEVICE int lane() { return threadIdx.x & 31; }
 DEVICE int warp() { return threadIdx.x >> 5; }
 DEVICE double infinite() { return __longlong_as_double(0x7ff0000000000000ll); }
 DEVICE float bf16_to_f32(u32 bits) { return __uint_as_float(bits << 16); }
+
+// Every block of a GRID_KERNEL waits for all others. The counter, zero before the launch, counts arrivals.
+DEVICE void grid_barrier(u32* arrived) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    u32 blocks = gridDim.x * gridDim.y * gridDim.z;
+    __threadfence();
+    wait_until(arrived, ticket(arrived) / blocks * blocks + blocks);
+    __threadfence();
+  }
+  __syncthreads();
+}
 
 template <class T> DEVICE T warp_sum(T v) {
 #pragma unroll

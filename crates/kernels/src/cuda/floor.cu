@@ -1,4 +1,4 @@
-// What a device does at best: memory read as weights are read, and launches that do nothing.
+// What a device does at best: memory read as weights are read, launches that do nothing, barriers of the whole grid.
 
 struct ReadArgs {
   const u8* memory;
@@ -9,6 +9,7 @@ struct ReadArgs {
 // Four loads of a thread are under way at a time. The sum is kept only where it has a value that it never has in practice:
 // without that the compiler would leave the loads out.
 KERNEL(floor_read, ReadArgs, 256) {
+  begin();
   u64 stride = (u64)gridDim.x * blockDim.x, i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
   u32 sum = 0;
   for (; i + 3 * stride < a.units; i += 4 * stride) {
@@ -29,4 +30,22 @@ struct NothingArgs {
   u64 unused;
 };
 
-KERNEL(floor_nothing, NothingArgs, 32) {}
+KERNEL(floor_nothing, NothingArgs, 32) { begin(); }
+
+struct BarrierArgs {
+  u32* arrived; // zero before
+  u32* passed;  // per block: barriers, and at how many of them its neighbour was there, too
+  u32 barriers, unused;
+};
+
+// Between barriers every block writes how far it is; after each it looks at its neighbour.
+GRID_KERNEL(floor_barrier, BarrierArgs, 256) {
+  begin();
+  u32 seen = 0, *own = a.passed + 2 * blockIdx.x, *next = a.passed + 2 * ((blockIdx.x + 1) % gridDim.x);
+  for (u32 i = 1; i <= a.barriers; i++) {
+    if (threadIdx.x == 0) *own = i;
+    grid_barrier(a.arrived);
+    if (threadIdx.x == 0) seen += read_fresh(next) >= i;
+  }
+  if (threadIdx.x == 0) own[1] = seen;
+}

@@ -36,9 +36,15 @@ pub(crate) struct Gemm {
     stages: usize,
 }
 
+/// Parts of x at a weight of that format.
+fn parts(format: Option<Format>, setting: &Setting) -> usize {
+    let dense = format.is_none_or(|format| !format.is_quantised());
+    usize::from(setting.x_parts.clamp(1, 3)) + usize::from(dense && setting.x_parts == 2)
+}
+
 /// Bytes of a row of x in parts, at most.
 pub(crate) fn row_bytes_max(cols: usize, setting: &Setting) -> usize {
-    cols.div_ceil(SLAB) * (usize::from(setting.x_parts) * 2 * SLAB + 16)
+    cols.div_ceil(SLAB) * (parts(None, setting) * 2 * SLAB + 16)
 }
 
 impl Gemm {
@@ -49,7 +55,7 @@ impl Gemm {
         if !cols.is_multiple_of(whole) {
             return Err(Unsupported(format!("{format} with {cols} columns, no multiple of {whole}")));
         }
-        let parts = usize::from(setting.x_parts.clamp(1, 3));
+        let parts = parts(Some(format), setting);
         let most = if rows <= 16 || tiles == Tiles::Few { 2 } else { 8 };
         let wk = if tiles != Tiles::Many && cols > SLAB { 2 } else { 1 };
         let shapes = [(wk, 8, 3), (wk, 8, 2), (1, 8, 2), (1, 4, 3), (1, 4, 2), (1, 2, 2)];
@@ -105,9 +111,9 @@ impl Gemm {
         8 * self.tokens() + self.stages * self.wk * slab
     }
 
-    /// Macros: warps along K, rows and stages.
-    pub fn defines(&self, names: [&'static str; 4]) -> [(&'static str, String); 4] {
-        let values = [WM, self.wk, self.nt, self.stages];
-        [0, 1, 2, 3].map(|i| (names[i], values[i].to_string()))
+    /// Macros: parts of x, warps along outputs and along K, rows and stages.
+    pub fn defines(&self, names: [&'static str; 5]) -> [(&'static str, String); 5] {
+        let values = [self.parts, WM, self.wk, self.nt, self.stages];
+        [0, 1, 2, 3, 4].map(|i| (names[i], values[i].to_string()))
     }
 }

@@ -123,6 +123,11 @@ impl Site<'_> {
         self.at.step + if self.head { 4 } else { 0 }
     }
 
+    /// Tiles of sixteen outputs per multiprocessor, of so many matrices, for one row: tilings are chosen for that.
+    pub fn per_sm(&self, outputs: usize, matrices: usize) -> usize {
+        (outputs.div_ceil(16) * matrices).div_ceil(self.at.setting.multiprocessors as usize)
+    }
+
     pub fn buffer(&self, id: BufferId) -> Place {
         self.at.buffers[id.0]
     }

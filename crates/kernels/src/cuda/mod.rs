@@ -14,6 +14,7 @@ pub(crate) mod fuse;
 pub(crate) mod gemm;
 mod lower;
 mod shape;
+pub mod trace;
 pub(crate) mod unit;
 
 use amoeba_checkpoint::Format;
@@ -94,7 +95,7 @@ pub struct Setting {
     /// Whether ops may share launches.
     pub fused: bool,
     /// Parts of x in products of more than 8 rows, 1 to 3. With quantised weights they are f16: 3 are all of an f32, 2 are 22 bits
-    /// (f32 accuracy in practice), 1 is 11. With dense ones they are bf16: 24, 16 and 8 bits.
+    /// (f32 accuracy in practice), 1 is 11. With dense ones they are bf16, of which 2 are 16 bits: there it is 3 instead; 1 is 8.
     pub x_parts: u8,
 }
 

@@ -40,12 +40,25 @@ pub(crate) struct Tiling {
     repeats: usize,
 }
 
+/// Warps that a multiprocessor has registers for, at the 112 or so that a product of one row takes (docs/results/nvrtc.md).
+const WARPS_PER_SM: usize = 18;
+
 /// Most dynamic shared memory of a block: what every architecture from 8.0 on has, but for those of consumer cards.
 const SHARED_MAX: usize = 99 << 10;
 
+/// Blocks of so many warps that a multiprocessor holds.
+fn blocks_per_sm(warps: usize) -> usize {
+    (WARPS_PER_SM / warps).max(1)
+}
+
 impl Tiling {
-    /// Sixteen outputs of `matrices` products of one x, summed over `repeats` matrices.
-    pub fn new(format: Format, cols: usize, matrices: usize, repeats: usize) -> Result<Tiling, Unsupported> {
+    /// Sixteen outputs of `matrices` products of one x, summed over `repeats` matrices; of so many tiles per multiprocessor.
+    pub fn new(
+        format: Format,
+        cols: usize,
+        [matrices, repeats]: [usize; 2],
+        tiles_per_sm: usize,
+    ) -> Result<Tiling, Unsupported> {
         let lane = match format {
             Format::Dense(Float::F32) => 4,
             Format::Dense(_) if cols.is_multiple_of(16) => 16,
@@ -59,11 +72,12 @@ impl Tiling {
             )));
         }
         let blocks = cols.div_ceil(4 * lane) * repeats;
-        // Least idle work first, then many warps, each with several loads on their way.
+        // Least idle work first, then all tiles on the device at once, then many warps, each with several loads on their way.
         let shapes = (1..=8).flat_map(|warps| [1, 2, 3, 4].map(|step| (warps, step)));
         let cost = |&(warps, step): &(usize, usize)| {
             let padded = blocks.next_multiple_of(warps * step);
-            (padded, usize::from(step != 2), 8 - warps)
+            let waves = tiles_per_sm.div_ceil(blocks_per_sm(warps));
+            (padded, waves, usize::from(step != 2), 8 - warps)
         };
         let (warps, step) = shapes
             .filter(|(warps, _)| *warps >= 4 || *warps * 2 >= blocks)
@@ -88,6 +102,11 @@ impl Tiling {
             0
         };
         x + sums + 2 * self.warps * 16 * self.matrices * if rows == 1 { 1 } else { tiles * 8 } * 4
+    }
+
+    /// Blocks that the device holds at once.
+    pub fn resident(&self, multiprocessors: u32) -> usize {
+        blocks_per_sm(self.warps) * multiprocessors as usize
     }
 
     /// Rows of x a launch takes at a time, at most 8.

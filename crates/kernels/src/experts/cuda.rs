@@ -38,8 +38,9 @@ fn unit(
     activation: &str,
 ) -> Result<Experts, Unsupported> {
     let [up_format, down_format] = [up, op.down].map(|weights| site.matrix(weights.stack).format);
-    let up = Tiling::new(up_format, op.hidden, 1 + usize::from(gate == "GATE_BESIDE"), 1)?;
-    let down = Tiling::new(down_format, op.d_ff, 1, op.top_k)?;
+    let matrices = 1 + usize::from(gate == "GATE_BESIDE");
+    let up = Tiling::new(up_format, op.hidden, [matrices, 1], site.per_sm(op.d_ff, op.top_k))?;
+    let down = Tiling::new(down_format, op.d_ff, [1, op.top_k], site.per_sm(op.hidden, 1))?;
     up.rows(1)?;
     down.rows(1)?;
     let defines = vec![

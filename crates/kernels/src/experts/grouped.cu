@@ -1,6 +1,6 @@
 // Routed experts of many rows: pairs of row and choice in a list per expert, tiles of the lists, three products, weighted sum.
-// Macros: K_TOP, K_HIDDEN, K_FF, K_EXPERTS, K_PARTS (of x), K_UP, K_DOWN (formats), K_GATE, K_ACTIVATION, and how the products are cut
-// up: K_UP_WM, K_UP_WK, K_UP_NT, K_UP_STAGES, K_DOWN_WM and so on.
+// Macros: K_TOP, K_HIDDEN, K_FF, K_EXPERTS, K_UP, K_DOWN (formats), K_GATE, K_ACTIVATION, and how the products are cut
+// up: K_UP_PARTS (of x), K_UP_WM, K_UP_WK, K_UP_NT, K_UP_STAGES, K_DOWN_WM and so on.
 
 // Where the gate comes from: another matrix of the format of up, or inner channels that a launch before has written.
 enum Gate { NO_GATE, GATE_BESIDE, GATE_BEFORE };
@@ -22,8 +22,8 @@ struct GroupedArgs {
   float limit, alpha, factor, unused2;
 };
 
-typedef Gemm<K_UP, K_HIDDEN, K_PARTS, K_UP_WM, K_UP_WK, K_UP_NT, K_UP_STAGES> Up;
-typedef Gemm<K_DOWN, K_FF, K_PARTS, K_DOWN_WM, K_DOWN_WK, K_DOWN_NT, K_DOWN_STAGES> Down;
+typedef Gemm<K_UP, K_HIDDEN, K_UP_PARTS, K_UP_WM, K_UP_WK, K_UP_NT, K_UP_STAGES> Up;
+typedef Gemm<K_DOWN, K_FF, K_DOWN_PARTS, K_DOWN_WM, K_DOWN_WK, K_DOWN_NT, K_DOWN_STAGES> Down;
 static_assert(Up::TOKENS == Down::TOKENS, "they share tiles");
 
 constexpr int WARPS = 8;

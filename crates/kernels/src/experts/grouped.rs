@@ -84,12 +84,17 @@ impl<'a> Grouped<'a> {
             ("K_FF", op.d_ff.to_string()),
             ("K_TOP", op.top_k.to_string()),
             ("K_EXPERTS", op.experts.to_string()),
-            ("K_PARTS", setting.x_parts.to_string()),
             ("K_GATE", gate.to_owned()),
             ("K_ACTIVATION", activation.to_owned()),
         ];
-        defines.extend(up.defines(["K_UP_WM", "K_UP_WK", "K_UP_NT", "K_UP_STAGES"]));
-        defines.extend(down.defines(["K_DOWN_WM", "K_DOWN_WK", "K_DOWN_NT", "K_DOWN_STAGES"]));
+        defines.extend(up.defines(["K_UP_PARTS", "K_UP_WM", "K_UP_WK", "K_UP_NT", "K_UP_STAGES"]));
+        defines.extend(down.defines([
+            "K_DOWN_PARTS",
+            "K_DOWN_WM",
+            "K_DOWN_WK",
+            "K_DOWN_NT",
+            "K_DOWN_STAGES",
+        ]));
         let headers = &[unit::DEVICE, unit::QUANT, unit::GEMM, unit::ACTIVATE];
         let unit = Unit { headers, op: ("experts/grouped.cu", include_str!("grouped.cu")), defines };
         let args = args(site, op, inner, add);

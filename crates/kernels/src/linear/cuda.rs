@@ -24,8 +24,6 @@ impl Product {
     }
 }
 
-/// Blocks per multiprocessor of a launch that goes over its tiles in a loop.
-const BLOCKS_PER_SM: usize = 4;
 /// Products that share a launch.
 pub(crate) const PRODUCTS_MAX: usize = 4;
 
@@ -53,7 +51,7 @@ pub(crate) fn head_linear(
         let product = Product { matrix, bias: 0, out: site.buffer(out), add: (Place::default(), 0.0) };
         return Ok(gemm::launches(site, x, &[&product], heads, None)?.to_vec());
     }
-    let tiling = Tiling::new(matrix.format, cols, 1, 1)?;
+    let tiling = Tiling::new(matrix.format, cols, [1, 1], site.per_sm(outputs, heads))?;
     let rows = tiling.rows(site.rows)?;
     let args =
         Args::new().address(site.count()).matrix(&matrix).place(site.buffer(x)).place(site.buffer(out));
@@ -116,7 +114,8 @@ fn launch(
     norm: Option<&NormOp>,
 ) -> Result<Call, Unsupported> {
     let matrix = products[0].matrix;
-    let tiling = Tiling::new(matrix.format, matrix.cols, 1, 1)?;
+    let outputs = products.iter().map(|product| product.matrix.rows).sum();
+    let tiling = Tiling::new(matrix.format, matrix.cols, [1, 1], site.per_sm(outputs, 1))?;
     let rows = tiling.rows(site.rows)?;
     let mut args = Args::new().address(site.count()).place(site.buffer(norm.map_or(x, |norm| norm.x)));
     let mut tiles = 0;
@@ -131,7 +130,7 @@ fn launch(
         norm.map_or((0, 0.0, 0.0), |norm| (site.vector(norm.weight), norm.eps, norm.scale));
     let args =
         args.size(tiles).size(products.len()).place(site.buffer(x)).address(weight).float(eps).float(scale);
-    let blocks = tiles.min(BLOCKS_PER_SM * site.at.setting.multiprocessors as usize);
+    let blocks = tiles.min(tiling.resident(site.at.setting.multiprocessors));
     Ok(Call {
         unit: unit(&matrix, &tiling, rows, norm.is_some()),
         kernel: "linear",

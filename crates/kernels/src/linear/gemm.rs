@@ -11,13 +11,9 @@ pub(crate) fn scratch_bytes(heads: usize, cols: usize, setting: &Setting, rows: 
     rows * heads * crate::cuda::gemm::row_bytes_max(cols, setting)
 }
 
-fn unit(matrix: &Matrix, gemm: &Gemm, setting: &Setting) -> Unit {
-    let mut defines = vec![
-        ("K_FORMAT", format_of(matrix.format)),
-        ("K_COLS", matrix.cols.to_string()),
-        ("K_PARTS", setting.x_parts.to_string()),
-    ];
-    defines.extend(gemm.defines(["K_WM", "K_WK", "K_NT", "K_STAGES"]));
+fn unit(matrix: &Matrix, gemm: &Gemm) -> Unit {
+    let mut defines = vec![("K_FORMAT", format_of(matrix.format)), ("K_COLS", matrix.cols.to_string())];
+    defines.extend(gemm.defines(["K_PARTS", "K_WM", "K_WK", "K_NT", "K_STAGES"]));
     let headers = &[unit::DEVICE, unit::QUANT, unit::GEMM];
     Unit { headers, op: ("linear/gemm.cu", include_str!("gemm.cu")), defines }
 }
@@ -39,7 +35,7 @@ pub(crate) fn launches(
         all if blocks <= all => Gemm::new(&matrix, site.rows, Tiles::Enough, setting)?,
         _ => plain,
     };
-    let unit = unit(&matrix, &gemm, setting);
+    let unit = unit(&matrix, &gemm);
     let (block, units) = gemm.split();
     let from = norm.map_or(x, |norm| norm.x);
     let (weight, eps, scale) =

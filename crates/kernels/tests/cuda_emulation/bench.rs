@@ -41,8 +41,8 @@ impl Bench {
             return None;
         }
         // Any model will do: what it computes is replaced op by op.
-        let config = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/qwen3_moe-q4g64/config.json");
-        let config = Config::parse("config.json", &std::fs::read_to_string(config).unwrap()).unwrap();
+        let config = include_str!("../../../../fixtures/qwen3_moe-q4g64/config.json");
+        let config = Config::parse("config.json", config).unwrap();
         let mut plan = Plan::new(&config).unwrap();
         plan.weights.clear();
         plan.buffers.clear();

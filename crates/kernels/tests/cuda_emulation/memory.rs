@@ -2,6 +2,8 @@
 
 use std::ptr;
 
+use crate::device;
+
 const PAGE: usize = 4096;
 /// What kernels may assume of an address; a device gives more.
 const ALIGN: usize = 16;
@@ -9,6 +11,7 @@ const ALIGN: usize = 16;
 /// Bytes at a fixed address, `0xff` (NaN) at first.
 pub struct Memory {
     pages: *mut libc::c_void,
+    /// 0 for memory of a device.
     mapped: usize,
     start: usize,
     len: usize,
@@ -18,6 +21,11 @@ impl Memory {
     /// So many bytes, up to the guard page but for alignment.
     pub fn new(len: usize) -> Memory {
         let room = len.next_multiple_of(ALIGN).max(ALIGN);
+        if let Some(pages) = device::allocate(room) {
+            let mut memory = Memory { pages, mapped: 0, start: 0, len: room };
+            memory.bytes_mut().fill(0xff);
+            return memory;
+        }
         let mapped = room.next_multiple_of(PAGE) + PAGE;
         let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         // SAFETY: a new anonymous mapping, nothing of which is in use.
@@ -37,7 +45,8 @@ impl Memory {
     }
 
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `start..start + len` lies before the guard page of a mapping that lives as long as `self`.
+        // SAFETY: `start..start + len` lies before the guard page of a mapping, or in an allocation, that lives as long as
+        // `self`.
         unsafe { std::slice::from_raw_parts(self.pages.cast::<u8>().add(self.start), self.len) }
     }
 
@@ -49,6 +58,9 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        if self.mapped == 0 {
+            return device::free(self.pages);
+        }
         // SAFETY: the mapping made in `new`, of that length.
         unsafe { libc::munmap(self.pages, self.mapped) };
     }

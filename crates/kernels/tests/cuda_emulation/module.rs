@@ -10,6 +10,8 @@ use std::sync::{LazyLock, Mutex};
 
 use amoeba_kernels::cuda::{Call, Unit};
 
+use crate::device;
+
 type ArgsSize = unsafe extern "C" fn(*const c_char) -> u32;
 type Launch = unsafe extern "C" fn(*const c_char, *const u32, u32, u32, *const c_void) -> c_int;
 type Shuffle = unsafe extern "C" fn(u32);
@@ -36,13 +38,16 @@ static COMPILER: LazyLock<Option<String>> = LazyLock::new(|| {
     found
 });
 
-/// Whether there is a compiler; says so if not.
+/// Whether there is a compiler, or a device that needs none; says so if not.
 pub fn available() -> bool {
-    COMPILER.is_some()
+    device::chosen() || COMPILER.is_some()
 }
 
 /// Runs one launch with turns in the order of that seed.
 pub fn launch(call: &Call, seed: u32) {
+    if device::launch(call) {
+        return;
+    }
     let path = built(&call.unit);
     let mut modules = MODULES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let module = *modules.entry(call.unit.clone()).or_insert_with(|| load(&path));

@@ -108,6 +108,9 @@ pub fn summary(model: &Model, reply: &Reply, sampling: &Sampling) -> String {
         memory(model),
         format!("{}, {}", word(&stats.decode_path), model.describe()),
     ];
+    if stats.sampling != "host" {
+        parts.push(format!("sampling on the {}", stats.sampling));
+    }
     if sampling.temperature > 0.0 {
         parts.push(format!("seed {}", sampling.seed));
     }

@@ -73,7 +73,7 @@ impl Settings {
             repeat_last_n: args.repeat_last_n.unwrap_or(defaults.repeat_last_n),
             seed: 0,
         };
-        sampling.check()?;
+        sampling.check().map_err(Failure::usage)?;
         Ok(Settings {
             sampling,
             seed: args.seed,

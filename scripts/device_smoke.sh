@@ -39,6 +39,9 @@ cd "$here" || exit 99
 amoeba=${AMOEBA:-$here/amoeba}
 export XDG_CACHE_HOME=$out/cache
 
+if [ -f programs.tar.xz ] && [ ! -x amoeba ]; then
+    tar -xJf programs.tar.xz
+fi
 if [ -f nvrtc.tar.xz ] && [ ! -d nvrtc ]; then
     mkdir nvrtc && tar -xJf nvrtc.tar.xz -C nvrtc
 fi

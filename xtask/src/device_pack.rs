@@ -2,12 +2,13 @@
 //! the program, the kernels' tests, the models with recorded results, and `device_smoke.sh`, which runs everything there; NVRTC
 //! of a Python environment if one is named; and what runs llama.cpp beside it, from the sources of llama-cpp-python (built there)
 //! or with a `llama-bench` that was built elsewhere.
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Most bytes of a folder: what can be copied in a minute anywhere.
-const BYTES_MAX: u64 = 60 << 20;
+const BYTES_MAX: u64 = 60_000_000;
 /// What `verify` reads of a model.
 const MODEL_FILES: [&str; 3] = ["config.json", "expected.json", "expected.safetensors"];
 /// Where NVIDIA's package lies in an environment, below `lib/python3.X/site-packages`.
@@ -46,6 +47,10 @@ pub fn run(root: &Path, dir: &Path, extras: &Extras<'_>) -> Result<(), String> {
     fs::create_dir(dir).map_err(|error| format!("device-pack: cannot make {}: {error}", dir.display()))?;
     pack_program(&build(root, &PROGRAM)?, &dir.join("amoeba"))?;
     pack_program(&build(root, &OPS)?, &dir.join("ops"))?;
+    archive(dir, "programs", dir, &["amoeba", "ops"])?;
+    for name in ["amoeba", "ops"] {
+        fs::remove_file(dir.join(name)).map_err(|error| format!("device-pack: {name}: {error}"))?;
+    }
     copy(&root.join("scripts/device_smoke.sh"), &dir.join("device_smoke.sh"))?;
     fs::write(dir.join("pack.txt"), commit(root)).map_err(|error| format!("device-pack: {error}"))?;
     let folders =
@@ -64,16 +69,26 @@ pub fn run(root: &Path, dir: &Path, extras: &Extras<'_>) -> Result<(), String> {
         pack_peers(root, file, &dir.join("peers"))?;
     }
     let bytes = size(dir);
-    println!("{}: {count} models, {:.1} MiB; run ./device_smoke.sh there", dir.display(), mebibytes(bytes));
+    println!("{}: {count} models, {:.1} MB; run ./device_smoke.sh there", dir.display(), megabytes(bytes));
     if bytes > BYTES_MAX {
-        let most = mebibytes(BYTES_MAX);
-        return Err(format!("device-pack: {:.1} MiB, at most {most:.0} MiB may be copied", mebibytes(bytes)));
+        let most = megabytes(BYTES_MAX);
+        return Err(format!("device-pack: {:.1} MB, at most {most:.0} MB may be copied", megabytes(bytes)));
     }
     Ok(())
 }
 
-fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+/// `NAME.tar.xz` of some files of a folder.
+fn archive<S: AsRef<OsStr>>(dir: &Path, name: &str, from: &Path, files: &[S]) -> Result<(), String> {
+    let to = dir.join(format!("{name}.tar.xz"));
+    let status = Command::new("tar").arg("-cJf").arg(to).arg("-C").arg(from).args(files).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        _ => Err(format!("device-pack: tar could not pack {name}")),
+    }
 }
 
 /// Builds; where the executable is.
@@ -156,12 +171,7 @@ fn pack_nvrtc(environment: &Path, dir: &Path) -> Result<(), String> {
     let found = folders.into_iter().find_map(|folder| Some((names(&folder)?, folder)));
     let (names, folder) =
         found.ok_or_else(|| format!("device-pack: {} has no NVRTC", environment.display()))?;
-    let archive = dir.join("nvrtc.tar.xz");
-    let status = Command::new("tar").arg("-cJf").arg(&archive).arg("-C").arg(&folder).args(&names).status();
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        _ => Err("device-pack: tar could not pack NVRTC".to_owned()),
-    }
+    archive(dir, "nvrtc", &folder, &names)
 }
 
 fn size(path: &Path) -> u64 {

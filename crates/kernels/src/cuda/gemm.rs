@@ -1,6 +1,6 @@
 //! How a product with many rows is cut up: `Gemm<…>` (gemm.cuh) without its format.
 
-use amoeba_checkpoint::Format;
+use amoeba_checkpoint::{Float, Format};
 
 use super::{Matrix, Setting, Unsupported};
 
@@ -56,7 +56,9 @@ impl Gemm {
             return Err(Unsupported(format!("{format} with {cols} columns, no multiple of {whole}")));
         }
         let parts = parts(Some(format), setting);
-        let most = if rows <= 16 || tiles == Tiles::Few { 2 } else { 8 };
+        // Elements that take several parts themselves need registers for those.
+        let wide = matches!(format, Format::Dense(Float::F16 | Float::F32));
+        let most = if rows <= 16 || tiles == Tiles::Few || wide { 2 } else { 8 };
         let wk = if tiles != Tiles::Many && cols > SLAB { 2 } else { 1 };
         let shapes = [(wk, 8, 3), (wk, 8, 2), (1, 8, 2), (1, 4, 3), (1, 4, 2), (1, 2, 2)];
         let of = |(wk, nt, stages): (usize, usize, usize)| Gemm {

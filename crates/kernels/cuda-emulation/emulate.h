@@ -281,6 +281,12 @@ inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 template <class T> inline T min(T a, T b) { return b < a ? b : a; }
 template <class T> inline T max(T a, T b) { return a < b ? b : a; }
 
+inline uint32_t most_of_warp(uint32_t x) {
+  return emu::exchange(__LINE__, x, [](auto of, uint32_t) { uint32_t y = 0; for (uint32_t l = 0; l < 32; l++) y = max<uint32_t>(y, of(l)); return y; });
+}
+inline uint32_t least_of_warp(uint32_t x) {
+  return emu::exchange(__LINE__, x, [](auto of, uint32_t) { uint32_t y = ~0u; for (uint32_t l = 0; l < 32; l++) y = min<uint32_t>(y, of(l)); return y; });
+}
 inline uint4 stream16(const void* p) { return *emu::aligned<uint4>(p, "16-byte load is not aligned"); }
 inline uint2 stream8(const void* p) { return *emu::aligned<uint2>(p, "8-byte load is not aligned"); }
 inline uint32_t stream4(const void* p) { return *emu::aligned<uint32_t>(p, "4-byte load is not aligned"); }
@@ -312,6 +318,7 @@ inline uint32_t emu_to_bf16(float x) { // to nearest, ties to even
   return x != x ? u >> 16 | 64 : (u + 0x7fff + (u >> 16 & 1)) >> 16;
 }
 inline uint32_t pack_bf16(float low, float high) { return emu_to_bf16(low) | emu_to_bf16(high) << 16; }
+inline uint32_t masked(uint32_t x, uint32_t mask, uint32_t offset) { return (x & mask) | offset; }
 inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
   auto one = [&](int h) { return emu_to_bf16(fmaf(emu_half(a, h), emu_half(b, h), emu_half(c, h))); };
   return one(0) | one(1) << 16;

@@ -8,7 +8,9 @@ typedef unsigned long long u64;
 #ifdef AMOEBA_EMULATE
 #include "emulate.h"
 #else
-#define ENTRY(name, Args, a, threads) extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ Args a)
+// How many blocks a multiprocessor should have registers for.
+#define BLOCKS_BESIDE 1
+#define ENTRY(name, Args, a, threads) extern "C" __global__ void __launch_bounds__(threads, BLOCKS_BESIDE) name(const __grid_constant__ Args a)
 // One whose blocks are all on the device at once, because it has barriers of the grid: launched cooperatively.
 #define GRID_ENTRY(name, Args, a, threads) ENTRY(name, Args, a, threads)
 // One struct of shared memory at the top of a kernel.
@@ -33,6 +35,9 @@ DEVICE u32 stream4(const void* p) {
   asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(p));
   return v;
 }
+// The largest and the smallest of what the lanes of a warp have.
+DEVICE u32 most_of_warp(u32 x) { return __reduce_max_sync(0xffffffffu, x); }
+DEVICE u32 least_of_warp(u32 x) { return __reduce_min_sync(0xffffffffu, x); }
 template <class T> DEVICE T constant(const T* p) { return __ldg(p); }
 template <class T> DEVICE T read(const void* p) { return *reinterpret_cast<const T*>(p); }
 template <class T> DEVICE void write(void* p, T v) { *reinterpret_cast<T*>(p) = v; }
@@ -86,6 +91,12 @@ DEVICE u16 f32_to_f16(float x) {
   u16 bits;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
   return bits;
+}
+// (x & mask) | offset in one instruction: the compiler makes two of it where both are constants.
+DEVICE u32 masked(u32 x, u32 mask, u32 offset) {
+  u32 y;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(y) : "r"(x), "r"(mask), "r"(offset));
+  return y;
 }
 // a * b + c on two bf16 each, subnormals kept.
 DEVICE u32 fma_bf16x2(u32 a, u32 b, u32 c) {

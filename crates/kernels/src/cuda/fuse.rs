@@ -2,10 +2,11 @@
 //!
 //! Every buffer that an op alone would write is written.
 
-use amoeba_plan::{BufferId, CacheKind, NormKind, NormOp, Op, Step};
+use amoeba_plan::{BufferId, CacheKind, ExpertsOp, NormKind, NormOp, Op, Step};
 
 use super::{Lowered, Place, Site, Unsupported};
 use crate::attention::cuda::Heads;
+use crate::experts::cuda::Routing;
 use crate::linear::cuda::Product;
 use crate::{attention, experts, linear};
 
@@ -33,10 +34,11 @@ pub(crate) fn fused(site: &Site<'_>, index: usize) -> Result<Option<Lowered>, Un
             let calls = linear::cuda::products(site, *x, &products, None)?;
             Some(Lowered { calls, ops: count + usize::from(added.is_some()) })
         }
-        Op::Experts(op) => match added(site, ops).filter(|(to, _)| *to != op.x) {
-            Some((to, factor)) => {
-                let calls = experts::cuda::experts(site, op, (site.buffer(to), factor))?;
-                Some(Lowered { calls, ops: 2 })
+        Op::Experts(op) => Some(routed(site, op, ops, None)?),
+        Op::Router { .. } => match routing(site, ops) {
+            Some((op, routing)) => {
+                let Lowered { calls, ops } = routed(site, op, &ops[1..], Some(routing))?;
+                Some(Lowered { calls, ops: 1 + ops })
             }
             None => None,
         },
@@ -67,6 +69,30 @@ fn products(site: &Site<'_>, ops: &[Step]) -> Vec<Product> {
         _ => unreachable!("`reads` counts products only"),
     };
     ops.iter().map(product).collect()
+}
+
+/// Experts, the first of these ops, and the sum that they go into, if the next op is that.
+fn routed(
+    site: &Site<'_>,
+    op: &ExpertsOp,
+    ops: &[Step],
+    routing: Option<Routing<'_>>,
+) -> Result<Lowered, Unsupported> {
+    let added = added(site, ops).filter(|(to, _)| *to != op.x);
+    let add = added.map_or((Place::default(), 0.0), |(to, factor)| (site.buffer(to), factor));
+    let calls = experts::cuda::experts(site, op, add, routing)?;
+    Ok(Lowered { calls, ops: 1 + usize::from(added.is_some()) })
+}
+
+/// A router whose experts can choose for themselves, and those.
+fn routing<'a>(site: &Site<'_>, ops: &'a [Step]) -> Option<(&'a ExpertsOp, Routing<'a>)> {
+    let (router, Op::Experts(op)) = (&ops.first()?.op, &ops.get(1)?.op) else { return None };
+    let Op::Router { logits, out, experts, rule, correction: None, per_expert, input_gate: None } = router
+    else {
+        return None;
+    };
+    let routing = Routing { logits: *logits, rule, per_expert: *per_expert };
+    (op.route == *out && site.rows <= ROWS_MAX && routing.fits(*experts)).then_some((op, routing))
 }
 
 /// Where all of the first op's output is added to by the second, and its factor.

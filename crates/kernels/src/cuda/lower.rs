@@ -2,7 +2,7 @@
 
 use amoeba_plan::{BufferId, Op, Plan, WeightId, WeightShape};
 
-use super::{Args, Call, Matrix, Place, Places, Setting, WeightPlace, fuse};
+use super::{Args, Call, Matrix, Place, Places, Setting, Tiling, WeightPlace, Work, fuse};
 use crate::{activate, add, attention, conv, delta_net, embed, experts, linear, norm, rope, router, ssm};
 
 /// Launches that stand for some ops of the program.
@@ -66,7 +66,7 @@ fn calls(site: &Site<'_>, op: &Op) -> Result<Vec<Call>, Unsupported> {
                 [Some(*logits), Some(*out), *input_gate],
             )?]
         }
-        Op::Experts(op) => experts::cuda::experts(site, op, (Place::default(), 0.0))?,
+        Op::Experts(op) => experts::cuda::experts(site, op, (Place::default(), 0.0), None)?,
         Op::HeadGate { .. }
         | Op::Add { .. }
         | Op::Scale { .. }
@@ -123,9 +123,9 @@ impl Site<'_> {
         self.at.step + if self.head { 4 } else { 0 }
     }
 
-    /// Tiles of sixteen outputs per multiprocessor, of so many matrices, for one row: tilings are chosen for that.
-    pub fn per_sm(&self, outputs: usize, matrices: usize) -> usize {
-        (outputs.div_ceil(16) * matrices).div_ceil(self.at.setting.multiprocessors as usize)
+    /// How a product is cut up for steps of so many rows.
+    pub fn tiling(&self, work: Work, rows: usize) -> Result<Tiling, Unsupported> {
+        Tiling::new(work, rows, self.at.setting.multiprocessors)
     }
 
     pub fn buffer(&self, id: BufferId) -> Place {

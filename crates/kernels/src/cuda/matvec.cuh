@@ -1,17 +1,20 @@
-// Products of stored matrices with a few rows of x, on tensor cores: sixteen outputs a block, all of K at once.
+// Products of stored matrices with a few rows of x, on tensor cores: tiles of sixteen outputs, some of them a block, all of K at once.
 //
-// A warp takes some blocks of K; its lanes read the codes of two of the sixteen outputs each, straight from memory into
-// registers in the order in which mma.sync wants them (any order of K will do, as long as x lies in the same). Codes are
-// exact in bf16. x is split into three bf16, exactly, which are three columns of the product; so are the groups that share a
-// block of K: a column holds x for one group and zeros elsewhere. Sums are f32; scales and biases meet them group by group.
-// Every sum has one order, which depends on the shape alone.
+// A block is a multiprocessor's share: it stages x once, and its warps take blocks of K. The lanes of a warp read the codes of
+// two of the sixteen outputs each, straight from memory into registers in the order in which mma.sync wants them (any order of K
+// will do, as long as x lies in the same). Codes are exact in bf16. x is split into three bf16, exactly, which are three columns
+// of the product; so are the groups that share a block of K: a column holds x for one group and zeros elsewhere. Sums are f32;
+// scales and biases meet them group by group. Every sum has one order, which depends on the shape alone.
 
-// F: format. C: columns a lane reads at a time. COLS: inputs of one matrix. R: rows of x. WARPS: per block. KS: blocks of K a
-// warp reads at a time. NM: matrices that share x. REP: matrices side by side, each with inputs of its own, added up;
-// WEIGHTED: each with a factor.
-template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP, bool WEIGHTED = false> struct Matvec {
+// Sixteen outputs of a matrix of `rows`, from `row0` on.
+struct Tile { Matrix matrix; int row0, rows; };
+
+// F: format. C: columns a lane reads at a time. COLS: inputs of one matrix. R: rows of x. WARPS: per block. KS: blocks of K of
+// which a warp has the codes on their way, of SLOTS tiles each. ONCE: the tiles that blocks take at once are all. JOIN: tiles whose
+// totals belong together. REP: matrices side by side, each with inputs of its own, added up; WEIGHTED: each with a factor.
+template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ONCE, int JOIN = 1, int REP = 1, bool WEIGHTED = false> struct Matvec {
   static constexpr int BLOCK = 4 * C, KB1 = (COLS + BLOCK - 1) / BLOCK, KB = KB1 * REP, STEPS = (KB + WARPS * KS - 1) / (WARPS * KS);
-  static constexpr bool SCALED = F::QUANTISED || WEIGHTED;
+  static constexpr bool SCALED = F::QUANTISED || WEIGHTED, WHOLE = KB % (WARPS * KS) == 0;
   static constexpr int GROUP = F::QUANTISED ? F::GROUP : BLOCK;
   static constexpr int SEGMENT = min_of(C, GROUP), SEGMENTS = C / SEGMENT; // of a lane's columns, by group
   static constexpr int SPAN = max_of(C, GROUP);                            // from a group of a segment to the next
@@ -20,14 +23,18 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP, b
   static constexpr int TILES = (SHARING * QE + 7) / 8;
   static constexpr int WORDS = C * F::BITS / 32, ROW_BYTES = COLS * F::BITS / 8, GROUPS = COLS / GROUP;
   static constexpr int ALIGN = ROW_BYTES % 16 == 0 && WORDS % 4 == 0 ? 16 : ROW_BYTES % 8 == 0 && WORDS % 2 == 0 ? 8 : 4;
-  static constexpr int UNIT = min_of(C, 16), THREADS = 32 * WARPS;
+  static constexpr int UNIT = min_of(C, F::TWOS ? 16 : 8), THREADS = 32 * WARPS; // columns of x that a thread stages together
   static constexpr int X_BYTES = KB * C * QS * 8, SUMS = KB1 * REP * BLOCK / GROUP * QE;
-  static constexpr int SUM_BYTES = F::BIASED ? SUMS * 4 : 0, RED_BYTES = 2 * WARPS * 16 * NM * (R == 1 ? 1 : TILES * 8) * 4;
-  static constexpr int SHARED_BYTES = X_BYTES + (SUM_BYTES + 15) / 16 * 16 + RED_BYTES;
-  static_assert(C % 4 == 0 && COLS % UNIT == 0 && UNIT <= GROUP && (C * F::BITS) % 32 == 0, "shape");
+  static constexpr int SUM_BYTES = F::BIASED ? (SUMS * 4 + 15) / 16 * 16 : 0, WIDTH = R == 1 ? 1 : TILES * 8;
+  static constexpr int RED_BYTES = 2 * WARPS * 16 * SLOTS * WIDTH * 4, SHARED_BYTES = X_BYTES + SUM_BYTES + RED_BYTES;
+  // Units of x: of one matrix, of a row; turns of the block to stage a row and all of them, and how many at a time.
+  static constexpr int UNITS1 = KB1 * BLOCK / UNIT, UNITS = UNITS1 * REP, TURNS = (UNITS + THREADS - 1) / THREADS, ALL_TURNS = R * TURNS;
+  static constexpr int HELD = min_of(ALL_TURNS, 32 / UNIT);
+  static_assert(C % 4 == 0 && COLS % UNIT == 0 && UNIT <= GROUP && (C * F::BITS) % 32 == 0 && SLOTS % JOIN == 0, "shape");
 
-  struct Raw { u32 codes[KS][NM][2][WORDS], scales[KS][NM][SEGMENTS][TILES][2], biases[KS][NM][SEGMENTS][TILES][2]; float factor[KS]; };
-  struct Sums { float v[NM][TILES][4]; };
+  struct Raw { u32 codes[KS][SLOTS][2][WORDS], scales[KS][SLOTS][SEGMENTS][TILES][2], biases[KS][SLOTS][SEGMENTS][TILES][2]; };
+  struct Sums { float v[SLOTS][TILES][4]; };
+  struct Held { float v[HELD][UNIT]; };
 
   u8* memory;
   int g, t;                       // row and quarter of the lane
@@ -45,49 +52,71 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP, b
     }
   }
 
-  // x as B wants it: [block of K][two mma][part][quarter], 16 bytes each, and sums of groups. `x(rep, row)` is a row of f32, null
-  // past the last; `adjust(row, column, values)` may change UNIT of them.
-  template <class X> DEVICE void stage(X x) { stage(x, [](int, int, float (&)[UNIT]) {}); }
-  template <class X, class Adjust> DEVICE void stage(X x, Adjust adjust) {
-    float* sums = (float*)(memory + X_BYTES);
-    constexpr int PER_REP = KB1 * BLOCK / UNIT, UNITS = R * REP * PER_REP, PER_GROUP = GROUP / UNIT;
-    for (int base = 0; base < UNITS; base += THREADS) {
-      int unit = base + threadIdx.x, u = unit % PER_REP, rep = unit / PER_REP % REP, row = unit / PER_REP / REP, col = u * UNIT;
-      float v[UNIT], sum = 0.0f;
+  // Row of x and unit of it that the thread stages in a turn.
+  static DEVICE int row_of(int turn) { return R == 1 ? 0 : turn / TURNS; }
+  static DEVICE int unit_of(int turn) { return (R == 1 ? turn : turn % TURNS) * THREADS + threadIdx.x; }
+  static DEVICE int col_of(int unit) { return (REP == 1 ? unit : unit % UNITS1) * UNIT; }
+  static DEVICE bool in_row(int unit) { return unit < UNITS && col_of(unit) < COLS; }
+
+  // Reads x for some turns: `x(rep, row)` is a row of f32, null past the last. Ahead of codes, which would hold it up: loads return in order.
+  template <class X> static DEVICE void fetch(Held& held, X x, int first = 0) {
 #pragma unroll
-      for (int i = 0; i < UNIT; i++) v[i] = 0.0f;
-      const float* from = unit < UNITS ? x(rep, row) : nullptr;
-      if (from && col < COLS) {
+    for (int n = 0; n < HELD; n++) {
+      int turn = first + n, unit = unit_of(turn);
+      const float* from = turn < ALL_TURNS && in_row(unit) ? x(unit / UNITS1, row_of(turn)) : nullptr;
 #pragma unroll
-        for (int i = 0; i < UNIT; i += 4) {
-          float4 f = read<float4>(from + col + i);
-          v[i] = f.x, v[i + 1] = f.y, v[i + 2] = f.z, v[i + 3] = f.w;
-        }
-        adjust(row, col, v);
+      for (int i = 0; i < UNIT; i += 4) {
+        float4 f = from ? read<float4>(from + col_of(unit) + i) : float4{0.0f, 0.0f, 0.0f, 0.0f};
+        held.v[n][i] = f.x, held.v[n][i + 1] = f.y, held.v[n][i + 2] = f.z, held.v[n][i + 3] = f.w;
       }
-      if (unit < UNITS) {
-        int kb = rep * KB1 + col / BLOCK, quarter = col % BLOCK / C, mma = col % C / 4;
+    }
+  }
+  // x as B wants it: [block of K][two mma][part][quarter], 16 bytes each, and sums of groups. `adjust(turn, values)` may change a unit
+  // of a row; all lanes of a warp call it for the same row.
+  template <class X> DEVICE void stage(Held& held, X x) const { stage(held, x, [](int, float (&)[UNIT]) {}); }
+  template <class X, class Adjust> DEVICE void stage(Held& held, X x, Adjust adjust) const {
+    for (int first = 0; first < ALL_TURNS; first += HELD) {
+      if (first) fetch(held, x, first);
 #pragma unroll
-        for (int m = 0; m < UNIT / 4; m++) {
+      for (int n = 0; n < HELD; n++)
+        if (ALL_TURNS % HELD == 0 || first + n < ALL_TURNS) adjust(first + n, held.v[n]), stage_unit(first + n, held.v[n]);
+    }
+  }
+  DEVICE void stage_unit(int turn, const float (&v)[UNIT]) const {
+    int unit = unit_of(turn), row = row_of(turn), rep = unit / UNITS1, col = col_of(unit);
+    if (unit < UNITS) {
+      u8* to = memory + unit_offset(unit, row);
+#pragma unroll
+      for (int m = 0; m < UNIT / 4; m += 2) {
+        uint2 pairs[2][3];
+#pragma unroll
+        for (int half = 0; half < min_of(2, UNIT / 4); half++) {
           Parts p[4];
 #pragma unroll
-          for (int i = 0; i < 2; i++) p[2 * i] = parts_of(v[F::low(2 * m + i)]), p[2 * i + 1] = parts_of(v[F::high(2 * m + i)]);
+          for (int i = 0; i < 2; i++) p[2 * i] = parts_of(v[F::low(2 * (m + half) + i)]), p[2 * i + 1] = parts_of(v[F::high(2 * (m + half) + i)]);
 #pragma unroll
           for (int part = 0; part < 3; part++)
-            write(memory + x_offset(kb, mma + m, (row * 3 + part) * 4 + quarter),
-                  make_uint2(upper_halves(p[0].bits[part], p[1].bits[part]), upper_halves(p[2].bits[part], p[3].bits[part])));
+            pairs[half][part] = make_uint2(upper_halves(p[0].bits[part], p[1].bits[part]), upper_halves(p[2].bits[part], p[3].bits[part]));
+        }
+#pragma unroll
+        for (int part = 0; part < 3; part++) {
+          u8* at = to + m / 2 * QS * 64 + part * (UNIT == 4 ? 32 : 64);
+          if (UNIT == 4) write(at, pairs[0][part]);
+          else write(at, make_uint4(pairs[0][part].x, pairs[0][part].y, pairs[1][part].x, pairs[1][part].y));
         }
       }
-      if (F::BIASED) {
+    }
+    if (F::BIASED) {
+      constexpr int PER_GROUP = GROUP / UNIT;
+      float sum = 0.0f;
 #pragma unroll
-        for (int i = 0; i < UNIT; i++) sum += v[i];
+      for (int i = 0; i < UNIT; i++) sum += v[i];
 #pragma unroll
-        for (int o = 1; o < PER_GROUP; o *= 2) sum += __shfl_xor_sync(ALL, sum, o);
-        if (unit < UNITS && u % PER_GROUP == 0) {
-          float* at = sums + (rep * (KB1 * BLOCK / GROUP) + u / PER_GROUP) * QE;
-          at[row * 3] = sum, at[row * 3 + 1] = 0.0f, at[row * 3 + 2] = 0.0f;
-          if (QE > QS && row == R - 1) at[QS] = 0.0f;
-        }
+      for (int o = 1; o < PER_GROUP; o *= 2) sum += __shfl_xor_sync(ALL, sum, o);
+      if (unit < UNITS && unit % PER_GROUP == 0) {
+        float* at = (float*)(memory + X_BYTES) + (rep * (KB1 * BLOCK / GROUP) + col / GROUP) * QE;
+        at[row * 3] = sum, at[row * 3 + 1] = 0.0f, at[row * 3 + 2] = 0.0f;
+        if (QE > QS && row == R - 1) at[QS] = 0.0f;
       }
     }
   }
@@ -95,35 +124,54 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP, b
     if (C % 8) return ((kb * (C / 4) + mma) * QS * 4 + at) * 8;
     return ((kb * (C / 8) + mma / 2) * QS * 4 + at) * 16 + mma % 2 * 8;
   }
-
-  // What a warp needs of K in one step: `at(m, rep)` is the Matrix, `factor(rep)` a factor on it; outputs from `row0`, the last
-  // of which is `rows - 1`.
-  template <class At, class Factor> DEVICE void load(Raw& raw, int row0, int rows, int step, At at, Factor factor) const {
+  static DEVICE int unit_offset(int unit, int row) {
+    int col = col_of(unit);
+    return x_offset(unit / UNITS1 * KB1 + col / BLOCK, col % C / 4, row * 12 + col % BLOCK / C);
+  }
+  // What the thread has staged of a unit: the parts add up to x as it was.
+  static DEVICE void staged(const u8* memory, int turn, float (&v)[UNIT]) {
+    const u8* from = memory + unit_offset(unit_of(turn), row_of(turn));
 #pragma unroll
-    for (int ks = 0; ks < KS; ks++) {
-      int kb = (step * WARPS + warp()) * KS + ks;
-      if (kb >= KB) break;
-      int rep = kb / KB1, block = kb % KB1, col = block * BLOCK + t * C;
-      if (WEIGHTED) raw.factor[ks] = factor(rep);
+    for (int m = 0; m < UNIT / 4; m++)
 #pragma unroll
-      for (int m = 0; m < NM; m++) {
-        Matrix matrix = at(m, rep);
+      for (int i = 0; i < 2; i++) {
+        float low = 0.0f, high = 0.0f;
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-          u64 row = min(row0 + g + 8 * h, rows - 1);
-          words(raw.codes[ks][m][h], matrix.codes + row * ROW_BYTES + col * F::BITS / 8, col);
-          if (F::QUANTISED) {
-#pragma unroll
-            for (int s = 0; s < SEGMENTS; s++)
-#pragma unroll
-              for (int n = 0; n < TILES; n++) {
-                int group = (block * BLOCK + (SHARING > 1 ? group_of[n] * SPAN : 0) + s * SEGMENT) / GROUP;
-                if (COLS % BLOCK) group = min(group, GROUPS - 1);
-                raw.scales[ks][m][s][n][h] = F::stored(matrix.scales, row * GROUPS + group);
-                if (F::BIASED) raw.biases[ks][m][s][n][h] = F::stored(matrix.biases, row * GROUPS + group);
-              }
-          }
+        for (int part = 2; part >= 0; part--) {
+          u32 pair = read<u32>(from + m / 2 * QS * 64 + part * (UNIT == 4 ? 32 : 64) + m % 2 * 8 + i * 4);
+          low += __uint_as_float(pair << 16), high += __uint_as_float(pair & 0xffff0000u);
         }
+        v[F::low(2 * m + i)] = low, v[F::high(2 * m + i)] = high;
+      }
+  }
+
+  // Tiles of a launch are joined in groups, `number` in all; each block takes every gridDim.x-th, some a round.
+  static DEVICE int group_at(int round, int slot) { return (round * (SLOTS / JOIN) + slot / JOIN) * gridDim.x + blockIdx.x; }
+
+  // What a warp needs of a block of K for one tile: `at(group, m, rep)` is tile m of a group.
+  template <class At> DEVICE void load(Raw& raw, int ks, int slot, int step, int round, int number, At at) const {
+    if (step == STEPS) {
+      if (ONCE) return;
+      step = 0, round++;
+    }
+    int kb = (step * WARPS + warp()) * KS + ks, group = group_at(round, slot);
+    if ((!WHOLE && kb >= KB) || group >= number) return;
+    int rep = kb / KB1, block = kb % KB1, col = block * BLOCK + t * C;
+    Tile tile = at(group, slot % JOIN, rep);
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      u64 row = min(tile.row0 + g + 8 * h, tile.rows - 1);
+      words(raw.codes[ks][slot][h], tile.matrix.codes + row * ROW_BYTES + col * F::BITS / 8, col);
+      if (F::QUANTISED) {
+#pragma unroll
+        for (int s = 0; s < SEGMENTS; s++)
+#pragma unroll
+          for (int n = 0; n < TILES; n++) {
+            int scale = (block * BLOCK + (SHARING > 1 ? group_of[n] * SPAN : 0) + s * SEGMENT) / GROUP;
+            if (COLS % BLOCK) scale = min(scale, GROUPS - 1);
+            raw.scales[ks][slot][s][n][h] = F::stored(tile.matrix.scales, row * GROUPS + scale);
+            if (F::BIASED) raw.biases[ks][slot][s][n][h] = F::stored(tile.matrix.biases, row * GROUPS + scale);
+          }
       }
     }
   }
@@ -145,39 +193,34 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP, b
     }
   }
 
-  DEVICE void multiply(Sums& sums, const Raw& raw, int step) const {
+  template <class Factor> DEVICE void multiply(Sums& sums, const Raw& raw, int ks, int slot, int step, Factor factor) const {
+    int kb = (step * WARPS + warp()) * KS + ks;
+    if (!WHOLE && kb >= KB) return;
 #pragma unroll
-    for (int ks = 0; ks < KS; ks++) {
-      int kb = (step * WARPS + warp()) * KS + ks;
-      if (kb >= KB) break;
+    for (int s = 0; s < SEGMENTS; s++) {
+      float d[TILES][4];
 #pragma unroll
-      for (int s = 0; s < SEGMENTS; s++) {
-        float d[NM][TILES][4];
+      for (int i = 0; i < TILES * 4; i++) (&d[0][0])[i] = SCALED ? 0.0f : (&sums.v[slot][0][0])[i];
 #pragma unroll
-        for (int i = 0; i < NM * TILES * 4; i++) (&d[0][0][0])[i] = SCALED ? 0.0f : (&sums.v[0][0][0])[i];
+      for (int i = 0; i < SEGMENT / 4; i++) {
+        int k = s * SEGMENT / 4 + i;
+        uint2 b[TILES];
 #pragma unroll
-        for (int i = 0; i < SEGMENT / 4; i++) {
-          int k = s * SEGMENT / 4 + i;
-          uint2 b[TILES];
+        for (int n = 0; n < TILES; n++)
+          b[n] = x_at[n] < 0 ? make_uint2(0, 0) : read<uint2>(memory + x_offset(kb, k, x_at[n]));
 #pragma unroll
-          for (int n = 0; n < TILES; n++)
-            b[n] = x_at[n] < 0 ? make_uint2(0, 0) : read<uint2>(memory + x_offset(kb, k, x_at[n]));
+        for (int part = 0; part < F::PARTS; part++) {
+          u32 a[4];
 #pragma unroll
-          for (int m = 0; m < NM; m++)
+          for (int j = 0; j < 4; j++) a[j] = F::pair(raw.codes[ks][slot][j % 2], 2 * k + j / 2, part);
 #pragma unroll
-            for (int part = 0; part < F::PARTS; part++) {
-              u32 a[4];
-#pragma unroll
-              for (int j = 0; j < 4; j++) a[j] = F::pair(raw.codes[ks][m][j % 2], 2 * k + j / 2, part);
-#pragma unroll
-              for (int n = 0; n < TILES; n++) mma_bf16(d[m][n], a[0], a[1], a[2], a[3], b[n].x, b[n].y);
-            }
+          for (int n = 0; n < TILES; n++) mma_bf16(d[n], a[0], a[1], a[2], a[3], b[n].x, b[n].y);
         }
-        add(sums, d, raw, ks, s, kb);
       }
+      add(sums.v[slot], d, raw, ks, slot, s, kb, WEIGHTED ? factor(kb / KB1) : 1.0f);
     }
   }
-  DEVICE void add(Sums& sums, const float (&d)[NM][TILES][4], const Raw& raw, int ks, int s, int kb) const {
+  DEVICE void add(float (&sums)[TILES][4], const float (&d)[TILES][4], const Raw& raw, int ks, int slot, int s, int kb, float factor) const {
     const float* group_sums = (const float*)(memory + X_BYTES);
 #pragma unroll
     for (int n = 0; n < TILES; n++) {
@@ -189,52 +232,82 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP, b
         if (GROUP > BLOCK && kb % (GROUP / BLOCK)) x = make_float2(0.0f, 0.0f);
       }
 #pragma unroll
-      for (int m = 0; m < NM; m++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-          float scale = F::QUANTISED ? F::value(raw.scales[ks][m][s][n][h]) : 1.0f;
-          float bias = F::BIASED ? F::value(raw.biases[ks][m][s][n][h]) : 0.0f;
-          if (WEIGHTED) scale *= raw.factor[ks], bias *= raw.factor[ks];
-          float* v = &sums.v[m][n][2 * h];
-          const float* p = &d[m][n][2 * h];
-          if (SCALED) v[0] = fmaf(scale, p[0], v[0]), v[1] = fmaf(scale, p[1], v[1]);
-          else v[0] = p[0], v[1] = p[1];
-          if (F::BIASED) v[0] = fmaf(bias, x.x, v[0]), v[1] = fmaf(bias, x.y, v[1]);
-        }
+      for (int h = 0; h < 2; h++) {
+        float scale = F::QUANTISED ? F::value(raw.scales[ks][slot][s][n][h]) : 1.0f;
+        float bias = F::BIASED ? F::value(raw.biases[ks][slot][s][n][h]) : 0.0f;
+        if (WEIGHTED) scale *= factor, bias *= factor;
+        float* v = &sums[n][2 * h];
+        const float* p = &d[n][2 * h];
+        if (SCALED) v[0] = fmaf(scale, p[0], v[0]), v[1] = fmaf(scale, p[1], v[1]);
+        else v[0] = p[0], v[1] = p[1];
+        if (F::BIASED) v[0] = fmaf(bias, x.x, v[0]), v[1] = fmaf(bias, x.y, v[1]);
+      }
     }
   }
 
-  // Adds up what the warps have; `out(row of the sixteen, row of x, totals [NM])` once for each. `parity` alternates from call to
-  // call, so that one barrier is enough. Every thread of the block calls.
-  template <class Out> DEVICE void finish(Sums& sums, int parity, Out out) const {
-    float* red = (float*)(memory + X_BYTES + (SUM_BYTES + 15) / 16 * 16) + parity * (RED_BYTES / 8);
-    constexpr int WIDTH = R == 1 ? 1 : TILES * 8;
+  // Whether each output of the block has a thread to itself, and what that thread reads for it before the product, or nothing.
+  static constexpr bool ALONE = ONCE && 16 * R * (SLOTS / JOIN) <= THREADS;
+  template <class Of> static DEVICE float foresee(int number, Of of) {
+    int i = threadIdx.x, group = group_at(0, i / 16 / R * JOIN);
+    return ALONE && i < 16 * R * (SLOTS / JOIN) && group < number ? of(group, i % 16, i / 16 % R) : 0.0f;
+  }
+
+  // Codes of the first tiles, as many as may be on their way.
+  template <class At> DEVICE void ahead(Raw& raw, int number, At at) const {
 #pragma unroll
-    for (int m = 0; m < NM; m++)
+    for (int ks = 0; ks < KS; ks++)
+#pragma unroll
+      for (int slot = 0; slot < SLOTS; slot++) load(raw, ks, slot, 0, 0, number, at);
+  }
+  // All tiles of the block, the first codes of which are ahead: those of another block of K travel as soon as registers are free.
+  // `factor(rep)` is what a matrix counts; `out(group, row of the sixteen, row of x, totals [JOIN])` once for each output.
+  template <class At, class Factor, class Out> DEVICE void run(Raw& raw, int number, At at, Factor factor, Out out) const {
+    for (int round = 0; round == 0 || (!ONCE && group_at(round, 0) < number); round++) {
+      Sums sums;
+#pragma unroll
+      for (int i = 0; i < SLOTS * TILES * 4; i++) (&sums.v[0][0][0])[i] = 0.0f;
+      for (int step = 0; step < STEPS; step++)
+#pragma unroll
+        for (int ks = 0; ks < KS; ks++)
+#pragma unroll
+          for (int slot = 0; slot < SLOTS; slot++) multiply(sums, raw, ks, slot, step, factor), load(raw, ks, slot, step + 1, round, number, at);
+      finish(sums, round & 1, [&](int slot, int row, int r, const float* total) {
+        int group = group_at(round, slot * JOIN);
+        if (group < number) out(group, row, r, total);
+      });
+    }
+  }
+
+  // Adds up what the warps have. `parity` alternates from call to call, so that one barrier is enough. Every thread of the block calls.
+  template <class Out> DEVICE void finish(const Sums& sums, int parity, Out out) const {
+    float* red = (float*)(memory + X_BYTES + SUM_BYTES) + parity * (RED_BYTES / 8);
+#pragma unroll
+    for (int slot = 0; slot < SLOTS; slot++)
 #pragma unroll
       for (int h = 0; h < 2; h++) {
-        float* at = red + ((warp() * NM + m) * 16 + g + 8 * h) * WIDTH;
+        float* at = red + ((warp() * SLOTS + slot) * 16 + g + 8 * h) * WIDTH;
         if (R == 1) {
           float v = 0.0f;
 #pragma unroll
-          for (int n = 0; n < TILES; n++) v += sums.v[m][n][2 * h] + sums.v[m][n][2 * h + 1];
+          for (int n = 0; n < TILES; n++) v += sums.v[slot][n][2 * h] + sums.v[slot][n][2 * h + 1];
           v += __shfl_xor_sync(ALL, v, 1);
           v += __shfl_xor_sync(ALL, v, 2);
           if (t == 0) *at = v;
         } else {
 #pragma unroll
-          for (int n = 0; n < TILES; n++) at[n * 8 + 2 * t] = sums.v[m][n][2 * h], at[n * 8 + 2 * t + 1] = sums.v[m][n][2 * h + 1];
+          for (int n = 0; n < TILES; n++) at[n * 8 + 2 * t] = sums.v[slot][n][2 * h], at[n * 8 + 2 * t + 1] = sums.v[slot][n][2 * h + 1];
         }
       }
     __syncthreads();
-    for (int i = threadIdx.x; i < 16 * R; i += THREADS) {
-      int row = i % 16, r = i / 16;
-      float total[NM];
+    for (int i = threadIdx.x; i < 16 * R * (SLOTS / JOIN); i += THREADS) {
+      int row = i % 16, r = i / 16 % R, joined = i / 16 / R;
+      float total[JOIN];
 #pragma unroll
-      for (int m = 0; m < NM; m++) {
+      for (int m = 0; m < JOIN; m++) {
         total[m] = 0.0f;
+#pragma unroll
         for (int w = 0; w < WARPS; w++) {
-          const float* at = red + ((w * NM + m) * 16 + row) * WIDTH;
+          const float* at = red + ((w * SLOTS + joined * JOIN + m) * 16 + row) * WIDTH;
           if (R == 1) {
             total[m] += at[0];
           } else {
@@ -245,21 +318,7 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int NM, int REP, b
           }
         }
       }
-      out(row, r, total);
+      out(joined, row, r, total);
     }
-  }
-  // All steps of one tile, the first of which is loaded: codes of the next travel while those of this one are multiplied.
-  template <class Load> DEVICE void run(Sums& sums, Raw (&raw)[2], Load load) const {
-    for (int step = 0; step < STEPS; step += 2) {
-      if (step + 1 < STEPS) load(raw[1], step + 1);
-      multiply(sums, raw[0], step);
-      if (step + 1 >= STEPS) break;
-      if (step + 2 < STEPS) load(raw[0], step + 2);
-      multiply(sums, raw[1], step + 1);
-    }
-  }
-  static DEVICE void clear(Sums& sums) {
-#pragma unroll
-    for (int i = 0; i < NM * TILES * 4; i++) (&sums.v[0][0][0])[i] = 0.0f;
   }
 };

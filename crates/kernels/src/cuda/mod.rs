@@ -25,7 +25,7 @@ pub use lower::{Lowered, Unsupported, compact, lower, scratch_bytes};
 pub use unit::Unit;
 
 pub(crate) use lower::Site;
-pub(crate) use shape::{Tiling, format_of};
+pub(crate) use shape::{Tiling, Work, format_of};
 
 /// One launch.
 #[derive(Clone, Debug, PartialEq)]

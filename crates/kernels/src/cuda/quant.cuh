@@ -63,8 +63,8 @@ template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
       u32 t = words[i / 2] >> 8 * (i % 2);
       return fma_bf16x2((t & 0x007f007fu) << 4 | (t & 0x00800080u) << 8, 0x7b807b80u, NOTHING); // times 2^120
     }
-    if (NIBBLES) return fma_bf16x2((words[i / 4] >> 4 * (i % 4) & 0x000f000fu) | OFFSET, ONE, MINUS);
-    if (TWOS) return fma_bf16x2((words[i / 8] >> 2 * (i % 8) & 0x00030003u) | OFFSET, ONE, MINUS);
+    if (NIBBLES) return fma_bf16x2(masked(words[i / 4] >> 4 * (i % 4), 0x000f000fu, OFFSET), ONE, MINUS);
+    if (TWOS) return fma_bf16x2(masked(words[i / 8] >> 2 * (i % 8), 0x00030003u, OFFSET), ONE, MINUS);
     if (BITS == 8) { // 256 has no bf16 with an offset: by way of f32, 2^23 + code
       u32 w = words[i / 2];
       float a = __uint_as_float(__byte_perm(w, 0x4b000000u, i % 2 ? 0x7542 : 0x7540)) - 8388608.0f;
@@ -85,10 +85,12 @@ template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
       u32 t = words[i / 2] >> 8 * (i % 2);
       return fma_f16x2((t & 0x007f007fu) << 7 | (t & 0x00800080u) << 8, 0x5c005c00u, NOTHING); // times 2^8
     }
+    // The upper of two nibbles stays where it is, sixteen times its value: 1024 + 16 code, a sixteenth, - 64.
+    if (NIBBLES && i % 2) return fma_f16x2(masked(words[i / 4] >> i % 4 / 2 * 8, 0x00f000f0u, OFFSET), 0x2c002c00u, 0xd400d400u);
+    if (NIBBLES) return fma_f16x2(masked(words[i / 4] >> i % 4 / 2 * 8, 0x000f000fu, OFFSET), ONE, MINUS);
+    if (TWOS) return fma_f16x2(masked(words[i / 8] >> 2 * (i % 8), 0x00030003u, OFFSET), ONE, MINUS);
     u32 codes;
-    if (NIBBLES) codes = words[i / 4] >> 4 * (i % 4) & 0x000f000fu;
-    else if (TWOS) codes = words[i / 8] >> 2 * (i % 8) & 0x00030003u;
-    else if (BITS == 8) codes = __byte_perm(words[i / 2], 0, i % 2 ? 0x4342 : 0x4140);
+    if (BITS == 8) codes = __byte_perm(words[i / 2], 0, i % 2 ? 0x4342 : 0x4140);
     else codes = code(words, 2 * i) | code(words, 2 * i + 1) << 16;
     return fma_f16x2(codes | OFFSET, ONE, MINUS);
   }

@@ -23,42 +23,54 @@ pub(crate) fn format_of(format: Format) -> String {
     format!("Format<{kind}, {}, {}, {scale}>", format.bits(), format.group())
 }
 
-/// How a product is cut up: `Matvec<…>` without its format.
+/// What a product is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Work {
+    pub format: Format,
+    /// Inputs.
+    pub cols: usize,
+    /// Matrices of the same inputs whose outputs belong together: a gate beside its up.
+    pub join: usize,
+    /// Matrices side by side, added up.
+    pub repeats: usize,
+    /// Tiles of sixteen outputs (joined ones count once) of all blocks of a row.
+    pub tiles: usize,
+}
+
+/// How a product is cut up: `Matvec<…>` for so many rows of x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tiling {
-    format: Format,
-    cols: usize,
+    work: Work,
     /// Columns a lane reads at a time.
     pub lane: usize,
     /// Warps of a block.
     pub warps: usize,
-    /// Blocks of K a warp reads at a time.
+    /// Blocks of K a warp has on their way.
     pub step: usize,
-    /// Matrices that share x.
-    matrices: usize,
-    /// Matrices side by side.
-    repeats: usize,
+    /// Joined tiles a block takes at a time.
+    pub slots: usize,
+    /// Blocks.
+    pub blocks: usize,
+    /// Rows of x a launch takes at a time, at most 8.
+    pub rows: usize,
 }
 
-/// Warps that a multiprocessor has registers for, at the 112 or so that a product of one row takes (docs/results/nvrtc.md).
-const WARPS_PER_SM: usize = 18;
+/// Warps of a block, where there is work for all: a block of one launch and one of the next share a multiprocessor.
+const WARPS: usize = 8;
+
+/// Registers of a lane for codes and scales on their way, and for sums.
+const REGISTERS: usize = 100;
+
+/// Most joined tiles a block takes at a time.
+const SLOTS_MAX: usize = 4;
 
 /// Most dynamic shared memory of a block: what every architecture from 8.0 on has, but for those of consumer cards.
 const SHARED_MAX: usize = 99 << 10;
 
-/// Blocks of so many warps that a multiprocessor holds.
-fn blocks_per_sm(warps: usize) -> usize {
-    (WARPS_PER_SM / warps).max(1)
-}
-
 impl Tiling {
-    /// Sixteen outputs of `matrices` products of one x, summed over `repeats` matrices; of so many tiles per multiprocessor.
-    pub fn new(
-        format: Format,
-        cols: usize,
-        [matrices, repeats]: [usize; 2],
-        tiles_per_sm: usize,
-    ) -> Result<Tiling, Unsupported> {
+    /// For steps of at most `rows` rows: one block per multiprocessor, as many tiles of it at once as registers hold on their way.
+    pub fn new(work: Work, rows: usize, multiprocessors: u32) -> Result<Tiling, Unsupported> {
+        let Work { format, cols, tiles, .. } = work;
         let lane = match format {
             Format::Dense(Float::F32) => 4,
             Format::Dense(_) if cols.is_multiple_of(16) => 16,
@@ -71,48 +83,90 @@ impl Tiling {
                 lane.min(16)
             )));
         }
-        let blocks = cols.div_ceil(4 * lane) * repeats;
-        // Least idle work first, then all tiles on the device at once, then many warps, each with several loads on their way.
-        let shapes = (1..=8).flat_map(|warps| [1, 2, 3, 4].map(|step| (warps, step)));
-        let cost = |&(warps, step): &(usize, usize)| {
-            let padded = blocks.next_multiple_of(warps * step);
-            let waves = tiles_per_sm.div_ceil(blocks_per_sm(warps));
-            (padded, waves, usize::from(step != 2), 8 - warps)
-        };
-        let (warps, step) = shapes
-            .filter(|(warps, _)| *warps >= 4 || *warps * 2 >= blocks)
-            .min_by_key(cost)
-            .unwrap_or((8, 2));
-        Ok(Tiling { format, cols, lane, warps, step, matrices, repeats })
+        let blocks = tiles.min(multiprocessors as usize);
+        let wanted = rows.clamp(1, 8).next_power_of_two();
+        let all_k = cols.div_ceil(4 * lane) * work.repeats;
+        let turns = all_k.div_ceil(WARPS);
+        for rows in [8, 4, 2, 1].into_iter().filter(|&rows| rows <= wanted) {
+            let cut = |slots| {
+                let mut tiling =
+                    Tiling { work, lane, warps: all_k.div_ceil(turns), step: 1, slots, blocks, rows };
+                // Even shares of K; what does not fit the registers comes in equal steps.
+                let fits = |steps: &usize| tiling.registers(turns.div_ceil(*steps)) <= REGISTERS;
+                tiling.step = turns.div_ceil((1..=turns).find(fits).unwrap_or(turns));
+                tiling
+            };
+            let fits = |tiling: &Tiling| {
+                let small = tiling.slots == 1 || tiling.registers(tiling.step) <= REGISTERS;
+                small && tiling.shared() <= SHARED_MAX
+            };
+            // All tiles at once if that can be, else most codes on their way.
+            let most = tiles.div_ceil(blocks).min(SLOTS_MAX);
+            let best = (1..=most).map(cut).filter(fits).max_by_key(|t| (t.once(), t.slots * t.step, t.slots));
+            if let Some(tiling) = best {
+                return Ok(tiling);
+            }
+        }
+        Err(Unsupported(format!("{cols} columns do not fit a block's shared memory")))
     }
 
-    /// Bytes of dynamic shared memory for so many rows of x: `Matvec::SHARED_BYTES`.
-    pub fn shared(&self, rows: usize) -> usize {
+    /// Tiles of D that hold the parts of all rows, for all groups of a block of K: `Matvec::TILES`.
+    fn tiles_of_d(&self) -> usize {
+        (self.sharing() * self.parts()).div_ceil(8)
+    }
+
+    fn parts(&self) -> usize {
+        (3 * self.rows).next_multiple_of(2)
+    }
+
+    /// Groups that a segment of a block of K meets, and columns of a group.
+    fn sharing(&self) -> usize {
+        (4 * self.lane / self.group().max(self.lane)).max(1)
+    }
+
+    fn group(&self) -> usize {
+        if self.work.format.is_quantised() { self.work.format.group() } else { 4 * self.lane }
+    }
+
+    /// Registers of so many blocks of K on their way, and of the sums.
+    fn registers(&self, step: usize) -> usize {
+        let Work { format, join, .. } = self.work;
+        let segments = self.lane / self.group().min(self.lane);
+        let numbers = usize::from(format.is_quantised()) + usize::from(format.has_biases());
+        let item = 2 * self.lane * format.bits() / 32 + 2 * segments * self.tiles_of_d() * numbers;
+        self.slots * join * (step * item + 4 * self.tiles_of_d())
+    }
+
+    /// Bytes of dynamic shared memory: `Matvec::SHARED_BYTES`.
+    pub fn shared(&self) -> usize {
         let block = 4 * self.lane;
-        let blocks = self.cols.div_ceil(block) * self.repeats;
-        let group = if self.format.is_quantised() { self.format.group() } else { block };
-        let parts = 3 * rows;
-        let paired = parts.next_multiple_of(2);
-        let sharing = (block / group.max(self.lane)).max(1);
-        let tiles = (sharing * paired).div_ceil(8);
-        let x = blocks * self.lane * parts * 8;
-        let sums = if self.format.has_biases() {
-            (blocks * block / group * paired * 4).next_multiple_of(16)
+        let blocks = self.work.cols.div_ceil(block) * self.work.repeats;
+        let x = blocks * self.lane * 3 * self.rows * 8;
+        let sums = if self.work.format.has_biases() {
+            (blocks * block / self.group() * self.parts() * 4).next_multiple_of(16)
         } else {
             0
         };
-        x + sums + 2 * self.warps * 16 * self.matrices * if rows == 1 { 1 } else { tiles * 8 } * 4
+        let width = if self.rows == 1 { 1 } else { self.tiles_of_d() * 8 };
+        x + sums + 2 * self.warps * 16 * self.slots * self.work.join * width * 4
     }
 
-    /// Blocks that the device holds at once.
-    pub fn resident(&self, multiprocessors: u32) -> usize {
-        blocks_per_sm(self.warps) * multiprocessors as usize
+    /// Whether the tiles that blocks take at once are all.
+    pub fn once(&self) -> bool {
+        self.work.tiles <= self.blocks * self.slots
     }
 
-    /// Rows of x a launch takes at a time, at most 8.
-    pub fn rows(&self, rows: usize) -> Result<usize, Unsupported> {
-        let wanted = rows.clamp(1, 8).next_power_of_two();
-        let fits = [8, 4, 2, 1].into_iter().find(|&rows| rows <= wanted && self.shared(rows) <= SHARED_MAX);
-        fits.ok_or_else(|| Unsupported(format!("{} columns do not fit a block's shared memory", self.cols)))
+    /// Macros for the product of that name: `K_<NAME>LANE`, …
+    pub fn defines(
+        &self,
+        [lane, warps, step, slots, once]: [&'static str; 5],
+    ) -> Vec<(&'static str, String)> {
+        vec![
+            (lane, self.lane.to_string()),
+            (warps, self.warps.to_string()),
+            (step, self.step.to_string()),
+            (slots, (self.slots * self.work.join).to_string()),
+            (once, u8::from(self.once()).to_string()),
+        ]
     }
 }

@@ -1,11 +1,11 @@
 //! Launches of `experts`.
 
-use amoeba_plan::{ExpertWeights, ExpertsOp};
+use amoeba_plan::{BufferId, ExpertWeights, ExpertsOp, RouterRule, Score, WeightId};
 
 use super::grouped;
 use crate::activate;
 use crate::cuda::fuse::ROWS_MAX as ROWS_FEW;
-use crate::cuda::{Args, Call, Place, Setting, Site, Tiling, Unit, Unsupported, format_of, unit};
+use crate::cuda::{Args, Call, Place, Setting, Site, Tiling, Unit, Unsupported, Work, format_of, unit};
 
 /// Inner channels of every choice of a few rows, or what the grouped kernels need: those may be taken for few rows, too.
 pub(crate) fn scratch_bytes(op: &ExpertsOp, setting: &Setting, rows: usize) -> usize {
@@ -13,103 +13,152 @@ pub(crate) fn scratch_bytes(op: &ExpertsOp, setting: &Setting, rows: usize) -> u
     few.max(grouped::scratch_bytes(op, setting, rows.max(ROWS_FEW + 1)))
 }
 
-/// `struct ExpertsArgs`, with other projections in the places of gate and up where they run one after the other.
-fn args(site: &Site<'_>, op: &ExpertsOp, add: (Place, f32), inner: [Option<ExpertWeights>; 2]) -> Args {
-    let (_, limit, alpha) = activate::cuda::parameters(op.activation);
-    let mut args = Args::new().address(site.count());
-    for buffer in [op.x, op.route, op.out] {
-        args = args.place(site.buffer(buffer));
-    }
-    args = args.place(add.0);
-    for weights in inner.into_iter().chain([Some(op.down)]) {
-        args = match weights {
-            Some(weights) => args.matrix(&site.matrix(weights.stack)).address(site.vector(weights.bias)),
-            None => args.address(0).address(0).address(0).address(0),
-        };
-    }
-    args.address(site.at.scratch).float(limit).float(alpha).float(add.1).size(0)
+/// The choice of experts that the kernels make themselves, from the logits.
+#[derive(Clone, Copy)]
+pub(crate) struct Routing<'a> {
+    pub logits: BufferId,
+    pub rule: &'a RouterRule,
+    pub per_expert: Option<WeightId>,
 }
 
-fn unit(
-    site: &Site<'_>,
-    op: &ExpertsOp,
-    up: ExpertWeights,
-    gate: &str,
-    activation: &str,
-) -> Result<Experts, Unsupported> {
-    let [up_format, down_format] = [up, op.down].map(|weights| site.matrix(weights.stack).format);
-    let matrices = 1 + usize::from(gate == "GATE_BESIDE");
-    let up = Tiling::new(up_format, op.hidden, [matrices, 1], site.per_sm(op.d_ff, op.top_k))?;
-    let down = Tiling::new(down_format, op.d_ff, [1, op.top_k], site.per_sm(op.hidden, 1))?;
-    up.rows(1)?;
-    down.rows(1)?;
-    let defines = vec![
-        ("K_UP", format_of(up_format)),
-        ("K_DOWN", format_of(down_format)),
-        ("K_HIDDEN", op.hidden.to_string()),
-        ("K_FF", op.d_ff.to_string()),
-        ("K_TOP", op.top_k.to_string()),
-        ("K_GATE", gate.to_owned()),
-        ("K_ACTIVATION", activation.to_owned()),
-        ("K_UP_LANE", up.lane.to_string()),
-        ("K_UP_WARPS", up.warps.to_string()),
-        ("K_UP_STEP", up.step.to_string()),
-        ("K_DOWN_LANE", down.lane.to_string()),
-        ("K_DOWN_WARPS", down.warps.to_string()),
-        ("K_DOWN_STEP", down.step.to_string()),
-    ];
-    let headers = &[unit::DEVICE, unit::QUANT, unit::MATVEC, unit::ACTIVATE];
-    Ok(Experts {
-        unit: Unit { headers, op: ("experts/kernel.cu", include_str!("kernel.cu")), defines },
-        up,
-        down,
-    })
+/// Most experts of a choice that one warp makes: beyond, the launch of a router is quicker.
+const ROUTED_MAX: usize = 512;
+
+impl Routing<'_> {
+    /// Whether one warp can make that choice: by the logits alone.
+    pub fn fits(&self, experts: usize) -> bool {
+        let plain = self.rule.groups.is_none();
+        plain && matches!(self.rule.score, Score::Softmax | Score::TopKSoftmax) && experts <= ROUTED_MAX
+    }
+}
+
+/// The op as it is launched.
+struct Launch<'a> {
+    site: &'a Site<'a>,
+    op: &'a ExpertsOp,
+    /// Where the result times a factor is added to as well, or null.
+    add: (Place, f32),
+    routing: Option<Routing<'a>>,
+}
+
+impl Launch<'_> {
+    /// `struct ExpertsArgs`, with other projections in the places of gate and up where they run one after the other.
+    fn args(&self, inner: [Option<ExpertWeights>; 2]) -> Args {
+        let Launch { site, op, add, routing } = self;
+        let (_, limit, alpha) = activate::cuda::parameters(op.activation);
+        let mut args = Args::new().address(site.count());
+        for buffer in [op.x, op.route, op.out] {
+            args = args.place(site.buffer(buffer));
+        }
+        args = args.place(add.0);
+        for weights in inner.into_iter().chain([Some(op.down)]) {
+            args = match weights {
+                Some(weights) => args.matrix(&site.matrix(weights.stack)).address(site.vector(weights.bias)),
+                None => args.address(0).address(0).address(0).address(0),
+            };
+        }
+        args = args.address(site.at.scratch).float(limit).float(alpha).float(add.1).size(0);
+        args = args.place(site.buffer_or_null(routing.map(|routing| routing.logits)));
+        args = args.address(site.vector(routing.and_then(|routing| routing.per_expert)));
+        let rule = routing.map(|routing| routing.rule);
+        args.float(rule.and_then(|rule| rule.normalise).unwrap_or(0.0))
+            .float(rule.map_or(0.0, |rule| rule.scale))
+    }
+
+    fn unit(&self, up: ExpertWeights, gate: &str, activation: &str) -> Result<Experts, Unsupported> {
+        let Launch { site, op, .. } = self;
+        let [up_format, down_format] = [up, op.down].map(|weights| site.matrix(weights.stack).format);
+        let join = 1 + usize::from(gate == "GATE_BESIDE");
+        let tiles = op.top_k * op.d_ff.div_ceil(16);
+        let up = Work { format: up_format, cols: op.hidden, join, repeats: 1, tiles };
+        let tiles = op.hidden.div_ceil(16);
+        let down = Work { format: down_format, cols: op.d_ff, join: 1, repeats: op.top_k, tiles };
+        let (up, down) = (site.tiling(up, 1)?, site.tiling(down, 1)?);
+        let mut defines = vec![
+            ("K_UP", format_of(up_format)),
+            ("K_DOWN", format_of(down_format)),
+            ("K_HIDDEN", op.hidden.to_string()),
+            ("K_FF", op.d_ff.to_string()),
+            ("K_TOP", op.top_k.to_string()),
+            ("K_GATE", gate.to_owned()),
+            ("K_ACTIVATION", activation.to_owned()),
+            ("K_ROUTE", u8::from(self.routing.is_some()).to_string()),
+        ];
+        if let Some(Routing { rule, .. }) = self.routing {
+            let score = if rule.score == Score::Softmax { "SOFTMAX" } else { "TOP_K_SOFTMAX" };
+            defines.push(("K_EXPERTS", op.experts.to_string()));
+            defines.push(("K_SCORE", score.to_owned()));
+            defines.push(("K_NORMALISE", u8::from(rule.normalise.is_some()).to_string()));
+        }
+        defines.extend(up.defines(["K_UP_LANE", "K_UP_WARPS", "K_UP_STEP", "K_UP_SLOTS", "K_UP_ONCE"]));
+        defines.extend(down.defines([
+            "K_DOWN_LANE",
+            "K_DOWN_WARPS",
+            "K_DOWN_STEP",
+            "K_DOWN_SLOTS",
+            "K_DOWN_ONCE",
+        ]));
+        let headers = &[unit::DEVICE, unit::QUANT, unit::MATVEC, unit::ACTIVATE];
+        let text = concat!(include_str!("../router/choose.cuh"), include_str!("kernel.cu"));
+        let unit = Unit { headers, op: ("experts/kernel.cu", text), defines };
+        Ok(Experts { unit, rows: site.rows, up, down })
+    }
 }
 
 /// A unit and how its two products are cut up.
 struct Experts {
     unit: Unit,
+    rows: usize,
     up: Tiling,
     down: Tiling,
 }
 
 impl Experts {
-    fn up(&self, site: &Site<'_>, op: &ExpertsOp, args: Args) -> Call {
-        self.call("experts_up", &self.up, op.d_ff, site.rows * op.top_k, args)
+    fn up(&self, args: Args) -> Call {
+        self.call("experts_up", &self.up, args)
     }
 
-    fn down(&self, site: &Site<'_>, op: &ExpertsOp, args: Args) -> Call {
-        self.call("experts_down", &self.down, op.hidden, site.rows, args)
+    fn down(&self, args: Args) -> Call {
+        self.call("experts_down", &self.down, args)
     }
 
-    fn call(&self, kernel: &'static str, tiling: &Tiling, outputs: usize, pairs: usize, args: Args) -> Call {
+    fn call(&self, kernel: &'static str, tiling: &Tiling, args: Args) -> Call {
         Call {
             unit: self.unit.clone(),
             kernel,
-            grid: [outputs.div_ceil(16) as u32, pairs as u32, 1],
+            grid: [tiling.blocks as u32, self.rows as u32, 1],
             block: 32 * tiling.warps as u32,
-            shared: tiling.shared(1) as u32,
+            shared: tiling.shared() as u32,
             args,
         }
     }
 }
 
-/// The op; `add` is where its result times a factor is added to as well, or null.
-pub(crate) fn experts(site: &Site<'_>, op: &ExpertsOp, add: (Place, f32)) -> Result<Vec<Call>, Unsupported> {
+/// The op; `add` is where its result times a factor is added to as well, or null. With `routing` its router is part of it: for few rows only.
+pub(crate) fn experts(
+    site: &Site<'_>,
+    op: &ExpertsOp,
+    add: (Place, f32),
+    routing: Option<Routing<'_>>,
+) -> Result<Vec<Call>, Unsupported> {
     if site.rows > ROWS_FEW {
         return grouped::experts(site, op, add);
     }
+    let launch = Launch { site, op, add, routing };
     let (activation, ..) = activate::cuda::parameters(op.activation);
-    let format = |weights: ExpertWeights| site.matrix(weights.stack).format;
-    let Some(gate) = op.gate.filter(|gate| format(*gate) != format(op.up)) else {
+    let Some(gate) = gate_before(site, op) else {
         let gate = if op.gate.is_some() { "GATE_BESIDE" } else { "NO_GATE" };
-        let unit = unit(site, op, op.up, gate, activation)?;
-        let args = args(site, op, add, [op.gate, Some(op.up)]);
-        return Ok(vec![unit.up(site, op, args.clone()), unit.down(site, op, args)]);
+        let (unit, args) = (launch.unit(op.up, gate, activation)?, launch.args([op.gate, Some(op.up)]));
+        return Ok(vec![unit.up(args.clone()), unit.down(args)]);
     };
-    // Formats differ: the gate first, by itself.
     let (before, after) =
-        (unit(site, op, gate, "NO_GATE", "RAW")?, unit(site, op, op.up, "GATE_BEFORE", activation)?);
-    let [gate, up] = [gate, op.up].map(|weights| args(site, op, add, [None, Some(weights)]));
-    Ok(vec![before.up(site, op, gate), after.up(site, op, up.clone()), after.down(site, op, up)])
+        (launch.unit(gate, "NO_GATE", "RAW")?, launch.unit(op.up, "GATE_BEFORE", activation)?);
+    let [gate, up] = [gate, op.up].map(|weights| launch.args([None, Some(weights)]));
+    Ok(vec![before.up(gate), after.up(up.clone()), after.down(up)])
+}
+
+/// The gate if it runs first, by itself: its format is another than that of up.
+fn gate_before(site: &Site<'_>, op: &ExpertsOp) -> Option<ExpertWeights> {
+    let format = |weights: ExpertWeights| site.matrix(weights.stack).format;
+    op.gate.filter(|gate| format(*gate) != format(op.up))
 }

@@ -1,5 +1,10 @@
-// Routed experts of a few rows: two launches. Macros: K_UP, K_DOWN (formats), K_HIDDEN, K_FF, K_TOP, K_GATE, K_ACTIVATION (RAW: none), and of
-// each product K_UP_LANE, K_UP_WARPS, K_UP_STEP, K_DOWN_LANE, K_DOWN_WARPS, K_DOWN_STEP.
+// Routed experts of a few rows: two launches. Macros: K_UP, K_DOWN (formats), K_HIDDEN, K_FF, K_TOP, K_GATE, K_ACTIVATION (RAW: none), K_ROUTE
+// (whether the experts are chosen here, see choose.cuh), and of each product K_UP_LANE, K_UP_WARPS, K_UP_STEP, K_UP_SLOTS, K_UP_ONCE and
+// K_DOWN_LANE, …
+
+// A block shares its multiprocessor with one of the next launch, which reads its codes ahead.
+#undef BLOCKS_BESIDE
+#define BLOCKS_BESIDE 2
 
 struct Stack {
   Matrix first;
@@ -13,72 +18,97 @@ struct ExpertsArgs {
   float* inner; // [row, k, K_FF]
   float limit, alpha, factor;
   u32 unused;
+  Rule rule;
 };
 
 // Where the gate comes from: another matrix of the format of up, or inner channels that a launch before has written.
 enum Gate { NO_GATE, GATE_BESIDE, GATE_BEFORE };
 constexpr int RAW = -1;
 
-constexpr int NM = K_GATE == GATE_BESIDE ? 2 : 1;
-typedef Matvec<K_UP, K_UP_LANE, K_HIDDEN, 1, K_UP_WARPS, K_UP_STEP, NM, 1> Up;
-typedef Matvec<K_DOWN, K_DOWN_LANE, K_FF, 1, K_DOWN_WARPS, K_DOWN_STEP, 1, K_TOP, true> Down;
+constexpr int NM = K_GATE == GATE_BESIDE ? 2 : 1, UP_TILES = (K_FF + 15) / 16;
+typedef Matvec<K_UP, K_UP_LANE, K_HIDDEN, 1, K_UP_WARPS, K_UP_STEP, K_UP_SLOTS, K_UP_ONCE, NM> Up;
+typedef Matvec<K_DOWN, K_DOWN_LANE, K_FF, 1, K_DOWN_WARPS, K_DOWN_STEP, K_DOWN_SLOTS, K_DOWN_ONCE, 1, K_TOP, true> Down;
 
-// inner = act(gate x, up x). Grid: tiles of sixteen inner channels, pairs of row and choice.
+// Experts of a row and their weights, as the router left them or from its logits.
+template <bool WEIGHTS> DEVICE void find_experts(const ExpertsArgs& a, int row, Choice& choice) {
+#if K_ROUTE
+  if (warp() == 0) choose<WEIGHTS>(a.rule, row, choice);
+#else
+  const float* route = a.route.row(row);
+  if (threadIdx.x < K_TOP) {
+    choice.index[threadIdx.x] = (int)read_fresh(route + threadIdx.x);
+    if (WEIGHTS) choice.weight[threadIdx.x] = read_fresh(route + K_TOP + threadIdx.x);
+  }
+#endif
+  __syncthreads();
+}
+
+// inner = act(gate x, up x). Grid: blocks of tiles of sixteen inner channels, rows.
 KERNEL(experts_up, ExpertsArgs, 32 * K_UP_WARPS) {
   DYNAMIC_SHARED(u8, memory);
+  SHARED(Choice, choice);
+  int row = blockIdx.y, rows = *a.count; // nothing in a step changes its rows
   begin();
-  int row = blockIdx.y / K_TOP, k = blockIdx.y % K_TOP, row0 = blockIdx.x * 16;
-  if (row >= *a.count) return;
-  u32 expert = (u32)a.route.row(row)[k];
-  const Matrix up = matrix_of<K_UP>(a.up.first, expert, K_FF, K_HIDDEN), gate = NM == 2 ? matrix_of<K_UP>(a.gate.first, expert, K_FF, K_HIDDEN) : up;
+  if (row >= rows) return;
+  auto x = [&](int, int) -> const float* { return a.x.row(row); };
   Up mv(memory);
-  typename Up::Raw raw[2];
-  typename Up::Sums sums;
-  auto load = [&](typename Up::Raw& r, int step) {
-    mv.load(r, row0, K_FF, step, [&](int m, int) { return m ? gate : up; }, [](int) { return 1.0f; });
+  typename Up::Raw raw;
+  typename Up::Held held;
+  Up::fetch(held, x);
+  find_experts<false>(a, row, choice);
+  auto at = [&](int group, int m, int) {
+    int expert = choice.index[group / UP_TILES];
+    return Tile{matrix_of<K_UP>(m ? a.gate.first : a.up.first, expert, K_FF, K_HIDDEN), group % UP_TILES * 16, K_FF};
   };
-  load(raw[0], 0);
-  mv.stage([&](int, int) -> const float* { return a.x.row(row); });
+  auto factor = [](int) { return 1.0f; };
+  mv.ahead(raw, K_TOP * UP_TILES, at);
+  mv.stage(held, x);
   __syncthreads();
-  Up::clear(sums);
-  mv.run(sums, raw, load);
-  mv.finish(sums, 0, [&](int i, int, const float* total) {
-    int channel = row0 + i;
+  mv.run(raw, K_TOP * UP_TILES, at, factor, [&](int group, int i, int, const float* total) {
+    int k = group / UP_TILES, channel = group % UP_TILES * 16 + i;
     if (channel >= K_FF) return;
-    float u = total[0], g = NM == 2 ? total[NM - 1] : 0.0f, *inner = a.inner + (u64)blockIdx.y * K_FF + channel;
-    if (a.up.bias) u += constant(a.up.bias + (u64)expert * K_FF + channel);
-    if (NM == 2 && a.gate.bias) g += constant(a.gate.bias + (u64)expert * K_FF + channel);
+    float u = total[0], g = NM == 2 ? total[NM - 1] : 0.0f, *inner = a.inner + ((u64)row * K_TOP + k) * K_FF + channel;
+    u64 bias = (u64)choice.index[k] * K_FF + channel;
+    if (a.up.bias) u += constant(a.up.bias + bias);
+    if (NM == 2 && a.gate.bias) g += constant(a.gate.bias + bias);
     if (K_GATE == GATE_BEFORE) g = *inner;
     *inner = K_ACTIVATION == RAW ? u : activation(K_ACTIVATION, g, u, a.limit, a.alpha);
   });
 }
 
-// out = sum over k of weight_k * (down_k inner_k + bias_k). Grid: tiles of sixteen outputs, rows.
+// out = sum over k of weight_k * (down_k inner_k + bias_k). Grid: blocks of tiles of sixteen outputs, rows.
 KERNEL(experts_down, ExpertsArgs, 32 * K_DOWN_WARPS) {
   DYNAMIC_SHARED(u8, memory);
-  int row = blockIdx.y, row0 = blockIdx.x * 16;
+  SHARED(Choice, choice);
+  constexpr int TILES = (K_HIDDEN + 15) / 16;
+  int row = blockIdx.y;
   if (row >= *a.count) return;
-  const float* route = a.route.row(row);
   Down mv(memory);
-  typename Down::Raw raw[2];
-  typename Down::Sums sums;
-  auto load = [&](typename Down::Raw& r, int step) {
-    mv.load(r, row0, K_HIDDEN, step, [&](int, int k) { return matrix_of<K_DOWN>(a.down.first, (u32)read_fresh(route + k), K_HIDDEN, K_FF); },
-            [&](int k) { return read_fresh(route + K_TOP + k); });
-  };
-  load(raw[0], 0); // the route is older than the launch before
+  typename Down::Raw raw;
+  typename Down::Held held;
+  find_experts<true>(a, row, choice); // the route and the logits are older than the launch before
+  auto at = [&](int tile, int, int k) { return Tile{matrix_of<K_DOWN>(a.down.first, choice.index[k], K_HIDDEN, K_FF), tile * 16, K_HIDDEN}; };
+  auto factor = [&](int k) { return choice.weight[k]; };
+  mv.ahead(raw, TILES, at);
   begin();
-  mv.stage([&](int k, int) -> const float* { return a.inner + ((u64)row * K_TOP + k) * K_FF; });
+  auto x = [&](int k, int) -> const float* { return a.inner + ((u64)row * K_TOP + k) * K_FF; };
+  Down::fetch(held, x);
+  float before = Down::foresee(TILES, [&](int tile, int i, int) { return a.add.x && tile * 16 + i < K_HIDDEN ? a.add.row(row)[tile * 16 + i] : 0.0f; });
+  mv.stage(held, x);
   __syncthreads();
-  Down::clear(sums);
-  mv.run(sums, raw, load);
-  mv.finish(sums, 0, [&](int i, int, const float* total) {
-    int out = row0 + i;
+  if (K_ROUTE && blockIdx.x == 0 && threadIdx.x < K_TOP) {
+    a.route.row(row)[threadIdx.x] = (float)choice.index[threadIdx.x];
+    a.route.row(row)[K_TOP + threadIdx.x] = choice.weight[threadIdx.x];
+  }
+  mv.run(raw, TILES, at, factor, [&](int tile, int i, int, const float* total) {
+    int out = tile * 16 + i;
     if (out >= K_HIDDEN) return;
     float y = total[0];
     if (a.down.bias)
-      for (int k = 0; k < K_TOP; k++) y = fmaf(route[K_TOP + k], constant(a.down.bias + (u64)(u32)route[k] * K_HIDDEN + out), y);
+      for (int k = 0; k < K_TOP; k++) y = fmaf(choice.weight[k], constant(a.down.bias + (u64)choice.index[k] * K_HIDDEN + out), y);
     a.out.row(row)[out] = y;
-    if (a.add.x) a.add.row(row)[out] += a.factor * y;
+    if (!a.add.x) return;
+    float& sum = a.add.row(row)[out];
+    sum = (Down::ALONE ? before : sum) + a.factor * y;
   });
 }

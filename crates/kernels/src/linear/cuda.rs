@@ -4,7 +4,7 @@ use amoeba_plan::{BufferId, NormOp, WeightId};
 
 use super::gemm;
 use crate::cuda::fuse::ROWS_MAX as ROWS_FEW;
-use crate::cuda::{Args, Call, Matrix, Place, Site, Tiling, Unit, Unsupported, format_of, unit};
+use crate::cuda::{Args, Call, Matrix, Place, Site, Tiling, Unit, Unsupported, Work, format_of, unit};
 
 /// One product.
 pub(crate) struct Product {
@@ -51,33 +51,34 @@ pub(crate) fn head_linear(
         let product = Product { matrix, bias: 0, out: site.buffer(out), add: (Place::default(), 0.0) };
         return Ok(gemm::launches(site, x, &[&product], heads, None)?.to_vec());
     }
-    let tiling = Tiling::new(matrix.format, cols, [1, 1], site.per_sm(outputs, heads))?;
-    let rows = tiling.rows(site.rows)?;
+    // A block per tile: there are heads to fill the device.
+    let tiles = outputs.div_ceil(16);
+    let work = Work { format: matrix.format, cols, join: 1, repeats: 1, tiles };
+    let tiling = Tiling::new(work, site.rows, tiles as u32)?;
     let args =
         Args::new().address(site.count()).matrix(&matrix).place(site.buffer(x)).place(site.buffer(out));
     Ok(vec![Call {
-        unit: unit(&matrix, &tiling, rows, false),
+        unit: unit(&matrix, &tiling, false),
         kernel: "head_linear",
-        grid: [outputs.div_ceil(16) as u32, heads as u32, site.rows.div_ceil(rows) as u32],
+        grid: [tiles as u32, heads as u32, site.rows.div_ceil(tiling.rows) as u32],
         block: 32 * tiling.warps as u32,
-        shared: tiling.shared(rows) as u32,
+        shared: tiling.shared() as u32,
         args: args.size(outputs).size(0),
     }])
 }
 
-fn unit(matrix: &Matrix, tiling: &Tiling, rows: usize, norm: bool) -> Unit {
+fn unit(matrix: &Matrix, tiling: &Tiling, norm: bool) -> Unit {
+    let mut defines = tiling.defines(["K_LANE", "K_WARPS", "K_STEP", "K_SLOTS", "K_ONCE"]);
+    defines.extend([
+        ("K_FORMAT", format_of(matrix.format)),
+        ("K_COLS", matrix.cols.to_string()),
+        ("K_ROWS", tiling.rows.to_string()),
+        ("K_NORM", u8::from(norm).to_string()),
+    ]);
     Unit {
         headers: &[unit::DEVICE, unit::QUANT, unit::MATVEC],
         op: ("linear/kernel.cu", include_str!("kernel.cu")),
-        defines: vec![
-            ("K_FORMAT", format_of(matrix.format)),
-            ("K_LANE", tiling.lane.to_string()),
-            ("K_COLS", matrix.cols.to_string()),
-            ("K_ROWS", rows.to_string()),
-            ("K_WARPS", tiling.warps.to_string()),
-            ("K_STEP", tiling.step.to_string()),
-            ("K_NORM", u8::from(norm).to_string()),
-        ],
+        defines,
     }
 }
 
@@ -114,9 +115,6 @@ fn launch(
     norm: Option<&NormOp>,
 ) -> Result<Call, Unsupported> {
     let matrix = products[0].matrix;
-    let outputs = products.iter().map(|product| product.matrix.rows).sum();
-    let tiling = Tiling::new(matrix.format, matrix.cols, [1, 1], site.per_sm(outputs, 1))?;
-    let rows = tiling.rows(site.rows)?;
     let mut args = Args::new().address(site.count()).place(site.buffer(norm.map_or(x, |norm| norm.x)));
     let mut tiles = 0;
     for i in 0..PRODUCTS_MAX {
@@ -130,13 +128,14 @@ fn launch(
         norm.map_or((0, 0.0, 0.0), |norm| (site.vector(norm.weight), norm.eps, norm.scale));
     let args =
         args.size(tiles).size(products.len()).place(site.buffer(x)).address(weight).float(eps).float(scale);
-    let blocks = tiles.min(tiling.resident(site.at.setting.multiprocessors));
+    let (format, cols) = (matrix.format, matrix.cols);
+    let tiling = site.tiling(Work { format, cols, join: 1, repeats: 1, tiles }, site.rows)?;
     Ok(Call {
-        unit: unit(&matrix, &tiling, rows, norm.is_some()),
+        unit: unit(&matrix, &tiling, norm.is_some()),
         kernel: "linear",
-        grid: [blocks as u32, site.rows.div_ceil(rows) as u32, 1],
+        grid: [tiling.blocks as u32, site.rows.div_ceil(tiling.rows) as u32, 1],
         block: 32 * tiling.warps as u32,
-        shared: tiling.shared(rows) as u32,
+        shared: tiling.shared() as u32,
         args,
     })
 }

@@ -1,6 +1,10 @@
 // y = W x + b for rows of x; up to four products of one x in one launch. Macros: K_FORMAT, K_LANE (columns a lane
-// reads at a time), K_COLS, K_ROWS, K_WARPS, K_STEP (blocks of K a warp reads at a time),
-// K_NORM (whether x is normalised first).
+// reads at a time), K_COLS, K_ROWS, K_WARPS, K_STEP (blocks of K a warp has on their way), K_SLOTS (tiles a block takes at once),
+// K_ONCE (whether those are all), K_NORM (whether x is normalised first).
+
+// With one row, a block shares its multiprocessor with one of the next launch, which reads its codes ahead.
+#undef BLOCKS_BESIDE
+#define BLOCKS_BESIDE (K_ROWS == 1 ? 2 : 1)
 
 struct Product {
   Matrix matrix;
@@ -21,7 +25,9 @@ struct LinearArgs {
   float eps, scale;
 };
 
-typedef Matvec<K_FORMAT, K_LANE, K_COLS, K_ROWS, K_WARPS, K_STEP, 1, 1> M;
+typedef Matvec<K_FORMAT, K_LANE, K_COLS, K_ROWS, K_WARPS, K_STEP, K_SLOTS, K_ONCE> M;
+// Whether weights of the norm wait in registers for x.
+constexpr bool AHEAD = K_ROWS == 1 && M::TURNS == M::HELD;
 
 DEVICE const Product& product_of(const LinearArgs& a, int tile) {
   int i = 0;
@@ -29,85 +35,92 @@ DEVICE const Product& product_of(const LinearArgs& a, int tile) {
   return a.products[i];
 }
 
-struct NormShared { float parts[K_ROWS][K_WARPS], factor[K_ROWS]; };
+// Sums of squares of each row, by warp.
+struct NormShared { float squares[K_ROWS][K_WARPS]; };
 
-// The factor that RMS norm puts on each row.
-template <class X> DEVICE void norm_factors(const LinearArgs& a, NormShared& s, X x) {
+// The factor that RMS norm puts on a row: products of x with the weights of the norm alone get it in the end.
+DEVICE float norm_factor(const LinearArgs& a, const NormShared& s, int row) {
+  float sum = 0.0f;
 #pragma unroll
-  for (int r = 0; r < K_ROWS; r++) {
-    const float* row = x(0, r);
-    float sum = 0.0f;
-    for (int i = 4 * threadIdx.x; row && i < K_COLS; i += 128 * K_WARPS) {
-      float4 v = read<float4>(row + i);
-      sum = fmaf(v.x, v.x, fmaf(v.y, v.y, fmaf(v.z, v.z, fmaf(v.w, v.w, sum))));
-    }
-    sum = warp_sum(sum);
-    if (lane() == 0) s.parts[r][warp()] = sum;
+  for (int w = 0; w < K_WARPS; w++) sum += s.squares[row][w];
+  return a.scale / sqrtf(sum / K_COLS + a.eps);
+}
+
+// Weights of the norm for the units of a turn.
+DEVICE void norm_weights(const LinearArgs& a, int turn, float (&w)[M::UNIT]) {
+  int unit = M::unit_of(turn);
+#pragma unroll
+  for (int i = 0; i < M::UNIT; i++) w[i] = a.norm_weight && M::in_row(unit) ? constant(a.norm_weight + M::col_of(unit) + i) : 1.0f;
+}
+
+// Adds squares up and puts the weights on.
+DEVICE void weigh(const LinearArgs& a, NormShared& s, int turn, float (&v)[M::UNIT], const float (&w)[M::UNIT]) {
+  float sum = 0.0f, *at = &s.squares[M::row_of(turn)][warp()];
+#pragma unroll
+  for (int i = 0; i < M::UNIT; i++) sum = fmaf(v[i], v[i], sum), v[i] *= w[i];
+  sum = warp_sum(sum);
+  if (lane() == 0) *at = turn % M::TURNS ? *at + sum : sum;
+}
+
+// The normalised rows: every block its share.
+DEVICE void write_normed(const LinearArgs& a, const NormShared& s, const u8* memory, int first, int rows) {
+  for (int turn = 0; turn < M::ALL_TURNS; turn++) {
+    int unit = M::unit_of(turn), row = M::row_of(turn);
+    if (row >= rows || !M::in_row(unit) || unit % gridDim.x != blockIdx.x) continue;
+    float v[M::UNIT], factor = norm_factor(a, s, row), *to = a.normed.row(first + row) + M::col_of(unit);
+    M::staged(memory, turn, v);
+#pragma unroll
+    for (int i = 0; i < M::UNIT; i += 4) write(to + i, make_float4(v[i] * factor, v[i + 1] * factor, v[i + 2] * factor, v[i + 3] * factor));
   }
-  __syncthreads();
-  if (threadIdx.x < K_ROWS) {
-    float sum = 0.0f;
-    for (int w = 0; w < K_WARPS; w++) sum += s.parts[threadIdx.x][w];
-    s.factor[threadIdx.x] = 1.0f / sqrtf(sum / K_COLS + a.eps);
-  }
-  __syncthreads();
 }
 
 KERNEL(linear, LinearArgs, 32 * K_WARPS) {
   DYNAMIC_SHARED(u8, memory);
   SHARED(NormShared, norm);
   M mv(memory);
-  typename M::Raw raw[2];
-  typename M::Sums sums;
-  auto load = [&](typename M::Raw& r, int tile, int step) {
+  typename M::Raw raw;
+  typename M::Held held, weights;
+  auto at = [&](int tile, int, int) {
     const Product& p = product_of(a, tile);
-    mv.load(r, (tile - p.first) * 16, p.rows, step, [&](int, int) { return p.matrix; }, [](int) { return 1.0f; });
+    return Tile{p.matrix, (tile - (int)p.first) * 16, (int)p.rows};
   };
-  int tile = blockIdx.x, step = 0, parity = 0;
-  if (tile < (int)a.tiles) load(raw[0], tile, 0);
+  auto factor = [](int) { return 1.0f; };
+  mv.ahead(raw, a.tiles, at);
+  if (K_NORM && AHEAD) {
+#pragma unroll
+    for (int n = 0; n < M::HELD; n++) norm_weights(a, n, weights.v[n]);
+  }
+  int first = blockIdx.y * K_ROWS, rows = *a.count - first; // nothing in a step changes its rows
   begin();
-  int first = blockIdx.y * K_ROWS, rows = *a.count - first;
   if (rows <= 0) return;
   auto x = [&](int, int r) -> const float* { return r < rows ? a.x.row(first + r) : nullptr; };
-  if (K_NORM) norm_factors(a, norm, x);
-  mv.stage(x, [&](int r, int col, float (&v)[M::UNIT]) {
-    if (K_NORM && r < rows) {
-#pragma unroll
-      for (int i = 0; i < M::UNIT; i++)
-        v[i] = v[i] * norm.factor[r] * (a.norm_weight ? constant(a.norm_weight + col + i) : 1.0f) * a.scale;
-      if (blockIdx.x == 0) {
-#pragma unroll
-        for (int i = 0; i < M::UNIT; i += 4) write(a.normed.row(first + r) + col + i, make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]));
-      }
+  M::fetch(held, x);
+  float before = M::foresee(a.tiles, [&](int tile, int i, int r) {
+    const Product& p = product_of(a, tile);
+    int row = (tile - p.first) * 16 + i;
+    return p.add.x && row < (int)p.rows && r < rows ? p.add.row(first + r)[row] : 0.0f;
+  });
+  mv.stage(held, x, [&](int turn, float (&v)[M::UNIT]) {
+    if (K_NORM && AHEAD) {
+      weigh(a, norm, turn, v, weights.v[turn]);
+    } else if (K_NORM) {
+      float w[M::UNIT];
+      norm_weights(a, turn, w);
+      weigh(a, norm, turn, v, w);
     }
   });
   __syncthreads();
-  M::clear(sums);
-  // Codes of the next step travel while those of this one are multiplied.
-  auto turn = [&](typename M::Raw& now, typename M::Raw& next) {
-    int next_step = step + 1, next_tile = tile;
-    if (next_step == M::STEPS) next_step = 0, next_tile += gridDim.x;
-    if (next_tile < (int)a.tiles) load(next, next_tile, next_step);
-    mv.multiply(sums, now, step);
-    if (next_step == 0) {
-      const Product& p = product_of(a, tile);
-      mv.finish(sums, parity, [&](int i, int r, const float* total) {
-        int row = (tile - p.first) * 16 + i;
-        if (row >= (int)p.rows || r >= rows) return;
-        float y = total[0] + (p.bias ? constant(p.bias + row) : 0.0f);
-        p.out.row(first + r)[row] = y;
-        if (p.add.x) p.add.row(first + r)[row] += p.factor * y;
-      });
-      M::clear(sums);
-      parity ^= 1;
-    }
-    tile = next_tile, step = next_step;
-  };
-  while (tile < (int)a.tiles) {
-    turn(raw[0], raw[1]);
-    if (tile >= (int)a.tiles) break;
-    turn(raw[1], raw[0]);
-  }
+  if (K_NORM) write_normed(a, norm, memory, first, rows);
+  mv.run(raw, a.tiles, at, factor, [&](int tile, int i, int r, const float* total) {
+    const Product& p = product_of(a, tile);
+    int row = (tile - p.first) * 16 + i;
+    if (row >= (int)p.rows || r >= rows) return;
+    float y = (K_NORM ? total[0] * norm_factor(a, norm, r) : total[0]) + (p.bias ? constant(p.bias + row) : 0.0f);
+    p.out.row(first + r)[row] = y;
+    if (!p.add.x) return;
+    float& sum = p.add.row(first + r)[row];
+    sum = (M::ALONE ? before : sum) + p.factor * y;
+  });
 }
 
 // out_h = W_h x_h. Grid: tiles of sixteen outputs, heads, rows.
@@ -119,23 +132,22 @@ struct HeadLinearArgs {
 };
 KERNEL(head_linear, HeadLinearArgs, 32 * K_WARPS) {
   DYNAMIC_SHARED(u8, memory);
-  int head = blockIdx.y, row0 = blockIdx.x * 16;
+  int head = blockIdx.y;
   const Matrix matrix = matrix_of<K_FORMAT>(a.first, head, a.rows, K_COLS);
   M mv(memory);
-  typename M::Raw raw[2];
-  typename M::Sums sums;
-  auto load = [&](typename M::Raw& r, int step) {
-    mv.load(r, row0, a.rows, step, [&](int, int) { return matrix; }, [](int) { return 1.0f; });
-  };
-  load(raw[0], 0);
-  begin();
+  typename M::Raw raw;
+  typename M::Held held;
+  auto at = [&](int tile, int, int) { return Tile{matrix, tile * 16, (int)a.rows}; };
+  auto factor = [](int) { return 1.0f; };
   int first = blockIdx.z * K_ROWS, rows = *a.count - first;
+  mv.ahead(raw, gridDim.x, at);
+  begin();
   if (rows <= 0) return;
-  mv.stage([&](int, int r) -> const float* { return r < rows ? a.x.row(first + r) + head * K_COLS : nullptr; });
+  auto x = [&](int, int r) -> const float* { return r < rows ? a.x.row(first + r) + head * K_COLS : nullptr; };
+  M::fetch(held, x);
+  mv.stage(held, x);
   __syncthreads();
-  M::clear(sums);
-  mv.run(sums, raw, load);
-  mv.finish(sums, 0, [&](int i, int r, const float* total) {
-    if (row0 + i < (int)a.rows && r < rows) a.out.row(first + r)[head * a.rows + row0 + i] = total[0];
+  mv.run(raw, gridDim.x, at, factor, [&](int tile, int i, int r, const float* total) {
+    if (tile * 16 + i < (int)a.rows && r < rows) a.out.row(first + r)[head * a.rows + tile * 16 + i] = total[0];
   });
 }

@@ -42,6 +42,9 @@ impl Code {
         if size != call.args.len() {
             return Err(DriverError(sys::CUresult::CUDA_ERROR_INVALID_VALUE));
         }
+        // The same split of L1 and shared memory for all: a multiprocessor changes it only while it is idle, so launches that
+        // want different ones cannot overlap.
+        function.set_attribute(Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100)?;
         if call.shared > SHARED_FREE {
             function.set_attribute(
                 Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,

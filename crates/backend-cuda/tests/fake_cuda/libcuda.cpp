@@ -142,7 +142,7 @@ Result cuModuleGetFunction(void** f, void* m, const char* n) {
   return OK;
 }
 Result cuFuncGetParamInfo(void* f, size_t i, size_t* offset, size_t* size) { if (i) return INVALID_VALUE; *offset = 0; *size = ((Function*)f)->args; return OK; }
-Result cuFuncSetAttribute(void* f, int a, int v) { if (a != 8 || v > SHARED_MAX) return INVALID_VALUE; ((Function*)f)->dynamic_max = v; return OK; }
+Result cuFuncSetAttribute(void* f, int a, int v) { if (a == 9 && v <= 100) return OK; if (a != 8 || v > SHARED_MAX) return INVALID_VALUE; ((Function*)f)->dynamic_max = v; return OK; }
 Result cuLaunchKernelEx(const Config* c, void* f, void** p, void**) {
   LOCK;
   bool overlapping = false;

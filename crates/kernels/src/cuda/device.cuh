@@ -92,6 +92,11 @@ DEVICE u16 f32_to_f16(float x) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
   return bits;
 }
+// x, for what is to be computed no earlier than here: not before a wait, where it would wait for its own.
+DEVICE u32 late(u32 x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
 // (x & mask) | offset in one instruction: the compiler makes two of it where both are constants.
 DEVICE u32 masked(u32 x, u32 mask, u32 offset) {
   u32 y;

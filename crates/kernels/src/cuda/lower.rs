@@ -128,6 +128,18 @@ impl Site<'_> {
         Tiling::new(work, rows, self.at.setting.multiprocessors)
     }
 
+    /// Shared memory to ask for, so that blocks of a launch spread over the device: launches overlap, and blocks are placed wherever
+    /// they fit, two on a multiprocessor that is idle for the moment while another gets none. Two blocks that `fill` do not fit one
+    /// multiprocessor, one of them and one that does not do, and of the latter no two beside one of the former.
+    pub fn spread(&self, shared: usize, fill: bool) -> u32 {
+        let least = match (self.at.setting.arch, fill) {
+            (90 | 100 | 103, true) => 115 << 10, // of 228 KiB, one of which goes with each block
+            (90 | 100 | 103, false) => 57 << 10,
+            _ => 0,
+        };
+        shared.max(least) as u32
+    }
+
     pub fn buffer(&self, id: BufferId) -> Place {
         self.at.buffers[id.0]
     }

@@ -2,9 +2,10 @@
 //
 // A block is a multiprocessor's share: it stages x once, and its warps take blocks of K. The lanes of a warp read the codes of
 // two of the sixteen outputs each, straight from memory into registers in the order in which mma.sync wants them (any order of K
-// will do, as long as x lies in the same). Codes are exact in bf16. x is split into three bf16, exactly, which are three columns
-// of the product; so are the groups that share a block of K: a column holds x for one group and zeros elsewhere. Sums are f32;
-// scales and biases meet them group by group. Every sum has one order, which depends on the shape alone.
+// will do, as long as x lies in the same). Codes are exact in f16, without arithmetic (`small_pair`). x is split into three f16, a group
+// brought near 2^14 by a power of two before; with dense weights into three bf16, whose range f16 has not. Parts are columns of the
+// product; so are the groups that share a block of K: a column holds x for one group and zeros elsewhere. Sums are f32; scales and biases
+// meet them group by group. Every sum has one order, which depends on the shape alone.
 
 // Sixteen outputs of a matrix of `rows`, from `row0` on.
 struct Tile { Matrix matrix; int row0, rows; };
@@ -14,7 +15,7 @@ struct Tile { Matrix matrix; int row0, rows; };
 // totals belong together. REP: matrices side by side, each with inputs of its own, added up; WEIGHTED: each with a factor.
 template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ONCE, int JOIN = 1, int REP = 1, bool WEIGHTED = false> struct Matvec {
   static constexpr int BLOCK = 4 * C, KB1 = (COLS + BLOCK - 1) / BLOCK, KB = KB1 * REP, STEPS = (KB + WARPS * KS - 1) / (WARPS * KS);
-  static constexpr bool SCALED = F::QUANTISED || WEIGHTED, WHOLE = KB % (WARPS * KS) == 0;
+  static constexpr bool SCALED = F::QUANTISED || WEIGHTED || R == 1, WHOLE = KB % (WARPS * KS) == 0;
   static constexpr int GROUP = F::QUANTISED ? F::GROUP : BLOCK;
   static constexpr int SEGMENT = min_of(C, GROUP), SEGMENTS = C / SEGMENT; // of a lane's columns, by group
   static constexpr int SPAN = max_of(C, GROUP);                            // from a group of a segment to the next
@@ -24,16 +25,19 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
   static constexpr int WORDS = C * F::BITS / 32, ROW_BYTES = COLS * F::BITS / 8, GROUPS = COLS / GROUP;
   static constexpr int ALIGN = ROW_BYTES % 16 == 0 && WORDS % 4 == 0 ? 16 : ROW_BYTES % 8 == 0 && WORDS % 2 == 0 ? 8 : 4;
   static constexpr int UNIT = min_of(C, F::TWOS ? 16 : 8), THREADS = 32 * WARPS; // columns of x that a thread stages together
-  static constexpr int X_BYTES = KB * C * QS * 8, SUMS = KB1 * REP * BLOCK / GROUP * QE;
-  static constexpr int SUM_BYTES = F::BIASED ? (SUMS * 4 + 15) / 16 * 16 : 0, WIDTH = R == 1 ? 1 : TILES * 8;
-  static constexpr int RED_BYTES = 2 * WARPS * 16 * SLOTS * WIDTH * 4, SHARED_BYTES = X_BYTES + SUM_BYTES + RED_BYTES;
+  // Shared memory: x by blocks of K and one of zeros; sums of groups and powers of two, a number for each part; sums of warps.
+  static constexpr int KB_BYTES = C * QS * 8, X_BYTES = (KB + 1) * KB_BYTES, NUMBERS = F::QUANTISED ? KB * BLOCK / GROUP * QE : 0;
+  static constexpr int SUM_BYTES = F::BIASED ? NUMBERS * 4 : 0, POWER_BYTES = NUMBERS * 4, WIDTH = R == 1 ? 1 : TILES * 8;
+  static constexpr int RED_BYTES = 2 * WARPS * 16 * SLOTS * WIDTH * 4, SHARED_BYTES = X_BYTES + SUM_BYTES + POWER_BYTES + RED_BYTES;
   // Units of x: of one matrix, of a row; turns of the block to stage a row and all of them, and how many at a time.
   static constexpr int UNITS1 = KB1 * BLOCK / UNIT, UNITS = UNITS1 * REP, TURNS = (UNITS + THREADS - 1) / THREADS, ALL_TURNS = R * TURNS;
-  static constexpr int HELD = min_of(ALL_TURNS, 32 / UNIT);
+  static constexpr int HELD = min_of(ALL_TURNS, 32 / UNIT), PART_BYTES = UNIT == 4 ? 32 : 64;
   static_assert(C % 4 == 0 && COLS % UNIT == 0 && UNIT <= GROUP && (C * F::BITS) % 32 == 0 && SLOTS % JOIN == 0, "shape");
 
   struct Raw { u32 codes[KS][SLOTS][2][WORDS], scales[KS][SLOTS][SEGMENTS][TILES][2], biases[KS][SLOTS][SEGMENTS][TILES][2]; };
-  struct Sums { float v[SLOTS][TILES][4]; };
+  // Of one row, columns are added up at once.
+  static constexpr int KEPT = R == 1 ? 1 : TILES, EACH = R == 1 ? 2 : 4;
+  struct Sums { float v[SLOTS][KEPT][EACH]; };
   struct Held { float v[HELD][UNIT]; };
 
   u8* memory;
@@ -71,10 +75,11 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
       }
     }
   }
-  // x as B wants it: [block of K][two mma][part][quarter], 16 bytes each, and sums of groups. `adjust(turn, values)` may change a unit
-  // of a row; all lanes of a warp call it for the same row.
+  // x as B wants it: [block of K][two mma][part][quarter], 16 bytes each, and numbers of groups. `adjust(turn, values)` may change a
+  // unit of a row; all lanes of a warp call it for the same row.
   template <class X> DEVICE void stage(Held& held, X x) const { stage(held, x, [](int, float (&)[UNIT]) {}); }
   template <class X, class Adjust> DEVICE void stage(Held& held, X x, Adjust adjust) const {
+    for (int i = threadIdx.x; i < KB_BYTES / 16; i += THREADS) write(memory + KB * KB_BYTES + 16 * i, uint4{0, 0, 0, 0});
     for (int first = 0; first < ALL_TURNS; first += HELD) {
       if (first) fetch(held, x, first);
 #pragma unroll
@@ -83,42 +88,74 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
     }
   }
   DEVICE void stage_unit(int turn, const float (&v)[UNIT]) const {
-    int unit = unit_of(turn), row = row_of(turn), rep = unit / UNITS1, col = col_of(unit);
-    if (unit < UNITS) {
-      u8* to = memory + unit_offset(unit, row);
+    int unit = unit_of(turn), row = row_of(turn);
+    float power = F::QUANTISED ? number(unit, row, v) : 1.0f;
+    if (unit >= UNITS) return;
+    u8* to = memory + unit_offset(unit, row);
 #pragma unroll
-      for (int m = 0; m < UNIT / 4; m += 2) {
-        uint2 pairs[2][3];
+    for (int m = 0; m < UNIT / 4; m += 2) {
+      uint2 pairs[2][3];
 #pragma unroll
-        for (int half = 0; half < min_of(2, UNIT / 4); half++) {
-          Parts p[4];
+      for (int half = 0; half < min_of(2, UNIT / 4); half++) {
+        constexpr int STEP = 2;
+        u32 p[2][3];
 #pragma unroll
-          for (int i = 0; i < 2; i++) p[2 * i] = parts_of(v[F::low(2 * (m + half) + i)]), p[2 * i + 1] = parts_of(v[F::high(2 * (m + half) + i)]);
-#pragma unroll
-          for (int part = 0; part < 3; part++)
-            pairs[half][part] = make_uint2(upper_halves(p[0].bits[part], p[1].bits[part]), upper_halves(p[2].bits[part], p[3].bits[part]));
+        for (int i = 0; i < STEP; i++) {
+          int pair = STEP * (m + half) + i;
+          float factor = F::QUANTISED ? power / (1 << F::lift(pair)) : 1.0f;
+          split(v[F::low(pair)] * factor, v[F::high(pair)] * factor, p[i]);
         }
 #pragma unroll
-        for (int part = 0; part < 3; part++) {
-          u8* at = to + m / 2 * QS * 64 + part * (UNIT == 4 ? 32 : 64);
-          if (UNIT == 4) write(at, pairs[0][part]);
-          else write(at, make_uint4(pairs[0][part].x, pairs[0][part].y, pairs[1][part].x, pairs[1][part].y));
-        }
+        for (int part = 0; part < 3; part++) pairs[half][part] = make_uint2(p[0][part], p[1][part]);
+      }
+#pragma unroll
+      for (int part = 0; part < 3; part++) {
+        u8* at = to + m / 2 * QS * 64 + part * PART_BYTES;
+        if (UNIT == 4) write(at, pairs[0][part]);
+        else write(at, make_uint4(pairs[0][part].x, pairs[0][part].y, pairs[1][part].x, pairs[1][part].y));
       }
     }
-    if (F::BIASED) {
-      constexpr int PER_GROUP = GROUP / UNIT;
-      float sum = 0.0f;
+  }
+  // Three parts of two numbers side by side.
+  static DEVICE void split(float low, float high, u32 (&pair)[3]) {
 #pragma unroll
-      for (int i = 0; i < UNIT; i++) sum += v[i];
-#pragma unroll
-      for (int o = 1; o < PER_GROUP; o *= 2) sum += __shfl_xor_sync(ALL, sum, o);
-      if (unit < UNITS && unit % PER_GROUP == 0) {
-        float* at = (float*)(memory + X_BYTES) + (rep * (KB1 * BLOCK / GROUP) + col / GROUP) * QE;
-        at[row * 3] = sum, at[row * 3 + 1] = 0.0f, at[row * 3 + 2] = 0.0f;
-        if (QE > QS && row == R - 1) at[QS] = 0.0f;
+    for (int part = 0; part < 3; part++) {
+      if (F::QUANTISED) {
+        pair[part] = pack_f16(low, high);
+        low -= f16_to_f32((u16)pair[part]), high -= f16_to_f32((u16)(pair[part] >> 16));
+      } else { // cutting off is exact, and three times eight bits are all there are
+        pair[part] = upper_halves(__float_as_uint(low), __float_as_uint(high));
+        low -= __uint_as_float(pair[part] << 16), high -= __uint_as_float(pair[part] & 0xffff0000u);
       }
     }
+  }
+  // Sum of a group and what its sums of products are to be multiplied with, into shared memory; the power of two x is to be.
+  DEVICE float number(int unit, int row, const float (&v)[UNIT]) const {
+    constexpr int PER_GROUP = GROUP / UNIT;
+    float sum = 0.0f, most = 0.0f;
+#pragma unroll
+    for (int i = 0; i < UNIT; i++) sum += v[i], most = fmaxf(most, fabsf(v[i]));
+#pragma unroll
+    for (int o = 1; o < PER_GROUP; o *= 2) {
+      if (F::BIASED) sum += __shfl_xor_sync(ALL, sum, o);
+      most = fmaxf(most, __shfl_xor_sync(ALL, most, o));
+    }
+    u32 exponent = max(__float_as_uint(most) >> 23, 15u);
+    if (unit < UNITS && unit % PER_GROUP == 0) {
+      int at = (unit / UNITS1 * (KB1 * BLOCK / GROUP) + col_of(unit) / GROUP) * QE + row * 3;
+      float *sums = (float*)(memory + X_BYTES), *powers = (float*)(memory + X_BYTES + SUM_BYTES);
+      float back = __uint_as_float((exponent - 14) << 23) * (1 << F::DOWN);
+#pragma unroll
+      for (int part = 0; part < 3; part++) {
+        if (F::BIASED) sums[at + part] = part ? 0.0f : sum;
+        powers[at + part] = back;
+      }
+      if (QE > QS && row == R - 1) {
+        if (F::BIASED) sums[at + 3] = 0.0f;
+        powers[at + 3] = 0.0f;
+      }
+    }
+    return __uint_as_float((268 - exponent) << 23);
   }
   static DEVICE int x_offset(int kb, int mma, int at) {
     if (C % 8) return ((kb * (C / 4) + mma) * QS * 4 + at) * 8;
@@ -128,21 +165,25 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
     int col = col_of(unit);
     return x_offset(unit / UNITS1 * KB1 + col / BLOCK, col % C / 4, row * 12 + col % BLOCK / C);
   }
-  // What the thread has staged of a unit: the parts add up to x as it was.
-  static DEVICE void staged(const u8* memory, int turn, float (&v)[UNIT]) {
-    const u8* from = memory + unit_offset(unit_of(turn), row_of(turn));
+  // What the thread has staged of a unit: the parts add up to it.
+  DEVICE void staged(int turn, float (&v)[UNIT]) const {
+    int unit = unit_of(turn), row = row_of(turn);
+    const u8* from = memory + unit_offset(unit, row);
+    const float* powers = (const float*)(memory + X_BYTES + SUM_BYTES);
+    float back = 1.0f;
+    if (F::QUANTISED) back = powers[(unit / UNITS1 * (KB1 * BLOCK / GROUP) + col_of(unit) / GROUP) * QE + row * 3] / (1 << F::DOWN);
 #pragma unroll
-    for (int m = 0; m < UNIT / 4; m++)
+    for (int pair = 0; pair < UNIT / 2; pair++) {
+      float low = 0.0f, high = 0.0f;
 #pragma unroll
-      for (int i = 0; i < 2; i++) {
-        float low = 0.0f, high = 0.0f;
-#pragma unroll
-        for (int part = 2; part >= 0; part--) {
-          u32 pair = read<u32>(from + m / 2 * QS * 64 + part * (UNIT == 4 ? 32 : 64) + m % 2 * 8 + i * 4);
-          low += __uint_as_float(pair << 16), high += __uint_as_float(pair & 0xffff0000u);
-        }
-        v[F::low(2 * m + i)] = low, v[F::high(2 * m + i)] = high;
+      for (int part = 2; part >= 0; part--) {
+        u32 both = read<u32>(from + pair / 4 * QS * 64 + part * PART_BYTES + pair % 4 * 4);
+        low += F::QUANTISED ? f16_to_f32((u16)both) : __uint_as_float(both << 16);
+        high += F::QUANTISED ? f16_to_f32((u16)(both >> 16)) : __uint_as_float(both & 0xffff0000u);
       }
+      float factor = F::QUANTISED ? back * (1 << F::lift(pair)) : 1.0f;
+      v[F::low(pair)] = low * factor, v[F::high(pair)] = high * factor;
+    }
   }
 
   // Tiles of a launch are joined in groups, `number` in all; each block takes every gridDim.x-th, some a round.
@@ -196,49 +237,62 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
   template <class Factor> DEVICE void multiply(Sums& sums, const Raw& raw, int ks, int slot, int step, Factor factor) const {
     int kb = (step * WARPS + warp()) * KS + ks;
     if (!WHOLE && kb >= KB) return;
+    const u8* x[TILES];
+#pragma unroll
+    for (int n = 0; n < TILES; n++) x[n] = memory + (x_at[n] < 0 ? KB * KB_BYTES : kb * KB_BYTES + x_at[n] * (C % 8 ? 8 : 16));
 #pragma unroll
     for (int s = 0; s < SEGMENTS; s++) {
       float d[TILES][4];
 #pragma unroll
-      for (int i = 0; i < TILES * 4; i++) (&d[0][0])[i] = SCALED ? 0.0f : (&sums.v[slot][0][0])[i];
+      for (int i = 0; i < TILES * 4; i++) (&d[0][0])[i] = SCALED ? 0.0f : (&sums.v[slot][0][0])[i % (KEPT * EACH)];
 #pragma unroll
       for (int i = 0; i < SEGMENT / 4; i++) {
         int k = s * SEGMENT / 4 + i;
         uint2 b[TILES];
 #pragma unroll
-        for (int n = 0; n < TILES; n++)
-          b[n] = x_at[n] < 0 ? make_uint2(0, 0) : read<uint2>(memory + x_offset(kb, k, x_at[n]));
+        for (int n = 0; n < TILES; n++) b[n] = read<uint2>(x[n] + (C % 8 ? k * QS * 32 : k / 2 * QS * 64 + k % 2 * 8));
 #pragma unroll
         for (int part = 0; part < F::PARTS; part++) {
           u32 a[4];
 #pragma unroll
-          for (int j = 0; j < 4; j++) a[j] = F::pair(raw.codes[ks][slot][j % 2], 2 * k + j / 2, part);
+          for (int j = 0; j < 4; j++) {
+            const u32(&words)[WORDS] = raw.codes[ks][slot][j % 2];
+            a[j] = F::QUANTISED ? F::small_pair(words, 2 * k + j / 2) : F::pair(words, 2 * k + j / 2, part);
+          }
 #pragma unroll
-          for (int n = 0; n < TILES; n++) mma_bf16(d[n], a[0], a[1], a[2], a[3], b[n].x, b[n].y);
+          for (int n = 0; n < TILES; n++) {
+            if (F::QUANTISED) mma_f16(d[n], a[0], a[1], a[2], a[3], b[n].x, b[n].y);
+            else mma_bf16(d[n], a[0], a[1], a[2], a[3], b[n].x, b[n].y);
+          }
         }
       }
       add(sums.v[slot], d, raw, ks, slot, s, kb, WEIGHTED ? factor(kb / KB1) : 1.0f);
     }
   }
-  DEVICE void add(float (&sums)[TILES][4], const float (&d)[TILES][4], const Raw& raw, int ks, int slot, int s, int kb, float factor) const {
-    const float* group_sums = (const float*)(memory + X_BYTES);
+  DEVICE void add(float (&sums)[KEPT][EACH], const float (&d)[TILES][4], const Raw& raw, int ks, int slot, int s, int kb, float factor) const {
+    const float *group_sums = (const float*)(memory + X_BYTES), *powers = (const float*)(memory + X_BYTES + SUM_BYTES);
 #pragma unroll
     for (int n = 0; n < TILES; n++) {
-      float2 x = make_float2(0.0f, 0.0f);
-      if (F::BIASED) {
-        int group = (kb * BLOCK + (SHARING > 1 ? group_of[n] * SPAN : 0) + s * SEGMENT) / GROUP;
-        if (TILES * 8 == SHARING * QE || n * 8 + 2 * t < SHARING * QE) x = read<float2>(group_sums + group * QE + q_of[n]);
-        // A group of several blocks: its bias counts once.
-        if (GROUP > BLOCK && kb % (GROUP / BLOCK)) x = make_float2(0.0f, 0.0f);
-      }
+      int at = (kb * BLOCK + (SHARING > 1 ? group_of[n] * SPAN : 0) + s * SEGMENT) / GROUP * QE + q_of[n];
+      bool inside = TILES * 8 == SHARING * QE || n * 8 + 2 * t < SHARING * QE;
+      float2 x = make_float2(0.0f, 0.0f), power = make_float2(factor, factor);
+      // A group of several blocks: its bias counts once.
+      if (F::BIASED && inside && (GROUP <= BLOCK || kb % (GROUP / BLOCK) == 0)) x = read<float2>(group_sums + at);
+      if (F::QUANTISED) power = inside ? read<float2>(powers + at) : make_float2(0.0f, 0.0f);
+      if (WEIGHTED && F::QUANTISED) x.x *= factor, x.y *= factor, power.x *= factor, power.y *= factor;
 #pragma unroll
       for (int h = 0; h < 2; h++) {
-        float scale = F::QUANTISED ? F::value(raw.scales[ks][slot][s][n][h]) : 1.0f;
-        float bias = F::BIASED ? F::value(raw.biases[ks][slot][s][n][h]) : 0.0f;
-        if (WEIGHTED) scale *= factor, bias *= factor;
-        float* v = &sums[n][2 * h];
+        float scale = F::QUANTISED ? F::value(late(raw.scales[ks][slot][s][n][h])) : 1.0f;
+        float bias = F::BIASED ? F::value(late(raw.biases[ks][slot][s][n][h])) : 0.0f;
         const float* p = &d[n][2 * h];
-        if (SCALED) v[0] = fmaf(scale, p[0], v[0]), v[1] = fmaf(scale, p[1], v[1]);
+        if (R == 1) {
+          float& v = sums[0][h];
+          v = fmaf(scale * power.x, p[0] + p[1], v);
+          if (F::BIASED) v = fmaf(bias, x.x, v);
+          continue;
+        }
+        float* v = &sums[n % KEPT][2 * h % EACH];
+        if (SCALED) v[0] = fmaf(scale * power.x, p[0], v[0]), v[1] = fmaf(scale * power.y, p[1], v[1]);
         else v[0] = p[0], v[1] = p[1];
         if (F::BIASED) v[0] = fmaf(bias, x.x, v[0]), v[1] = fmaf(bias, x.y, v[1]);
       }
@@ -265,7 +319,7 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
     for (int round = 0; round == 0 || (!ONCE && group_at(round, 0) < number); round++) {
       Sums sums;
 #pragma unroll
-      for (int i = 0; i < SLOTS * TILES * 4; i++) (&sums.v[0][0][0])[i] = 0.0f;
+      for (int i = 0; i < SLOTS * KEPT * EACH; i++) (&sums.v[0][0][0])[i] = 0.0f;
       for (int step = 0; step < STEPS; step++)
 #pragma unroll
         for (int ks = 0; ks < KS; ks++)
@@ -280,22 +334,20 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
 
   // Adds up what the warps have. `parity` alternates from call to call, so that one barrier is enough. Every thread of the block calls.
   template <class Out> DEVICE void finish(const Sums& sums, int parity, Out out) const {
-    float* red = (float*)(memory + X_BYTES + SUM_BYTES) + parity * (RED_BYTES / 8);
+    float* red = (float*)(memory + X_BYTES + SUM_BYTES + POWER_BYTES) + parity * (RED_BYTES / 8);
 #pragma unroll
     for (int slot = 0; slot < SLOTS; slot++)
 #pragma unroll
       for (int h = 0; h < 2; h++) {
         float* at = red + ((warp() * SLOTS + slot) * 16 + g + 8 * h) * WIDTH;
         if (R == 1) {
-          float v = 0.0f;
-#pragma unroll
-          for (int n = 0; n < TILES; n++) v += sums.v[slot][n][2 * h] + sums.v[slot][n][2 * h + 1];
+          float v = sums.v[slot][0][h];
           v += __shfl_xor_sync(ALL, v, 1);
           v += __shfl_xor_sync(ALL, v, 2);
           if (t == 0) *at = v;
         } else {
 #pragma unroll
-          for (int n = 0; n < TILES; n++) at[n * 8 + 2 * t] = sums.v[slot][n][2 * h], at[n * 8 + 2 * t + 1] = sums.v[slot][n][2 * h + 1];
+          for (int n = 0; n < TILES; n++) at[n * 8 + 2 * t] = sums.v[slot][n % KEPT][2 * h % EACH], at[n * 8 + 2 * t + 1] = sums.v[slot][n % KEPT][2 * h % EACH + 1];
         }
       }
     __syncthreads();

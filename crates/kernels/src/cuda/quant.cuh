@@ -95,6 +95,24 @@ template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
     return fma_f16x2(codes | OFFSET, ONE, MINUS);
   }
 
+  // The same without arithmetic: f16 that are the codes times 2^(lift(i) - DOWN), subnormal ones where codes are integers.
+  static constexpr int DOWN = FLOAT4 ? 14 : BYTES ? 8 : 24;
+  static DEVICE constexpr int lift(int i) { return FLOAT4 ? 0 : NIBBLES ? i % 2 * 4 : TWOS ? i % 4 * 2 : 0; }
+  static DEVICE u32 small_pair(const u32* words, int i) {
+    if (FLOAT4) {
+      u32 t = words[i / 4] >> 4 * (i % 4);
+      return (t & 0x00070007u) << 9 | (t & 0x00080008u) << 12;
+    }
+    if (BYTES) {
+      u32 t = words[i / 2] >> 8 * (i % 2);
+      return (t & 0x007f007fu) << 7 | (t & 0x00800080u) << 8;
+    }
+    if (NIBBLES) return words[i / 4] >> i % 4 / 2 * 8 & 0x000f000fu << lift(i);
+    if (TWOS) return words[i / 8] >> i % 8 / 4 * 8 & 0x00030003u << lift(i);
+    if (BITS == 8) return __byte_perm(words[i / 2], 0, i % 2 ? 0x4342 : 0x4140);
+    return code(words, 2 * i) | code(words, 2 * i + 1) << 16;
+  }
+
   // Scale or bias number `i`, as stored, and its value.
   static DEVICE u32 stored(const void* scales, u64 i) {
     if (SCALE_BYTES == 4) return constant((const u32*)scales + i);

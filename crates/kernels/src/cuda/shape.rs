@@ -59,7 +59,7 @@ pub(crate) struct Tiling {
 const WARPS: usize = 8;
 
 /// Registers of a lane for codes and scales on their way, and for sums.
-const REGISTERS: usize = 100;
+const REGISTERS: usize = 84;
 
 /// Most joined tiles a block takes at a time.
 const SLOTS_MAX: usize = 4;
@@ -134,21 +134,20 @@ impl Tiling {
         let segments = self.lane / self.group().min(self.lane);
         let numbers = usize::from(format.is_quantised()) + usize::from(format.has_biases());
         let item = 2 * self.lane * format.bits() / 32 + 2 * segments * self.tiles_of_d() * numbers;
-        self.slots * join * (step * item + 4 * self.tiles_of_d())
+        let sums = if self.rows == 1 { 2 } else { 4 * self.tiles_of_d() };
+        self.slots * join * (step * item + sums)
     }
 
     /// Bytes of dynamic shared memory: `Matvec::SHARED_BYTES`.
     pub fn shared(&self) -> usize {
         let block = 4 * self.lane;
         let blocks = self.work.cols.div_ceil(block) * self.work.repeats;
-        let x = blocks * self.lane * 3 * self.rows * 8;
-        let sums = if self.work.format.has_biases() {
-            (blocks * block / self.group() * self.parts() * 4).next_multiple_of(16)
-        } else {
-            0
-        };
+        let x = (blocks + 1) * self.lane * 3 * self.rows * 8;
+        let numbers =
+            usize::from(self.work.format.is_quantised()) + usize::from(self.work.format.has_biases());
+        let groups = blocks * block / self.group() * self.parts() * numbers * 4;
         let width = if self.rows == 1 { 1 } else { self.tiles_of_d() * 8 };
-        x + sums + 2 * self.warps * 16 * self.slots * self.work.join * width * 4
+        x + groups + 2 * self.warps * 16 * self.slots * self.work.join * width * 4
     }
 
     /// Whether the tiles that blocks take at once are all.

@@ -65,7 +65,7 @@ impl Launch<'_> {
             .float(rule.map_or(0.0, |rule| rule.scale))
     }
 
-    fn unit(&self, up: ExpertWeights, gate: &str, activation: &str) -> Result<Experts, Unsupported> {
+    fn unit(&self, up: ExpertWeights, gate: &str, activation: &str) -> Result<Experts<'_>, Unsupported> {
         let Launch { site, op, .. } = self;
         let [up_format, down_format] = [up, op.down].map(|weights| site.matrix(weights.stack).format);
         let join = 1 + usize::from(gate == "GATE_BESIDE");
@@ -101,34 +101,35 @@ impl Launch<'_> {
         let headers = &[unit::DEVICE, unit::QUANT, unit::MATVEC, unit::ACTIVATE];
         let text = concat!(include_str!("../router/choose.cuh"), include_str!("kernel.cu"));
         let unit = Unit { headers, op: ("experts/kernel.cu", text), defines };
-        Ok(Experts { unit, rows: site.rows, up, down })
+        Ok(Experts { unit, site, up, down })
     }
 }
 
 /// A unit and how its two products are cut up.
-struct Experts {
+struct Experts<'a> {
     unit: Unit,
-    rows: usize,
+    site: &'a Site<'a>,
     up: Tiling,
     down: Tiling,
 }
 
-impl Experts {
+impl Experts<'_> {
     fn up(&self, args: Args) -> Call {
-        self.call("experts_up", &self.up, args)
+        self.call("experts_up", &self.up, true, args)
     }
 
     fn down(&self, args: Args) -> Call {
-        self.call("experts_down", &self.down, args)
+        self.call("experts_down", &self.down, false, args)
     }
 
-    fn call(&self, kernel: &'static str, tiling: &Tiling, args: Args) -> Call {
+    fn call(&self, kernel: &'static str, tiling: &Tiling, fill: bool, args: Args) -> Call {
+        let (rows, shared) = (self.site.rows, tiling.shared());
         Call {
             unit: self.unit.clone(),
             kernel,
-            grid: [tiling.blocks as u32, self.rows as u32, 1],
+            grid: [tiling.blocks as u32, rows as u32, 1],
             block: 32 * tiling.warps as u32,
-            shared: tiling.shared() as u32,
+            shared: if rows == 1 { self.site.spread(shared, fill) } else { shared as u32 },
             args,
         }
     }

@@ -130,12 +130,14 @@ fn launch(
         args.size(tiles).size(products.len()).place(site.buffer(x)).address(weight).float(eps).float(scale);
     let (format, cols) = (matrix.format, matrix.cols);
     let tiling = site.tiling(Work { format, cols, join: 1, repeats: 1, tiles }, site.rows)?;
+    let grid = [tiling.blocks as u32, site.rows.div_ceil(tiling.rows) as u32, 1];
+    let fills = grid[1] == 1 && 2 * grid[0] > site.at.setting.multiprocessors;
     Ok(Call {
         unit: unit(&matrix, &tiling, norm.is_some()),
         kernel: "linear",
-        grid: [tiling.blocks as u32, site.rows.div_ceil(tiling.rows) as u32, 1],
+        grid,
         block: 32 * tiling.warps as u32,
-        shared: tiling.shared() as u32,
+        shared: if fills { site.spread(tiling.shared(), true) } else { tiling.shared() as u32 },
         args,
     })
 }

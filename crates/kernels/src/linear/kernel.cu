@@ -63,12 +63,12 @@ DEVICE void weigh(const LinearArgs& a, NormShared& s, int turn, float (&v)[M::UN
 }
 
 // The normalised rows: every block its share.
-DEVICE void write_normed(const LinearArgs& a, const NormShared& s, const u8* memory, int first, int rows) {
+DEVICE void write_normed(const LinearArgs& a, const NormShared& s, const M& mv, int first, int rows) {
   for (int turn = 0; turn < M::ALL_TURNS; turn++) {
     int unit = M::unit_of(turn), row = M::row_of(turn);
     if (row >= rows || !M::in_row(unit) || unit % gridDim.x != blockIdx.x) continue;
     float v[M::UNIT], factor = norm_factor(a, s, row), *to = a.normed.row(first + row) + M::col_of(unit);
-    M::staged(memory, turn, v);
+    mv.staged(turn, v);
 #pragma unroll
     for (int i = 0; i < M::UNIT; i += 4) write(to + i, make_float4(v[i] * factor, v[i + 1] * factor, v[i + 2] * factor, v[i + 3] * factor));
   }
@@ -110,7 +110,7 @@ KERNEL(linear, LinearArgs, 32 * K_WARPS) {
     }
   });
   __syncthreads();
-  if (K_NORM) write_normed(a, norm, memory, first, rows);
+  if (K_NORM) write_normed(a, norm, mv, first, rows);
   mv.run(raw, a.tiles, at, factor, [&](int tile, int i, int r, const float* total) {
     const Product& p = product_of(a, tile);
     int row = (tile - p.first) * 16 + i;

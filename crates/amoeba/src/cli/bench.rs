@@ -29,6 +29,8 @@ What a row holds (-o json, jsonl, csv; the table shows a part of it):
   model, model_hash, model_bytes, formats   the hash covers config.json, the headers of the weight files, and of every
                       tensor 64 bytes at its beginning, in its middle and at its end
   path, path_reason                  way through the experts, and why it was taken
+  sampling            decode: `device` where it draws the tokens itself, one step ahead of the host, as in `run` (one
+                      sequence, the likeliest token); `host` where the logits of every token come to the host
   kv_type, activations               what keys and values are kept as, and what activations are rounded to
   warmups, repeats, samples_ns       one warm-up, then the tests take turns; every repetition in ns
   median_ns, p10_ns, p90_ns, spread  spread = (p90 - p10) / median

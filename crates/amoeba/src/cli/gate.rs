@@ -7,7 +7,7 @@ use amoeba_harness::gate::{Against, GateOptions, Prompt, Report, gate};
 
 use super::bench::{build, check_writable, unwritable};
 use super::common::{self, DeviceArgs};
-use super::console::{Console, print};
+use super::console::{Console, print, time};
 use super::failure::{self, Failure};
 use super::trace::read_baseline;
 
@@ -76,6 +76,7 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         bench: !args.no_bench,
         baseline: args.trace_baseline.as_deref().map(read_baseline).transpose()?,
         clock: &|| started.elapsed().as_nanos() as u64,
+        progress: &|group| console.note(&format!("after {}: {group}", time(started.elapsed()))),
     };
     let loader = |load: &amoeba_engine::LoadOptions| {
         Ok(amoeba_engine::load_executable(&checkpoint, load, &mut |_, _| {})?)

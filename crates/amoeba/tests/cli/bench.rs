@@ -24,6 +24,8 @@ fn rows_carry_facts_and_the_floor_is_kept() {
     for row in &rows {
         assert_eq!(row["model"], "tiny-chat-moe-4bit");
         assert_eq!(row["kv_type"], "f32");
+        let sampling = if row["kind"] == "decode" { "host".into() } else { Value::Null };
+        assert_eq!(row["sampling"], sampling);
         assert_eq!(row["samples_ns"].as_array().unwrap().len(), 2);
         assert!(row["untrusted"].is_string() && row["rustc"].as_str().unwrap().starts_with("rustc "));
         assert!(row["bandwidth_gb_s"].as_f64().unwrap() > 0.0 && row["int8_g_s"].as_f64().unwrap() > 0.0);

@@ -5,6 +5,7 @@
 
 mod ops;
 mod recurrent;
+mod threads;
 
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ pub struct Reference {
     plan: Plan,
     checkpoint: Arc<Checkpoint>,
     limits: Limits,
+    /// Threads that products are shared by.
+    threads: usize,
     /// Vectors (norm weights, biases) by weight id; empty for matrices.
     vectors: Vec<Vec<f32>>,
     /// Per slot and cache.
@@ -56,7 +59,14 @@ impl Reference {
         let empty: Vec<_> = plan.caches.iter().map(|cache| Kept::new(cache.kind)).collect();
         let (caches, sequences) = (vec![empty; limits.slots], Sequences::new(&plan, limits));
         let buffers = Grid(vec![Vec::new(); plan.buffers.len()]);
-        Ok(Reference { plan, checkpoint, limits, vectors, caches, sequences, buffers, logits: Vec::new() })
+        let (threads, logits) = (1, Vec::new());
+        Ok(Reference { plan, checkpoint, limits, threads, vectors, caches, sequences, buffers, logits })
+    }
+
+    /// Shares large products by so many threads, at the same bits: every output is one thread's.
+    #[must_use]
+    pub fn with_threads(self, threads: usize) -> Reference {
+        Reference { threads: threads.max(1), ..self }
     }
 
     /// Runs one op of the program on the buffers and caches as they are, for comparing a backend op by op on inputs of

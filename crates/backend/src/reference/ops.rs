@@ -4,7 +4,7 @@ use amoeba_checkpoint::Matrix;
 use amoeba_kernels::{activate, experts, linear, rope, router};
 use amoeba_plan::{BufferId, ExpertWeights, ExpertsOp, Op};
 
-use super::Reference;
+use super::{Reference, threads};
 use crate::{Error, Row};
 
 impl Reference {
@@ -16,7 +16,7 @@ impl Reference {
                 let bias = self.vector(*bias);
                 let products = self.buffers.0[x.0][..rows].iter().map(|x| {
                     let mut y = vec![0.0; matrix.rows];
-                    linear::reference::linear(&matrix, bias, &x[..matrix.cols], &mut y);
+                    threads::product(self.threads, &matrix, bias, &x[..matrix.cols], &mut y);
                     y
                 });
                 let products = products.collect();
@@ -99,7 +99,7 @@ impl Reference {
         let sums = (0..rows).map(|row| {
             let mut out = vec![0.0; op.hidden];
             let x = &self.buffers.0[op.x.0][row][..op.hidden];
-            layer.sum(x, &self.buffers.0[op.route.0][row], &mut out);
+            threads::sum(self.threads, &layer, x, &self.buffers.0[op.route.0][row], &mut out);
             out
         });
         let sums = sums.collect();

@@ -128,6 +128,11 @@ fn pair(a: &Value, b: &Value) -> Pair {
             notes.push(format!("{a} → {b}"));
         }
     }
+    // Rows of before there was a choice do not say.
+    let [from, to] = [a, b].map(|row| row["sampling"].as_str().unwrap_or("host"));
+    if a["kind"] == "decode" && from != to {
+        notes.push(format!("tokens drawn: {from} → {to}"));
+    }
     Pair { test: title(a), rates: [a, b].map(|row| number(row, "tok_s_median")), notes }
 }
 

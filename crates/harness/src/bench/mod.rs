@@ -7,6 +7,7 @@
 mod cache;
 mod compare;
 mod cost;
+mod decode;
 mod floor;
 mod measure;
 mod ops;
@@ -19,6 +20,7 @@ mod watch;
 pub use cache::FloorCache;
 pub use compare::{Comparison, Pair, compare, parse_rows};
 pub use cost::{Model as BenchModel, Reads, SAMPLE as HASH_SAMPLE};
+pub use decode::Sampling as BenchSampling;
 pub use floor::{Bandwidth, Compute, Floor, OTHERS_MAX, SIZES, size_class};
 pub use measure::{measure_floor, measure_missing, thread_counts};
 pub use ops::{OpTime, StepTime};

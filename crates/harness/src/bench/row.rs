@@ -7,6 +7,7 @@ use amoeba_plan::Path;
 use serde_json::{Value, json};
 
 use super::cost::{Model, Reads};
+use super::decode::Sampling;
 use super::floor::OTHERS_MAX;
 use super::ops::StepTime;
 
@@ -176,6 +177,8 @@ pub struct Row {
     pub test: Test,
     /// Path through the experts and why.
     pub path: Path,
+    /// Who drew the tokens; decode only.
+    pub sampling: Option<Sampling>,
     /// What keys and values are kept as.
     pub kv: KvType,
     /// What activations are rounded to.
@@ -292,6 +295,7 @@ impl Row {
             "kind": if test.kind == Kind::Prefill { "prefill" } else { "decode" },
             "tokens": test.tokens, "depth": test.depth, "batch": test.batch,
             "path": self.path.kind.to_string(), "path_reason": self.path.to_string(),
+            "sampling": self.sampling.map(Sampling::name),
             "kv_type": self.kv.to_string(), "activations": self.activations.to_string(),
         });
         let measured = json!({

@@ -8,6 +8,7 @@ use amoeba_engine::{Device, LoadOptions, load_executable, open};
 use amoeba_plan::{BufferId, Op, Plan};
 
 use super::cost::Model;
+use super::decode::{self, Sampling};
 use super::measure::{PIECE, read_rate};
 use super::ops::record;
 use super::row::{Build, Host, Kind, Load, Row, Test};
@@ -146,6 +147,7 @@ fn row(
         threads: if executable.device() == Device::Cpu.to_string() { options.threads } else { 1 },
         test,
         path: executable.path(step_rows),
+        sampling: Sampling::of(executable, test),
         kv: options.load.kv,
         activations: options.load.activations,
         warmups: 1,
@@ -221,12 +223,24 @@ fn time(
 ) -> Result<Timed, Error> {
     let steps = steps(executable.plan(), test, executable.limits().rows);
     steps.before.iter().try_for_each(|rows| executable.step(rows, None))?;
+    let drawn = match Sampling::of(executable, test) {
+        Some(Sampling::Device { ahead }) if probe.is_none() => Some(ahead),
+        _ => None,
+    };
+    if drawn.is_some() {
+        let cached: Vec<u32> = steps.before.iter().flatten().map(|row| row.token).collect();
+        decode::begin(executable, &cached)?;
+    }
     let before = executable.phases();
     let started = Instant::now();
-    for rows in &steps.timed {
-        match &mut probe {
-            None => executable.step(rows, None)?,
-            Some(probe) => executable.step(rows, Some(&mut **probe))?,
+    if let Some(ahead) = drawn {
+        decode::draw(executable, steps.timed.len(), ahead)?;
+    } else {
+        for rows in &steps.timed {
+            match &mut probe {
+                None => executable.step(rows, None)?,
+                Some(probe) => executable.step(rows, Some(&mut **probe))?,
+            }
         }
     }
     let ns = started.elapsed().as_nanos() as u64;

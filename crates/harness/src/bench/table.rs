@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::decode::Sampling;
 use super::floor::{DISTURBED, DISTURBED_MEANS, star};
 use super::row::Row;
 
@@ -31,10 +32,27 @@ pub fn markdown(rows: &[Row]) -> String {
     out += "\n| test | threads | tok/s | p10–p90 | spread | MB/token | GB/s | of bandwidth | G products/s | of int8 \
             | of f32 | phases | host | path | ran on |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|\n";
     rows.iter().for_each(|row| out += &line(row));
+    out += &sampling(rows);
     if rows.iter().any(|row| !star(row.best.and_then(|best| best.others)).is_empty()) {
         out += &format!("\n{DISTURBED} what the machine does at best was measured {DISTURBED_MEANS}\n");
     }
     out
+}
+
+/// Who drew the tokens of which tests, where that may differ.
+fn sampling(rows: &[Row]) -> String {
+    let mut notes: Vec<(&str, Vec<String>)> = Vec::new();
+    for row in rows {
+        let Some(note) = row.sampling.and_then(Sampling::note) else { continue };
+        let (test, known) = (row.test.to_string(), notes.iter().position(|(known, _)| *known == note));
+        match known {
+            None => notes.push((note, vec![test])),
+            Some(known) if notes[known].1.contains(&test) => {}
+            Some(known) => notes[known].1.push(test),
+        }
+    }
+    let lines = notes.iter().map(|(note, tests)| format!("\n{}: {note}\n", tests.join(", ")));
+    lines.collect()
 }
 
 fn load(row: &Row) -> String {

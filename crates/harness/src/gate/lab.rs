@@ -109,7 +109,8 @@ impl<'a> Lab<'a> {
     /// Loads the exact reference.
     pub fn reference(&self) -> Result<Reference, Error> {
         let limits = Limits { slots: 2, context: self.context, rows: ROWS_MAX };
-        Ok(Reference::load(self.plan.clone(), Arc::clone(self.checkpoint), limits)?)
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Reference::load(self.plan.clone(), Arc::clone(self.checkpoint), limits)?.with_threads(threads))
     }
 
     fn load_options(&self) -> LoadOptions {
@@ -130,7 +131,7 @@ impl<'a> Lab<'a> {
 
 impl Effort {
     fn new(fast: bool, products: f64) -> Effort {
-        // The reference does some 10^8 products a second. Op by op it computes 4 × (8 + 4) rows, and the blocks twice.
+        // A thread of the reference does some 10^8 products a second. Op by op it computes 4 × (8 + 4) rows, and the blocks twice.
         let [all, some, budget] = if fast { [3e7, 3e8, 6e8] } else { [1e8, 1e9, 1e10] };
         let judged = match products {
             few if few <= all => [8, 4],

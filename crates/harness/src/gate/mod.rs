@@ -53,6 +53,8 @@ pub struct GateOptions<'a> {
     pub baseline: Option<Summary>,
     /// Nanoseconds since some moment.
     pub clock: &'a dyn Fn() -> u64,
+    /// Hears what is looked at next.
+    pub progress: &'a dyn Fn(&str),
 }
 
 /// What greedy answers and distributions are held against.
@@ -76,6 +78,9 @@ pub struct Prompt {
     pub tokens: Vec<u32>,
 }
 
+/// Checks of one kind.
+type Group = fn(&Lab<'_>) -> Result<Vec<Check>, Error>;
+
 /// Runs all checks.
 ///
 /// # Errors
@@ -91,12 +96,19 @@ pub fn gate(
         let candidate = lab.candidate(|_| {})?;
         (candidate.describe(), candidate.path(1).to_string())
     };
-    let mut checks = path::check(&lab)?;
-    checks.extend(errors::check(&lab)?);
-    checks.extend(bits::check(&lab)?);
-    checks.extend(parity::check(&lab)?);
-    checks.extend(speed::check(&lab)?);
-    checks.extend(trace::check(&lab)?);
+    let groups: [(&str, Group); 6] = [
+        ("path", path::check),
+        ("errors against the reference", errors::check),
+        ("bits", bits::check),
+        ("parity", parity::check),
+        ("speed", speed::check),
+        ("trace", trace::check),
+    ];
+    let mut checks = Vec::new();
+    for (group, check) in groups {
+        (options.progress)(group);
+        checks.extend(check(&lab)?);
+    }
     let against = match &options.against {
         Against::Unfused => "the unfused path".to_owned(),
         Against::Reference => "the reference".to_owned(),

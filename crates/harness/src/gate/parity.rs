@@ -46,6 +46,10 @@ pub fn check(lab: &Lab<'_>) -> Result<Vec<Check>, Error> {
 
 fn against_reference(lab: &Lab<'_>) -> Result<Vec<Check>, Error> {
     let mut left = lab.effort.reference_tokens;
+    if left < 2 {
+        let why = format!("a token is {:.1e} products, too many for the reference", lab.products());
+        return Ok(TRUTH.map(|name| Check::skipped(name, why.clone())).into());
+    }
     let mut tally = Tally::default();
     let mut candidate = lab.candidate(|_| {})?;
     let mut reference = lab.reference()?;
@@ -58,10 +62,6 @@ fn against_reference(lab: &Lab<'_>) -> Result<Vec<Check>, Error> {
         }
         left -= prompt.tokens.len() + generated;
         tally.prompt(lab, &mut *candidate, &mut reference, &prompt, generated)?;
-    }
-    if tally.positions == 0 {
-        let why = format!("a token is {:.1e} products, too many for the reference", lab.products());
-        return Ok(TRUTH.map(|name| Check::skipped(name, why.clone())).into());
     }
     Ok(tally.checks(TRUTH).into())
 }

@@ -104,6 +104,7 @@ fn judge(subject: Subject, change: impl FnOnce(&mut GateOptions<'_>)) -> Report 
         bench: true,
         baseline: None,
         clock: &now,
+        progress: &|_| {},
     };
     change(&mut options);
     let report =
@@ -233,6 +234,7 @@ fn models_without_experts_are_judged_op_by_op() {
         bench: false,
         baseline: None,
         clock: &|| 0,
+        progress: &|_| {},
     };
     let loader = |load: &LoadOptions| Ok(load_executable(&checkpoint, load, &mut |_, _| {})?);
     let report = gate(&checkpoint, &options, &loader).unwrap();

@@ -1,10 +1,14 @@
 //! The same launches on a real device: with `AMOEBA_OPS_DEVICE=0` the first GPU takes the place of the emulator.
 //!
 //! Units go through NVRTC as in the product, memory is managed, so that tests read it where kernels wrote it. Only driver and
-//! NVRTC are needed, from the loader's path; `compute-sanitizer` watches such a run as any other.
+//! NVRTC are needed, from the loader's path; `compute-sanitizer` watches such a run as any other. Most of the time goes into
+//! compiling: a folder named by `AMOEBA_OPS_CACHE` keeps machine code for the next run, `AMOEBA_OPS=few` leaves out formats
+//! and repetitions.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
 use std::ptr;
 use std::sync::{LazyLock, Mutex};
 
@@ -69,6 +73,7 @@ library!(Driver {
 });
 
 library!(Nvrtc {
+    nvrtcVersion(*mut c_int, *mut c_int);
     nvrtcCreateProgram(*mut Handle, *const c_char, *const c_char, c_int, Handle, Handle);
     nvrtcCompileProgram(Handle, c_int, *const *const c_char);
     nvrtcGetProgramLogSize(Handle, *mut usize);
@@ -83,8 +88,12 @@ struct Device {
     nvrtc: Nvrtc,
     context: usize,
     arch: CString,
-    /// Kernels of loaded units.
-    functions: Mutex<HashMap<(Unit, &'static str), usize>>,
+    /// Loaded units.
+    modules: Mutex<HashMap<Unit, usize>>,
+    /// Held while a kernel runs.
+    turn: Mutex<()>,
+    /// Where machine code is kept.
+    cache: Option<PathBuf>,
 }
 
 static DEVICE: LazyLock<Option<Device>> = LazyLock::new(|| {
@@ -94,6 +103,11 @@ static DEVICE: LazyLock<Option<Device>> = LazyLock::new(|| {
 /// Whether a device was asked for.
 pub fn chosen() -> bool {
     DEVICE.is_some()
+}
+
+/// Whether every kernel is to run, but not with every format nor more than once: where each launch is watched.
+pub fn few() -> bool {
+    std::env::var("AMOEBA_OPS").is_ok_and(|which| which == "few")
 }
 
 /// Managed memory, at least 256-aligned; None without a device.
@@ -125,7 +139,7 @@ pub fn launch(call: &Call) -> bool {
     let mut args = [call.args.words().as_ptr().cast::<c_void>()];
     let [x, y, z] = call.grid;
     // One kernel at a time, so that whoever fails is the one that is named.
-    let _functions = device.functions.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _turn = device.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let driver = &device.driver;
     // SAFETY: a loaded kernel that takes one parameter, whose bytes live through the call; what it points to is memory of the
     // test, which waits here until the kernel has ended.
@@ -167,7 +181,10 @@ impl Device {
         let (major, minor) = (attribute(MAJOR), attribute(MINOR));
         let suffix = if major >= 9 { "a" } else { "" };
         let arch = CString::new(format!("--gpu-architecture=sm_{major}{minor}{suffix}")).unwrap();
-        Device { driver, nvrtc, context: context as usize, arch, functions: Mutex::default() }
+        let cache = std::env::var_os("AMOEBA_OPS_CACHE").map(PathBuf::from);
+        cache.iter().for_each(|dir| std::fs::create_dir_all(dir).unwrap());
+        let (modules, turn) = (Mutex::default(), Mutex::default());
+        Device { driver, nvrtc, context: context as usize, arch, modules, turn, cache }
     }
 
     /// Makes the context that of this thread.
@@ -177,22 +194,49 @@ impl Device {
     }
 
     fn function(&self, call: &Call) -> Handle {
-        let key = (call.unit.clone(), call.kernel);
-        let known = || self.functions.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(function) = known().get(&key) {
-            return *function as Handle;
-        }
-        let code = self.compile(&call.unit);
         let name = CString::new(call.kernel).unwrap();
-        let (mut module, mut function) = (ptr::null_mut(), ptr::null_mut());
-        // SAFETY: machine code as NVRTC made it, a name that ends in zero; each writes one handle. Modules are never unloaded.
-        unsafe {
-            check("cuModuleLoadData", (self.driver.cuModuleLoadData)(&raw mut module, code.as_ptr().cast()));
-            let found = (self.driver.cuModuleGetFunction)(&raw mut function, module, name.as_ptr());
-            assert_eq!(found, 0, "no kernel {name:?} in {}", call.unit.op.0);
-        }
-        known().insert(key, function as usize);
+        let mut function = ptr::null_mut();
+        // SAFETY: a loaded module, a name that ends in zero; writes one handle.
+        let found = unsafe {
+            (self.driver.cuModuleGetFunction)(&raw mut function, self.module(&call.unit), name.as_ptr())
+        };
+        assert_eq!(found, 0, "no kernel {name:?} in {}", call.unit.op.0);
         function
+    }
+
+    fn module(&self, unit: &Unit) -> Handle {
+        let known = || self.modules.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(module) = known().get(unit) {
+            return *module as Handle;
+        }
+        let code = self.code(unit);
+        let mut module = ptr::null_mut();
+        // SAFETY: machine code as NVRTC made it; writes one handle. Modules are never unloaded.
+        check("cuModuleLoadData", unsafe {
+            (self.driver.cuModuleLoadData)(&raw mut module, code.as_ptr().cast())
+        });
+        known().insert(unit.clone(), module as usize);
+        module
+    }
+
+    /// Machine code of a unit, compiled unless it was kept.
+    fn code(&self, unit: &Unit) -> Vec<u8> {
+        let Some(dir) = &self.cache else { return self.compile(unit) };
+        let mut version = [0; 2];
+        let [major, minor] = version.each_mut().map(ptr::from_mut);
+        // SAFETY: writes two ints.
+        check("nvrtcVersion", unsafe { (self.nvrtc.nvrtcVersion)(major, minor) });
+        let mut hasher = DefaultHasher::new();
+        (unit.source(), &self.arch, version).hash(&mut hasher);
+        let path = dir.join(format!("{:016x}.cubin", hasher.finish()));
+        std::fs::read(&path).unwrap_or_else(|_| {
+            let code = self.compile(unit);
+            // Others may be at the same unit, in threads and in processes: the last to finish wins.
+            let own = format!("{}-{:?}", std::process::id(), std::thread::current().id());
+            let own = path.with_extension(own);
+            std::fs::write(&own, &code).and_then(|()| std::fs::rename(&own, &path)).unwrap();
+            code
+        })
     }
 
     fn compile(&self, unit: &Unit) -> Vec<u8> {

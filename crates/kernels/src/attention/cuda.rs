@@ -12,6 +12,8 @@ const POSITIONS: usize = 8;
 const BLOCKS_PER_SM: usize = 2;
 /// Most parts that the positions are cut into.
 const SPLITS_MAX: usize = 64;
+/// Parts that the join reads at a time.
+const BATCH: usize = 16;
 /// Steps of more rows than this fill the device without splitting the positions.
 const SPLIT_ROWS_MAX: usize = 8;
 
@@ -32,7 +34,10 @@ fn element_bytes(setting: &Setting) -> usize {
 fn unit(k_dim: usize, v_dim: usize, heads: usize, setting: &Setting) -> Unit {
     Unit {
         headers: &[unit::DEVICE, unit::TURN],
-        op: ("attention/kernel.cu", concat!(include_str!("cache.cuh"), include_str!("kernel.cu"))),
+        op: (
+            "attention/kernel.cu",
+            concat!(include_str!("cache.cuh"), include_str!("heads.cuh"), include_str!("kernel.cu")),
+        ),
         defines: vec![
             ("K_HALF", u8::from(setting.kv_f16).to_string()),
             ("K_DIM", k_dim.to_string()),
@@ -123,11 +128,15 @@ pub(crate) fn heads(site: &Site<'_>, id: CacheId, all: &[Heads]) -> Call {
     }
 }
 
-/// Query heads of one key head that a block serves: as many as registers hold the output of.
+/// Query heads of one key head that a block serves: three or four if the group can be cut so, else as many as registers hold
+/// the output of. A group of 8 in two blocks reads its keys and values twice, but with 4 key heads a context of 512 then fills
+/// 132 multiprocessors (8 x 17 blocks of 32 positions), where it filled half of them, and each warp's chain is half as long.
+/// Behind 8192 positions of f16 the second reading adds 17 MB, 3 us, to what L2 gives; memory takes 4 us for the first.
 fn heads_per_block(op: &AttentionOp) -> usize {
     let group = op.heads / op.kv_heads;
     let most = (64 * 32 / op.v_dim.next_multiple_of(128)).clamp(1, 8);
-    (1..=most).rev().find(|heads| group.is_multiple_of(*heads)).unwrap_or(1)
+    let divisor = |least: usize, most: usize| (least..=most).rev().find(|heads| group.is_multiple_of(*heads));
+    divisor(3, most.min(4)).or_else(|| divisor(1, most)).unwrap_or(1)
 }
 
 /// Parts that the positions are cut into.
@@ -141,7 +150,10 @@ fn splits(op: &AttentionOp, setting: &Setting, rows: usize) -> usize {
         None => setting.context,
     };
     let tiles = visible.div_ceil(32) + 1;
-    (BLOCKS_PER_SM * setting.multiprocessors as usize).div_ceil(blocks).min(tiles).clamp(1, SPLITS_MAX)
+    let wanted = (BLOCKS_PER_SM * setting.multiprocessors as usize).div_ceil(blocks);
+    // Whole batches of the join.
+    let whole = if wanted > BATCH { wanted / BATCH * BATCH } else { wanted };
+    whole.min(tiles).clamp(1, SPLITS_MAX)
 }
 
 /// Partial results of the splits: outputs, then largest scores and sums.
@@ -174,11 +186,9 @@ pub(crate) fn attention(site: &Site<'_>, op: &AttentionOp) -> Call {
     let [sliding, chunk] = window(op);
     let [k_padded, v_padded] = [k_dim, v_dim].map(|dim| dim.next_multiple_of(8));
     // `struct AttentionShared`.
-    let queries = heads * k_padded * 4;
-    let sums = WARPS * heads * (POSITIONS + 2) * 4;
-    let outputs = WARPS * heads * v_padded * 4;
-    let joined = heads * (SPLITS_MAX + 1) * 4 + 4;
-    let shared = (queries + sums).next_multiple_of(16) + outputs + joined.next_multiple_of(16);
+    let shares = WARPS * POSITIONS * heads.next_multiple_of(4);
+    let sums = heads * (2 * WARPS + SPLITS_MAX) + 1;
+    let shared = (heads * k_padded + shares + WARPS * heads * v_padded + sums).next_multiple_of(4) * 4;
     Call {
         unit: unit(k_dim, v_dim, heads, setting),
         kernel: "attention",

@@ -31,22 +31,34 @@ fn element_bytes(setting: &Setting) -> usize {
     if setting.kv_f16 { 2 } else { 4 }
 }
 
-fn unit(k_dim: usize, v_dim: usize, heads: usize, setting: &Setting) -> Unit {
+/// Heads before attention, and the cache.
+fn heads_unit(k_dim: usize, v_dim: usize, setting: &Setting) -> Unit {
+    let text = concat!(include_str!("cache.cuh"), include_str!("heads.cuh"), include_str!("heads.cu"));
     Unit {
         headers: &[unit::DEVICE, unit::TURN],
-        op: (
-            "attention/kernel.cu",
-            concat!(include_str!("cache.cuh"), include_str!("heads.cuh"), include_str!("kernel.cu")),
-        ),
-        defines: vec![
-            ("K_HALF", u8::from(setting.kv_f16).to_string()),
-            ("K_DIM", k_dim.to_string()),
-            ("K_V_DIM", v_dim.to_string()),
-            ("K_HEADS", heads.to_string()),
-            ("K_WARPS", WARPS.to_string()),
-            ("K_SPLITS", SPLITS_MAX.to_string()),
-        ],
+        op: ("attention/heads.cu", text),
+        defines: defines([k_dim, v_dim], setting),
     }
+}
+
+/// Attention that a block does for so many heads.
+fn unit([k_dim, v_dim]: [usize; 2], heads: usize, setting: &Setting) -> Unit {
+    let text = concat!(
+        include_str!("cache.cuh"),
+        include_str!("heads.cuh"),
+        include_str!("kernel.cu"),
+        include_str!("one.cu")
+    );
+    let own = [("K_HEADS", heads), ("K_WARPS", WARPS), ("K_SPLITS", SPLITS_MAX)];
+    let mut defines = defines([k_dim, v_dim], setting);
+    defines.extend(own.map(|(name, value)| (name, value.to_string())));
+    Unit { headers: &[unit::DEVICE, unit::TURN], op: ("attention/kernel.cu", text), defines }
+}
+
+/// Macros of `cache.cuh`.
+fn defines([k_dim, v_dim]: [usize; 2], setting: &Setting) -> Vec<(&'static str, String)> {
+    let all = [("K_HALF", usize::from(setting.kv_f16)), ("K_DIM", k_dim), ("K_V_DIM", v_dim)];
+    all.map(|(name, value)| (name, value.to_string())).to_vec()
 }
 
 /// `struct Cache`.
@@ -66,7 +78,7 @@ pub(crate) fn append(site: &Site<'_>, id: CacheId, k: BufferId, v: BufferId) -> 
     let (args, [kv_heads, k_dim, v_dim]) = cache(site, Args::new().address(site.at.step), id);
     let width = kv_heads * (k_dim.next_multiple_of(8) + v_dim.next_multiple_of(8));
     Call {
-        unit: unit(k_dim, v_dim, 1, &site.at.setting),
+        unit: heads_unit(k_dim, v_dim, &site.at.setting),
         kernel: "kv_append",
         grid: [width.div_ceil(256) as u32, site.rows as u32, 1],
         block: 256,
@@ -76,6 +88,7 @@ pub(crate) fn append(site: &Site<'_>, id: CacheId, k: BufferId, v: BufferId) -> 
 }
 
 /// What becomes of the heads of a buffer before attention.
+#[derive(Clone, Copy)]
 pub(crate) struct Heads {
     pub buffer: BufferId,
     pub heads: usize,
@@ -119,7 +132,7 @@ pub(crate) fn heads(site: &Site<'_>, id: CacheId, all: &[Heads]) -> Call {
     }
     let count: usize = all.iter().map(|heads| heads.heads).sum();
     Call {
-        unit: unit(k_dim, v_dim, 1, &site.at.setting),
+        unit: heads_unit(k_dim, v_dim, &site.at.setting),
         kernel: "heads",
         grid: [count.div_ceil(8) as u32, site.rows as u32, 1],
         block: 256,
@@ -177,9 +190,25 @@ pub(super) fn window(op: &AttentionOp) -> [usize; 2] {
 }
 
 pub(crate) fn attention(site: &Site<'_>, op: &AttentionOp) -> Call {
-    if let Some(call) = super::flash::attention(site, op) {
-        return call;
-    }
+    super::flash::attention(site, op).unwrap_or_else(|| few(site, op))
+}
+
+/// Dims of a head up to which [`one`] takes it.
+pub(crate) const ONE_DIM_MAX: usize = 256;
+
+/// Attention of a step of one row and what becomes of its queries, keys and values before, which are not written back.
+pub(crate) fn one(site: &Site<'_>, op: &AttentionOp, heads: &[Heads; 3]) -> Call {
+    let call = few(site, op);
+    let args = heads.iter().fold(call.args, |args, heads| heads.args(site, args));
+    // `struct OneShared`.
+    let [k_padded, v_padded] = [op.head_dim, op.v_dim].map(|dim| dim.next_multiple_of(8));
+    let fresh = (k_padded + v_padded) * element_bytes(&site.at.setting);
+    let made = 2 * k_padded.max(v_padded) * 4;
+    let shared = call.shared + (fresh + made + k_padded * 4).next_multiple_of(16) as u32;
+    Call { kernel: "attention_one", shared, args, ..call }
+}
+
+fn few(site: &Site<'_>, op: &AttentionOp) -> Call {
     let setting = &site.at.setting;
     let heads = heads_per_block(op);
     let (args, [_, k_dim, v_dim]) = cache(site, Args::new().address(site.at.step), op.cache);
@@ -190,7 +219,7 @@ pub(crate) fn attention(site: &Site<'_>, op: &AttentionOp) -> Call {
     let sums = heads * (2 * WARPS + SPLITS_MAX) + 1;
     let shared = (heads * k_padded + shares + WARPS * heads * v_padded + sums).next_multiple_of(4) * 4;
     Call {
-        unit: unit(k_dim, v_dim, heads, setting),
+        unit: unit([k_dim, v_dim], heads, setting),
         kernel: "attention",
         grid: [(op.heads / heads) as u32, splits(op, setting, site.rows) as u32, site.rows as u32],
         block: 32 * WARPS as u32,

@@ -1,23 +1,6 @@
-// Keys and values into the cache, and what becomes of heads before. Macros as in cache.cuh.
+// What becomes of heads before attention: norm, rotation. Macros as in cache.cuh.
 
-struct AppendArgs { const Step* step; Cache cache; Rows k, v; };
-KERNEL(kv_append, AppendArgs, 256) {
-  begin();
-  int row = blockIdx.y, i = blockIdx.x * 256 + threadIdx.x;
-  if (row >= a.step->rows || i >= (int)a.cache.kv_heads * (DIM + V_DIM)) return;
-  StepRow at = a.step->row[row];
-  int head = i / (DIM + V_DIM), d = i % (DIM + V_DIM);
-  if (d < DIM) {
-    float x = d < K_DIM ? a.k.row(row)[head * K_DIM + d] : 0.0f;
-    a.cache.key_block(at.slot, head, at.position)[(d / Q * 32 + at.position % 32) * Q + d % Q] = to_element(x);
-  } else {
-    d -= DIM;
-    float x = d < K_V_DIM ? a.v.row(row)[head * K_V_DIM + d] : 0.0f;
-    a.cache.value(at.slot, head, at.position)[d] = to_element(x);
-  }
-}
-
-// What becomes of the heads of one buffer before attention.
+// Of one buffer.
 struct Heads {
   Rows x;
   const float* weight; // of the norm, or null
@@ -26,44 +9,41 @@ struct Heads {
   u32 norm, append; // append: 0 nowhere, 1 to the keys, 2 to the values
   float eps, scale, amplitude;
 };
-struct HeadsArgs {
-  const Step* step;
-  Cache cache;
-  Heads of[3];
-};
+enum : int { WIDE = DIM > V_DIM ? DIM : V_DIM };
 
-// Norm, rotation and appending of one head per warp, of queries, keys and values.
-KERNEL(heads, HeadsArgs, 256) {
-  DYNAMIC_SHARED(float, memory);
-  begin();
-  int row = blockIdx.y, head = blockIdx.x * 8 + warp(), i = 0;
-  while (i < 3 && head >= (int)a.of[i].heads) head -= a.of[i++].heads;
-  if (row >= a.step->rows || i == 3) return;
-  const Heads& h = a.of[i];
-  StepRow at = a.step->row[row];
-  int dim = h.dim;
-  float *x = h.x.row(row) + head * dim, *y = memory + warp() * max(DIM, V_DIM), sum = 0.0f;
-  for (int d = lane(); d < dim; d += 32) {
-    float v = x[d];
-    y[d] = v, sum = fmaf(v, v, sum);
-  }
-  if (h.norm) {
-    float factor = 1.0f / sqrtf(warp_sum(sum) / dim + h.eps);
-    for (int d = lane(); d < dim; d += 32) y[d] = y[d] * factor * (h.weight ? constant(h.weight + d) : 1.0f) * h.scale;
-  }
+// A head of at most D elements, over the lanes of a warp; `other` past its end.
+template <int D> struct Lanes { float x[(D + 31) / 32]; };
+template <int D> DEVICE Lanes<D> lanes_of(const float* x, int dim, float other) {
+  Lanes<D> lanes;
+#pragma unroll
+  for (int i = 0; i < (D + 31) / 32; i++) lanes.x[i] = lane() + 32 * i < dim ? x[lane() + 32 * i] : other;
+  return lanes;
+}
+// Weights are none of what begin() waits for.
+template <int D> DEVICE Lanes<D> weights_of(const Heads& h) { return lanes_of<D>(h.weight, h.weight ? h.dim : 0, 1.0f); }
+
+// Norm and rotation of a head by a warp, to D floats that its lanes share. `angle` gives sine and cosine of a pair.
+template <int D, class Angle> DEVICE void prepare(const Heads& h, const Lanes<D>& x, const Lanes<D>& weight, float* y, Angle angle) {
+  float sum = 0.0f, factor = 1.0f;
+#pragma unroll
+  for (int i = 0; i < (D + 31) / 32; i++) sum = fmaf(x.x[i], x.x[i], sum);
+  if (h.norm) factor = 1.0f / sqrtf(warp_sum(sum) / (int)h.dim + h.eps);
+#pragma unroll
+  for (int i = 0; i < (D + 31) / 32; i++)
+    if (D % 32 == 0 || lane() + 32 * i < D) y[lane() + 32 * i] = h.norm ? x.x[i] * factor * weight.x[i] * h.scale : x.x[i];
   __syncwarp();
   if (h.turns)
     for (int pair = lane(); pair < (int)h.half; pair += 32) {
-      float sine, cosine, *low = y + h.first + (h.interleaved ? 2 * pair : pair), *high = low + (h.interleaved ? 1 : h.half);
-      turn(at.position, constant(h.turns + pair), h.amplitude, sine, cosine);
+      float *low = y + h.first + (h.interleaved ? 2 * pair : pair), *high = low + (h.interleaved ? 1 : h.half);
+      float2 turned = angle(pair);
       float l = *low, u = *high;
-      *low = l * cosine - u * sine, *high = u * cosine + l * sine;
+      *low = l * turned.y - u * turned.x, *high = u * turned.y + l * turned.x;
     }
   __syncwarp();
-  for (int d = lane(); d < dim && (h.norm || h.turns); d += 32) x[d] = y[d];
-  if (h.append == 1)
-    for (int d = lane(); d < DIM; d += 32)
-      a.cache.key_block(at.slot, head, at.position)[(d / Q * 32 + at.position % 32) * Q + d % Q] = to_element(d < dim ? y[d] : 0.0f);
-  if (h.append == 2)
-    for (int d = lane(); d < V_DIM; d += 32) a.cache.value(at.slot, head, at.position)[d] = to_element(d < dim ? y[d] : 0.0f);
+}
+
+DEVICE float2 turned(const Heads& h, u32 position, int pair) {
+  float sine, cosine;
+  turn(position, constant(h.turns + pair), h.amplitude, sine, cosine);
+  return make_float2(sine, cosine);
 }

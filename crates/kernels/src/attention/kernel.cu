@@ -57,6 +57,9 @@ DEVICE Work work_of(const AttentionArgs& a, int row) {
   return w;
 }
 
+// Key and value of the last position, if the cache has not got them yet.
+struct Fresh { ALIGNED(16) Element key[DIM], value[V_DIM]; };
+
 // What a lane reads of 8 positions; zero for those that it has not.
 struct Tile {
   uint4 keys[OWN_CHUNKS];
@@ -80,6 +83,22 @@ struct Tile {
       if (ANEW) values[n] = Piece{};
       if (base + n >= from && base + n < to && (V_DIM == 32 * VQ || d < V_DIM)) read_early(of + n * V_DIM, values[n]);
     }
+  }
+  template <bool ANEW> DEVICE void load(const AttentionArgs& a, const Work& w, int from, int to) {
+    load_keys<ANEW>(a, w, w.base, from, to);
+    load_values<ANEW>(a, w, w.base, from, to);
+  }
+  // Of position base + n.
+  DEVICE void take(const Fresh& fresh, int n) {
+    if (lane() % POSITIONS == n)
+#pragma unroll
+      for (int i = 0; i < OWN_CHUNKS; i++) {
+        int c = 4 * i + lane() / POSITIONS;
+        if (CHUNKS % 4 == 0 || c < CHUNKS) keys[i] = read<uint4>(fresh.key + c * Q);
+      }
+#pragma unroll
+    for (int i = 0; i < POSITIONS && AT_ONCE; i++)
+      if (i == n && (V_DIM == 32 * VQ || lane() * VQ < V_DIM)) values[i] = read<Piece>(fresh.value + lane() * VQ);
   }
 };
 struct Running { float most[FOURS], sum[FOURS], out[H][LANES_V][VQ]; };
@@ -166,13 +185,15 @@ DEVICE void add_value(const AttentionShared& s, Running& r, Piece stored, int l,
 }
 
 // Online softmax of a warp over its positions. Of the first eight the tile holds what the cache has (if AT_ONCE); the next keys are
-// asked for as soon as these are scored, the next values as soon as these are added.
-DEVICE void attend(const AttentionArgs& a, AttentionShared& s, Running& r, Tile& tile, const Work& w) {
-  int stored = w.last + 1;
+// asked for as soon as these are scored, the next values as soon as these are added. FRESH: the last position is not in the cache.
+template <bool FRESH>
+DEVICE void attend(const AttentionArgs& a, AttentionShared& s, Running& r, Tile& tile, const Work& w, const Fresh* fresh) {
+  int stored = FRESH ? w.last : w.last + 1;
 #pragma unroll 1
   for (int base = w.base; base < w.end; base += 32) {
     int position = base + lane() % POSITIONS, next = base + 32;
     if (!AT_ONCE) tile.load_keys<true>(a, w, base, w.first, stored);
+    if (FRESH && base + POSITIONS > w.last) tile.take(*fresh, w.last - base);
     float score[FOURS];
     scores(a, s, tile, score);
     if (AT_ONCE && next < w.end) tile.load_keys<true>(a, w, next, w.first, stored);
@@ -185,11 +206,12 @@ DEVICE void attend(const AttentionArgs& a, AttentionShared& s, Running& r, Tile&
     } else {
       const Element* values = a.cache.value(w.slot, w.kv_head, base);
 #pragma unroll 4
-      for (int n = max(w.first - base, 0); n < min(stored - base, POSITIONS); n++) {
+      for (int n = max(w.first - base, 0); n < min(w.last + 1 - base, POSITIONS); n++) {
+        const Element* value = FRESH && base + n == w.last ? fresh->value : values + n * V_DIM;
 #pragma unroll
         for (int l = 0; l < LANES_V; l++) {
           int d = (l * 32 + lane()) * VQ;
-          if (d < V_DIM) add_value(s, r, read<Piece>(values + n * V_DIM + d), l, n);
+          if (d < V_DIM) add_value(s, r, read<Piece>(value + d), l, n);
         }
       }
     }
@@ -353,26 +375,28 @@ DEVICE void finish(const AttentionArgs& a, AttentionShared& s, const Running& r,
 }
 
 // Grid: groups of heads, splits of the positions, rows. Splits that no position is left for return at once.
+//
+// What is read before begin() is older than the launch before: this one starts when all blocks of that have passed their begin(), so
+// all before that is done. The launches before attention in a step are two at least (embedding, products), so earlier steps are done,
+// with the rows of this one, which the last launch of an earlier step may write, and with their keys and values: of row r those of
+// positions before its own less r, as rows of a sequence stand in one stretch, in order.
 KERNEL(attention, AttentionArgs, 32 * K_WARPS) {
   DYNAMIC_SHARED(AttentionShared, shared);
   AttentionShared& s = *shared;
   int row = blockIdx.z;
-  begin();
   Work w = work_of(a, row);
-  if ((int)blockIdx.y >= w.active) return;
+  bool idle = (int)blockIdx.y >= w.active, early = AT_ONCE && !idle && w.base < w.end;
+  int old = max(w.last - row, w.first);
   Tile tile;
-  if (AT_ONCE && w.base < w.end) {
-    tile.load_keys<true>(a, w, w.base, w.first, w.last + 1);
-    tile.load_values<true>(a, w, w.base, w.first, w.last + 1);
-  }
-  for (int h = warp(); h < H; h += K_WARPS) {
-    const float* q = a.q.row(row) + (w.head + h) * K_DIM;
-#pragma unroll
-    for (int d = lane(); d < DIM; d += 32) s.q[h][d] = d < K_DIM ? q[d] : 0.0f;
-  }
+  if (early) tile.load<true>(a, w, w.first, old);
+  begin();
+  if (idle) return;
+  if (early && w.base + POSITIONS > old) tile.load<false>(a, w, old, w.last + 1);
+  for (int i = threadIdx.x; i < H * DIM; i += 32 * K_WARPS)
+    s.q[i / DIM][i % DIM] = i % DIM < K_DIM ? a.q.row(row)[(w.head + i / DIM) * K_DIM + i % DIM] : 0.0f;
   __syncthreads();
   Running r;
   start(r);
-  attend(a, s, r, tile, w);
+  attend<false>(a, s, r, tile, w, nullptr);
   finish(a, s, r, w, row);
 }

@@ -30,6 +30,9 @@ struct Cache {
   DEVICE Element* key_block(u32 slot, u32 head, u32 position) const {
     return keys + ((u64)(slot * kv_heads + head) * context + position / 32 * 32) * DIM;
   }
+  DEVICE Element* key_element(u32 slot, u32 head, u32 position, u32 d) const {
+    return key_block(slot, head, position) + (d / Q * 32 + position % 32) * Q + d % Q;
+  }
   DEVICE Element* value(u32 slot, u32 head, u32 position) const {
     return values + ((u64)(slot * kv_heads + head) * context + position) * V_DIM;
   }

@@ -12,6 +12,8 @@ const POSITIONS: usize = 8;
 const BLOCKS_PER_SM: usize = 2;
 /// Most parts that the positions are cut into.
 const SPLITS_MAX: usize = 64;
+/// Parts that the join reads at a time.
+const BATCH: usize = 16;
 /// Steps of more rows than this fill the device without splitting the positions.
 const SPLIT_ROWS_MAX: usize = 8;
 
@@ -29,19 +31,34 @@ fn element_bytes(setting: &Setting) -> usize {
     if setting.kv_f16 { 2 } else { 4 }
 }
 
-fn unit(k_dim: usize, v_dim: usize, heads: usize, setting: &Setting) -> Unit {
+/// Heads before attention, and the cache.
+fn heads_unit(k_dim: usize, v_dim: usize, setting: &Setting) -> Unit {
+    let text = concat!(include_str!("cache.cuh"), include_str!("heads.cuh"), include_str!("heads.cu"));
     Unit {
         headers: &[unit::DEVICE, unit::TURN],
-        op: ("attention/kernel.cu", concat!(include_str!("cache.cuh"), include_str!("kernel.cu"))),
-        defines: vec![
-            ("K_HALF", u8::from(setting.kv_f16).to_string()),
-            ("K_DIM", k_dim.to_string()),
-            ("K_V_DIM", v_dim.to_string()),
-            ("K_HEADS", heads.to_string()),
-            ("K_WARPS", WARPS.to_string()),
-            ("K_SPLITS", SPLITS_MAX.to_string()),
-        ],
+        op: ("attention/heads.cu", text),
+        defines: defines([k_dim, v_dim], setting),
     }
+}
+
+/// Attention that a block does for so many heads.
+fn unit([k_dim, v_dim]: [usize; 2], heads: usize, setting: &Setting) -> Unit {
+    let text = concat!(
+        include_str!("cache.cuh"),
+        include_str!("heads.cuh"),
+        include_str!("kernel.cu"),
+        include_str!("one.cu")
+    );
+    let own = [("K_HEADS", heads), ("K_WARPS", WARPS), ("K_SPLITS", SPLITS_MAX)];
+    let mut defines = defines([k_dim, v_dim], setting);
+    defines.extend(own.map(|(name, value)| (name, value.to_string())));
+    Unit { headers: &[unit::DEVICE, unit::TURN], op: ("attention/kernel.cu", text), defines }
+}
+
+/// Macros of `cache.cuh`.
+fn defines([k_dim, v_dim]: [usize; 2], setting: &Setting) -> Vec<(&'static str, String)> {
+    let all = [("K_HALF", usize::from(setting.kv_f16)), ("K_DIM", k_dim), ("K_V_DIM", v_dim)];
+    all.map(|(name, value)| (name, value.to_string())).to_vec()
 }
 
 /// `struct Cache`.
@@ -61,7 +78,7 @@ pub(crate) fn append(site: &Site<'_>, id: CacheId, k: BufferId, v: BufferId) -> 
     let (args, [kv_heads, k_dim, v_dim]) = cache(site, Args::new().address(site.at.step), id);
     let width = kv_heads * (k_dim.next_multiple_of(8) + v_dim.next_multiple_of(8));
     Call {
-        unit: unit(k_dim, v_dim, 1, &site.at.setting),
+        unit: heads_unit(k_dim, v_dim, &site.at.setting),
         kernel: "kv_append",
         grid: [width.div_ceil(256) as u32, site.rows as u32, 1],
         block: 256,
@@ -71,6 +88,7 @@ pub(crate) fn append(site: &Site<'_>, id: CacheId, k: BufferId, v: BufferId) -> 
 }
 
 /// What becomes of the heads of a buffer before attention.
+#[derive(Clone, Copy)]
 pub(crate) struct Heads {
     pub buffer: BufferId,
     pub heads: usize,
@@ -114,7 +132,7 @@ pub(crate) fn heads(site: &Site<'_>, id: CacheId, all: &[Heads]) -> Call {
     }
     let count: usize = all.iter().map(|heads| heads.heads).sum();
     Call {
-        unit: unit(k_dim, v_dim, 1, &site.at.setting),
+        unit: heads_unit(k_dim, v_dim, &site.at.setting),
         kernel: "heads",
         grid: [count.div_ceil(8) as u32, site.rows as u32, 1],
         block: 256,
@@ -123,11 +141,15 @@ pub(crate) fn heads(site: &Site<'_>, id: CacheId, all: &[Heads]) -> Call {
     }
 }
 
-/// Query heads of one key head that a block serves: as many as registers hold the output of.
+/// Query heads of one key head that a block serves: three or four if the group can be cut so, else as many as registers hold
+/// the output of. A group of 8 in two blocks reads its keys and values twice, but with 4 key heads a context of 512 then fills
+/// 132 multiprocessors (8 x 17 blocks of 32 positions), where it filled half of them, and each warp's chain is half as long.
+/// Behind 8192 positions of f16 the second reading adds 17 MB, 3 us, to what L2 gives; memory takes 4 us for the first.
 fn heads_per_block(op: &AttentionOp) -> usize {
     let group = op.heads / op.kv_heads;
     let most = (64 * 32 / op.v_dim.next_multiple_of(128)).clamp(1, 8);
-    (1..=most).rev().find(|heads| group.is_multiple_of(*heads)).unwrap_or(1)
+    let divisor = |least: usize, most: usize| (least..=most).rev().find(|heads| group.is_multiple_of(*heads));
+    divisor(3, most.min(4)).or_else(|| divisor(1, most)).unwrap_or(1)
 }
 
 /// Parts that the positions are cut into.
@@ -141,7 +163,10 @@ fn splits(op: &AttentionOp, setting: &Setting, rows: usize) -> usize {
         None => setting.context,
     };
     let tiles = visible.div_ceil(32) + 1;
-    (BLOCKS_PER_SM * setting.multiprocessors as usize).div_ceil(blocks).min(tiles).clamp(1, SPLITS_MAX)
+    let wanted = (BLOCKS_PER_SM * setting.multiprocessors as usize).div_ceil(blocks);
+    // Whole batches of the join.
+    let whole = if wanted > BATCH { wanted / BATCH * BATCH } else { wanted };
+    whole.min(tiles).clamp(1, SPLITS_MAX)
 }
 
 /// Partial results of the splits: outputs, then largest scores and sums.
@@ -165,22 +190,36 @@ pub(super) fn window(op: &AttentionOp) -> [usize; 2] {
 }
 
 pub(crate) fn attention(site: &Site<'_>, op: &AttentionOp) -> Call {
-    if let Some(call) = super::flash::attention(site, op) {
-        return call;
-    }
+    super::flash::attention(site, op).unwrap_or_else(|| few(site, op))
+}
+
+/// Dims of a head up to which [`one`] takes it.
+pub(crate) const ONE_DIM_MAX: usize = 256;
+
+/// Attention of a step of one row and what becomes of its queries, keys and values before, which are not written back.
+pub(crate) fn one(site: &Site<'_>, op: &AttentionOp, heads: &[Heads; 3]) -> Call {
+    let call = few(site, op);
+    let args = heads.iter().fold(call.args, |args, heads| heads.args(site, args));
+    // `struct OneShared`.
+    let [k_padded, v_padded] = [op.head_dim, op.v_dim].map(|dim| dim.next_multiple_of(8));
+    let fresh = (k_padded + v_padded) * element_bytes(&site.at.setting);
+    let made = 2 * k_padded.max(v_padded) * 4;
+    let shared = call.shared + (fresh + made + k_padded * 4).next_multiple_of(16) as u32;
+    Call { kernel: "attention_one", shared, args, ..call }
+}
+
+fn few(site: &Site<'_>, op: &AttentionOp) -> Call {
     let setting = &site.at.setting;
     let heads = heads_per_block(op);
     let (args, [_, k_dim, v_dim]) = cache(site, Args::new().address(site.at.step), op.cache);
     let [sliding, chunk] = window(op);
     let [k_padded, v_padded] = [k_dim, v_dim].map(|dim| dim.next_multiple_of(8));
     // `struct AttentionShared`.
-    let queries = heads * k_padded * 4;
-    let sums = WARPS * heads * (POSITIONS + 2) * 4;
-    let outputs = WARPS * heads * v_padded * 4;
-    let joined = heads * (SPLITS_MAX + 1) * 4 + 4;
-    let shared = (queries + sums).next_multiple_of(16) + outputs + joined.next_multiple_of(16);
+    let shares = WARPS * POSITIONS * heads.next_multiple_of(4);
+    let sums = heads * (2 * WARPS + SPLITS_MAX) + 1;
+    let shared = (heads * k_padded + shares + WARPS * heads * v_padded + sums).next_multiple_of(4) * 4;
     Call {
-        unit: unit(k_dim, v_dim, heads, setting),
+        unit: unit([k_dim, v_dim], heads, setting),
         kernel: "attention",
         grid: [(op.heads / heads) as u32, splits(op, setting, site.rows) as u32, site.rows as u32],
         block: 32 * WARPS as u32,

@@ -44,6 +44,13 @@ template <class T> DEVICE void write(void* p, T v) { *reinterpret_cast<T*>(p) = 
 // What other blocks have written in this launch.
 DEVICE u32 ticket(u32* counter) { return atomicAdd(counter, 1u); }
 template <class T> DEVICE T read_fresh(const T* p) { return __ldcg(p); }
+// Loads that stay where they are, such as before begin(), and leave nothing in L1: others may be writing beside what they read.
+DEVICE void read_early(const void* p, uint4& v) {
+  asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
+}
+DEVICE void read_early(const void* p, uint2& v) {
+  asm volatile("ld.global.cg.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p) : "memory");
+}
 // Adds in shared or global memory; what was there before. Integers only: their sums do not depend on the order.
 template <class T> DEVICE T add_to(T* p, T x) { return atomicAdd(p, x); }
 // One rounding each, never fused: the same bits as on the CPU.

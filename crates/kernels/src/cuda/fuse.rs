@@ -1,10 +1,11 @@
 //! Ops that share launches: a launch costs as long as a small op runs.
 //!
-//! Every buffer that an op alone would write is written.
+//! Every buffer that an op alone would write is written, but for queries, keys and values of steps of one row: attention alone
+//! reads them.
 
-use amoeba_plan::{BufferId, CacheKind, ExpertsOp, NormKind, NormOp, Op, Step};
+use amoeba_plan::{BufferId, CacheId, CacheKind, ExpertsOp, NormKind, NormOp, Op, Step};
 
-use super::{Lowered, Place, Site, Unsupported};
+use super::{Call, Lowered, Place, Site, Unsupported};
 use crate::attention::cuda::Heads;
 use crate::experts::cuda::Routing;
 use crate::linear::cuda::Product;
@@ -132,8 +133,26 @@ fn heads(site: &Site<'_>, ops: &[Step]) -> Option<Lowered> {
     }
     of(&mut all, k, kv_heads, k_dim)?.append = 1;
     of(&mut all, v, kv_heads, v_dim)?.append = 2;
+    if let Some(call) = ops.get(append + 1).and_then(|step| one_row(site, &step.op, cache, [k, v], &all)) {
+        return Some(Lowered { calls: vec![call], ops: append + 2 });
+    }
     let fits = k != v && all.len() <= 3 && all.iter().all(|heads| heads.dim <= k_dim.max(v_dim));
     fits.then(|| Lowered { calls: vec![attention::cuda::heads(site, cache, &all)], ops: append + 1 })
+}
+
+/// Attention of one row together with what becomes of its heads.
+fn one_row(site: &Site<'_>, op: &Op, cache: CacheId, [k, v]: [BufferId; 2], all: &[Heads]) -> Option<Call> {
+    let Op::Attention(op) = op else { return None };
+    let mut all = all.to_vec();
+    of(&mut all, op.q, op.heads, op.head_dim)?;
+    let find = |buffer| all.iter().find(|heads| heads.buffer == buffer).copied();
+    let heads = [find(op.q)?, find(k)?, find(v)?];
+    let [of_q, of_k, of_v] = heads.map(|heads| heads.rope.map(|(rope, _)| rope));
+    let same_angles = of_v.is_none() && (of_q.is_none() || of_k.is_none() || of_q == of_k);
+    let apart = all.len() == 3 && k != v && all.iter().all(|heads| heads.buffer != op.out);
+    let narrow = op.head_dim.max(op.v_dim) <= attention::cuda::ONE_DIM_MAX;
+    let fits = site.rows == 1 && op.cache == cache && same_angles && apart && narrow;
+    fits.then(|| attention::cuda::one(site, op, &heads))
 }
 
 /// The heads of a buffer, anew if not known; `None` if it was known as other ones.

@@ -19,6 +19,7 @@ mod linear;
 mod memory;
 mod module;
 mod norm;
+mod one_row;
 mod recurrent;
 mod router;
 mod sample;

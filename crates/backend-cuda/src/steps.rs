@@ -24,6 +24,10 @@ pub struct Tools {
     notice: fn(&str),
 }
 
+/// What launches of decode steps keep of L1 as shared memory: 132 of 228 KiB on Hopper (`Site::spread` of the kernels counts on it). A multiprocessor
+/// changes that only while it is idle, so launches that want different shares cannot overlap; and loads on their way need L1.
+const SHARED_PERCENT: i32 = 57;
+
 impl Tools {
     /// With nothing loaded.
     pub fn new(compiler: Compiler, (gpu, arena): (Gpu, Arc<Arena>), notice: fn(&str)) -> Tools {
@@ -130,7 +134,11 @@ impl Steps {
         for &(part, size) in wanted {
             let of = |(n, call)| {
                 let stamp = stamps.as_ref().map(|stamps| (stamps, stamps.first[part as usize] + n));
-                tools.ready(call, stamp)
+                let launch = tools.ready(call, stamp)?;
+                if program.sizes[size] <= DECODE_ROWS_MAX {
+                    launch.keep_shared(SHARED_PERCENT).map_err(Error::driver(call.kernel))?;
+                }
+                Ok(launch)
             };
             let launches = program.stretch(part, size).calls.iter().enumerate().map(of);
             ready[part as usize][size] = Some(launches.collect::<Result<Arc<[Launch]>, Error>>()?);

@@ -42,9 +42,6 @@ impl Code {
         if size != call.args.len() {
             return Err(DriverError(sys::CUresult::CUDA_ERROR_INVALID_VALUE));
         }
-        // The same split of L1 and shared memory for all: a multiprocessor changes it only while it is idle, so launches that
-        // want different ones cannot overlap.
-        function.set_attribute(Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100)?;
         if call.shared > SHARED_FREE {
             function.set_attribute(
                 Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
@@ -73,6 +70,14 @@ pub struct Launch {
 }
 
 impl Launch {
+    /// Has multiprocessors keep so many percent of what L1 and shared memory share for the latter, or what a block needs, if more.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub fn keep_shared(&self, percent: i32) -> Result<(), DriverError> {
+        self.function.set_attribute(Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, percent)
+    }
+
     /// Puts it on the stream (or into the graph being captured there), behind all that is there.
     ///
     /// # Errors

@@ -133,8 +133,8 @@ impl Site<'_> {
     /// multiprocessor, one of them and one that does not do, and of the latter no two beside one of the former.
     pub fn spread(&self, shared: usize, fill: bool) -> u32 {
         let least = match (self.at.setting.arch, fill) {
-            (90 | 100 | 103, true) => 115 << 10, // of 228 KiB, one of which goes with each block
-            (90 | 100 | 103, false) => 57 << 10,
+            (90 | 100 | 103, true) => 66 << 10, // of 132 KiB, one of which goes with each block
+            (90 | 100 | 103, false) => 33 << 10,
             _ => 0,
         };
         shared.max(least) as u32

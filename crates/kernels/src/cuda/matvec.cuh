@@ -11,9 +11,10 @@
 struct Tile { Matrix matrix; int row0, rows; };
 
 // F: format. C: columns a lane reads at a time. COLS: inputs of one matrix. R: rows of x. WARPS: per block. KS: blocks of K of
-// which a warp has the codes on their way, of SLOTS tiles each. ONCE: the tiles that blocks take at once are all. JOIN: tiles whose
+// which a warp has the codes on their way, of SLOTS tiles each. ONCE: the tiles that blocks take at once are all. FULL: none has
+// less than sixteen outputs. JOIN: tiles whose
 // totals belong together. REP: matrices side by side, each with inputs of its own, added up; WEIGHTED: each with a factor.
-template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ONCE, int JOIN = 1, int REP = 1, bool WEIGHTED = false> struct Matvec {
+template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ONCE, bool FULL, int JOIN = 1, int REP = 1, bool WEIGHTED = false> struct Matvec {
   static constexpr int BLOCK = 4 * C, KB1 = (COLS + BLOCK - 1) / BLOCK, KB = KB1 * REP, STEPS = (KB + WARPS * KS - 1) / (WARPS * KS);
   static constexpr bool SCALED = F::QUANTISED || WEIGHTED || R == 1, WHOLE = KB % (WARPS * KS) == 0;
   static constexpr int GROUP = F::QUANTISED ? F::GROUP : BLOCK;
@@ -199,22 +200,26 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
     if ((!WHOLE && kb >= KB) || group >= number) return;
     int rep = kb / KB1, block = kb % KB1, col = block * BLOCK + t * C;
     Tile tile = at(group, slot % JOIN, rep);
+    // The lane's two rows: where tiles are full, all that it reads is at fixed distances from one place.
+    u32 first = FULL ? tile.row0 + g : min(tile.row0 + g, tile.rows - 1);
+    u32 more = FULL ? 8 : min(tile.row0 + g + 8, tile.rows - 1) - first;
+    const u8* codes = tile.matrix.codes + (u64)first * ROW_BYTES + col * F::BITS / 8;
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      u64 row = min(tile.row0 + g + 8 * h, tile.rows - 1);
-      words(raw.codes[ks][slot][h], tile.matrix.codes + row * ROW_BYTES + col * F::BITS / 8, col);
-      if (F::QUANTISED) {
+    for (int h = 0; h < 2; h++) words(raw.codes[ks][slot][h], codes + h * more * ROW_BYTES, col);
+    if (!F::QUANTISED) return;
 #pragma unroll
-        for (int s = 0; s < SEGMENTS; s++)
+    for (int s = 0; s < SEGMENTS; s++)
 #pragma unroll
-          for (int n = 0; n < TILES; n++) {
-            int scale = (block * BLOCK + (SHARING > 1 ? group_of[n] * SPAN : 0) + s * SEGMENT) / GROUP;
-            if (COLS % BLOCK) scale = min(scale, GROUPS - 1);
-            raw.scales[ks][slot][s][n][h] = F::stored(tile.matrix.scales, row * GROUPS + scale);
-            if (F::BIASED) raw.biases[ks][slot][s][n][h] = F::stored(tile.matrix.biases, row * GROUPS + scale);
-          }
+      for (int n = 0; n < TILES; n++) {
+        int scale = (block * BLOCK + (SHARING > 1 ? group_of[n] * SPAN : 0) + s * SEGMENT) / GROUP;
+        if (COLS % BLOCK) scale = min(scale, GROUPS - 1);
+        u64 from = (u64)first * GROUPS + scale;
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+          raw.scales[ks][slot][s][n][h] = F::stored(tile.matrix.scales, from + h * more * GROUPS);
+          if (F::BIASED) raw.biases[ks][slot][s][n][h] = F::stored(tile.matrix.biases, from + h * more * GROUPS);
+        }
       }
-    }
   }
   static DEVICE void words(u32 (&w)[WORDS], const u8* p, int col) {
 #pragma unroll

@@ -26,8 +26,8 @@ enum Gate { NO_GATE, GATE_BESIDE, GATE_BEFORE };
 constexpr int RAW = -1;
 
 constexpr int NM = K_GATE == GATE_BESIDE ? 2 : 1, UP_TILES = (K_FF + 15) / 16;
-typedef Matvec<K_UP, K_UP_LANE, K_HIDDEN, 1, K_UP_WARPS, K_UP_STEP, K_UP_SLOTS, K_UP_ONCE, NM> Up;
-typedef Matvec<K_DOWN, K_DOWN_LANE, K_FF, 1, K_DOWN_WARPS, K_DOWN_STEP, K_DOWN_SLOTS, K_DOWN_ONCE, 1, K_TOP, true> Down;
+typedef Matvec<K_UP, K_UP_LANE, K_HIDDEN, 1, K_UP_WARPS, K_UP_STEP, K_UP_SLOTS, K_UP_ONCE, K_FF % 16 == 0, NM> Up;
+typedef Matvec<K_DOWN, K_DOWN_LANE, K_FF, 1, K_DOWN_WARPS, K_DOWN_STEP, K_DOWN_SLOTS, K_DOWN_ONCE, K_HIDDEN % 16 == 0, 1, K_TOP, true> Down;
 
 // Experts of a row and their weights, as the router left them or from its logits.
 template <bool WEIGHTS> DEVICE void find_experts(const ExpertsArgs& a, int row, Choice& choice) {
@@ -55,6 +55,7 @@ KERNEL(experts_up, ExpertsArgs, 32 * K_UP_WARPS) {
   typename Up::Raw raw;
   typename Up::Held held;
   Up::fetch(held, x);
+  if (K_ROUTE && warp()) mv.stage(held, x); // while one warp chooses
   find_experts<false>(a, row, choice);
   auto at = [&](int group, int m, int) {
     int expert = choice.index[group / UP_TILES];
@@ -62,7 +63,7 @@ KERNEL(experts_up, ExpertsArgs, 32 * K_UP_WARPS) {
   };
   auto factor = [](int) { return 1.0f; };
   mv.ahead(raw, K_TOP * UP_TILES, at);
-  mv.stage(held, x);
+  if (!K_ROUTE || !warp()) mv.stage(held, x);
   __syncthreads();
   mv.run(raw, K_TOP * UP_TILES, at, factor, [&](int group, int i, int, const float* total) {
     int k = group / UP_TILES, channel = group % UP_TILES * 16 + i;

@@ -58,7 +58,7 @@ pub(crate) fn head_linear(
     let args =
         Args::new().address(site.count()).matrix(&matrix).place(site.buffer(x)).place(site.buffer(out));
     Ok(vec![Call {
-        unit: unit(&matrix, &tiling, false),
+        unit: unit(&matrix, &tiling, outputs.is_multiple_of(16), false),
         kernel: "head_linear",
         grid: [tiles as u32, heads as u32, site.rows.div_ceil(tiling.rows) as u32],
         block: 32 * tiling.warps as u32,
@@ -67,12 +67,13 @@ pub(crate) fn head_linear(
     }])
 }
 
-fn unit(matrix: &Matrix, tiling: &Tiling, norm: bool) -> Unit {
+fn unit(matrix: &Matrix, tiling: &Tiling, full: bool, norm: bool) -> Unit {
     let mut defines = tiling.defines(["K_LANE", "K_WARPS", "K_STEP", "K_SLOTS", "K_ONCE"]);
     defines.extend([
         ("K_FORMAT", format_of(matrix.format)),
         ("K_COLS", matrix.cols.to_string()),
         ("K_ROWS", tiling.rows.to_string()),
+        ("K_FULL", u8::from(full).to_string()),
         ("K_NORM", u8::from(norm).to_string()),
     ]);
     Unit {
@@ -131,9 +132,10 @@ fn launch(
     let (format, cols) = (matrix.format, matrix.cols);
     let tiling = site.tiling(Work { format, cols, join: 1, repeats: 1, tiles }, site.rows)?;
     let grid = [tiling.blocks as u32, site.rows.div_ceil(tiling.rows) as u32, 1];
+    let full = products.iter().all(|product| product.matrix.rows.is_multiple_of(16));
     let fills = grid[1] == 1 && 2 * grid[0] > site.at.setting.multiprocessors;
     Ok(Call {
-        unit: unit(&matrix, &tiling, norm.is_some()),
+        unit: unit(&matrix, &tiling, full, norm.is_some()),
         kernel: "linear",
         grid,
         block: 32 * tiling.warps as u32,

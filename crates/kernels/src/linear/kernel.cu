@@ -1,6 +1,6 @@
 // y = W x + b for rows of x; up to four products of one x in one launch. Macros: K_FORMAT, K_LANE (columns a lane
 // reads at a time), K_COLS, K_ROWS, K_WARPS, K_STEP (blocks of K a warp has on their way), K_SLOTS (tiles a block takes at once),
-// K_ONCE (whether those are all), K_NORM (whether x is normalised first).
+// K_ONCE (whether those are all), K_FULL (whether all have sixteen outputs), K_NORM (whether x is normalised first).
 
 // With one row, a block shares its multiprocessor with one of the next launch, which reads its codes ahead.
 #undef BLOCKS_BESIDE
@@ -25,7 +25,7 @@ struct LinearArgs {
   float eps, scale;
 };
 
-typedef Matvec<K_FORMAT, K_LANE, K_COLS, K_ROWS, K_WARPS, K_STEP, K_SLOTS, K_ONCE> M;
+typedef Matvec<K_FORMAT, K_LANE, K_COLS, K_ROWS, K_WARPS, K_STEP, K_SLOTS, K_ONCE, K_FULL> M;
 // Whether weights of the norm wait in registers for x.
 constexpr bool AHEAD = K_ROWS == 1 && M::TURNS == M::HELD;
 

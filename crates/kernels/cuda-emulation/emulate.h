@@ -319,6 +319,9 @@ inline uint32_t emu_to_bf16(float x) { // to nearest, ties to even
   return x != x ? u >> 16 | 64 : (u + 0x7fff + (u >> 16 & 1)) >> 16;
 }
 inline uint32_t pack_bf16(float low, float high) { return emu_to_bf16(low) | emu_to_bf16(high) << 16; }
+inline void fetch_to_l2(const void* p, uint32_t bytes) {
+  if ((uintptr_t)p % 16 || bytes % 16) emu::fail("prefetch is not aligned");
+}
 inline uint32_t late(uint32_t x) { return x; }
 inline uint32_t masked(uint32_t x, uint32_t mask, uint32_t offset) { return (x & mask) | offset; }
 inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {

@@ -67,6 +67,13 @@ template <int N> DEVICE void copy_async(void* to, const void* from, bool any = t
 DEVICE void copies_close() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
+// Has L2 fetch what will be read soon: multiples of 16 bytes. Only a hint, and only from Hopper on.
+DEVICE void fetch_to_l2(const void* p, u32 bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes));
+#endif
+}
+
 // Called once by every thread of every kernel before it touches what other kernels write or read: a launch may begin while the
 // one before it ends. What is read before may be weights, and what is older than the launch before.
 DEVICE void begin() {

@@ -311,8 +311,21 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
     return ALONE && i < 16 * R * (SLOTS / JOIN) && group < number ? of(group, i % 16, i / 16 % R) : 0.0f;
   }
 
+  // Has L2 fetch the tiles of a round, what lies in one piece by one thread.
+  template <class At> DEVICE void announce(int round, int number, At at) const {
+    constexpr u32 CODES = 16 * ROW_BYTES, SCALES = F::QUANTISED ? 16 * GROUPS * F::SCALE_BYTES : 0;
+    for (int i = THREADS - 1 - threadIdx.x; FULL && i < SLOTS * REP; i += THREADS) {
+      int slot = i % SLOTS, group = group_at(round, slot);
+      if (group >= number) continue;
+      Tile tile = at(group, slot % JOIN, i / SLOTS);
+      fetch_to_l2(tile.matrix.codes + (u64)tile.row0 * ROW_BYTES, CODES);
+      if (F::QUANTISED) fetch_to_l2(tile.matrix.scales + (u64)(tile.row0 / 16) * SCALES, SCALES);
+      if (F::BIASED) fetch_to_l2(tile.matrix.biases + (u64)(tile.row0 / 16) * SCALES, SCALES);
+    }
+  }
   // Codes of the first tiles, as many as may be on their way.
   template <class At> DEVICE void ahead(Raw& raw, int number, At at) const {
+    if (!ONCE || STEPS > 1) announce(0, number, at);
 #pragma unroll
     for (int ks = 0; ks < KS; ks++)
 #pragma unroll
@@ -322,6 +335,7 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
   // `factor(rep)` is what a matrix counts; `out(group, row of the sixteen, row of x, totals [JOIN])` once for each output.
   template <class At, class Factor, class Out> DEVICE void run(Raw& raw, int number, At at, Factor factor, Out out) const {
     for (int round = 0; round == 0 || (!ONCE && group_at(round, 0) < number); round++) {
+      if (!ONCE) announce(round + 1, number, at);
       Sums sums;
 #pragma unroll
       for (int i = 0; i < SLOTS * KEPT * EACH; i++) (&sums.v[0][0][0])[i] = 0.0f;

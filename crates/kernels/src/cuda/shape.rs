@@ -58,8 +58,8 @@ pub(crate) struct Tiling {
 /// Warps of a block, where there is work for all: a block of one launch and one of the next share a multiprocessor.
 const WARPS: usize = 8;
 
-/// Registers of a lane for codes and scales on their way, and for sums.
-const REGISTERS: usize = 84;
+/// Registers of a lane for codes and scales on their way, for sums, and for x before it is staged.
+const REGISTERS: usize = 96;
 
 /// Most joined tiles a block takes at a time.
 const SLOTS_MAX: usize = 4;
@@ -135,7 +135,11 @@ impl Tiling {
         let numbers = usize::from(format.is_quantised()) + usize::from(format.has_biases());
         let item = 2 * self.lane * format.bits() / 32 + 2 * segments * self.tiles_of_d() * numbers;
         let sums = if self.rows == 1 { 2 } else { 4 * self.tiles_of_d() };
-        self.slots * join * (step * item + sums)
+        let x = (self.rows * self.work.cols * self.work.repeats)
+            .div_ceil(32 * self.warps)
+            .next_multiple_of(8)
+            .min(32);
+        x + self.slots * join * (step * item + sums)
     }
 
     /// Bytes of dynamic shared memory: `Matvec::SHARED_BYTES`.

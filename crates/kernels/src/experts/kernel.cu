@@ -47,7 +47,7 @@ template <bool WEIGHTS> DEVICE void find_experts(const ExpertsArgs& a, int row, 
 KERNEL(experts_up, ExpertsArgs, 32 * K_UP_WARPS) {
   DYNAMIC_SHARED(u8, memory);
   SHARED(Choice, choice);
-  int row = blockIdx.y, rows = *a.count; // nothing in a step changes its rows
+  int row = blockIdx.y, rows = read_fresh(a.count); // nothing in a step changes its rows
   begin();
   if (row >= rows) return;
   auto x = [&](int, int) -> const float* { return a.x.row(row); };
@@ -83,7 +83,7 @@ KERNEL(experts_down, ExpertsArgs, 32 * K_DOWN_WARPS) {
   SHARED(Choice, choice);
   constexpr int TILES = (K_HIDDEN + 15) / 16;
   int row = blockIdx.y;
-  if (row >= *a.count) return;
+  if (row >= read_fresh(a.count)) return;
   Down mv(memory);
   typename Down::Raw raw;
   typename Down::Held held;

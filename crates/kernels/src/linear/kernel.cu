@@ -90,7 +90,7 @@ KERNEL(linear, LinearArgs, 32 * K_WARPS) {
 #pragma unroll
     for (int n = 0; n < M::HELD; n++) norm_weights(a, n, weights.v[n]);
   }
-  int first = blockIdx.y * K_ROWS, rows = *a.count - first; // nothing in a step changes its rows
+  int first = blockIdx.y * K_ROWS, rows = read_fresh(a.count) - first; // nothing in a step changes its rows
   begin();
   if (rows <= 0) return;
   auto x = [&](int, int r) -> const float* { return r < rows ? a.x.row(first + r) : nullptr; };
@@ -139,7 +139,7 @@ KERNEL(head_linear, HeadLinearArgs, 32 * K_WARPS) {
   typename M::Held held;
   auto at = [&](int tile, int, int) { return Tile{matrix, tile * 16, (int)a.rows}; };
   auto factor = [](int) { return 1.0f; };
-  int first = blockIdx.z * K_ROWS, rows = *a.count - first;
+  int first = blockIdx.z * K_ROWS, rows = read_fresh(a.count) - first;
   mv.ahead(raw, gridDim.x, at);
   begin();
   if (rows <= 0) return;

@@ -40,12 +40,12 @@ DEVICE u32 choose_best(const float (&logit)[OF_LANE], float& most) {
   return taken;
 }
 
-// Called by one warp.
+// Called by one warp. What L1 may have of logits is that of the layer before: nobody may have waited yet.
 template <bool WEIGHTS> DEVICE void choose(const Rule& rule, int row, Choice& choice) {
   const float* logits = rule.logits.row(row);
   float logit[OF_LANE], most;
 #pragma unroll
-  for (int s = 0; s < OF_LANE; s++) logit[s] = s * 32 + lane() < K_EXPERTS ? logits[s * 32 + lane()] : 0.0f;
+  for (int s = 0; s < OF_LANE; s++) logit[s] = s * 32 + lane() < K_EXPERTS ? read_fresh(logits + s * 32 + lane()) : 0.0f;
   u32 taken = choose_best(logit, most);
   double e[OF_LANE], factor = 0.0;
   if (WEIGHTS) {

@@ -296,6 +296,7 @@ template <class T> inline void write(void* p, T v) { *(T*)emu::aligned<T>(p, "st
 inline uint32_t ticket(uint32_t* counter) { return (*counter)++; }
 template <class T> inline T read_fresh(const T* p) { return *emu::aligned<T>(p, "load is not aligned"); }
 template <class T> inline void read_early(const void* p, T& v) { v = *emu::aligned<T>(p, "load is not aligned"); }
+inline void fetch_line(const void*) {}
 template <class T> inline T add_to(T* p, T x) { T before = *p; *p += x; return before; }
 inline double exact_add(double a, double b) { return a + b; }
 inline double exact_mul(double a, double b) { return a * b; }

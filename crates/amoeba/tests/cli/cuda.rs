@@ -92,7 +92,7 @@ fn a_trace_names_every_launch() {
     let out = on_fake(&args, &[]).expect(0, &[]).out;
     for part in [
         "| norm+q_proj+k_proj+v_proj |",
-        "| norm+rope+kv_append |",
+        "| norm+rope+kv_append+attention |",
         "| experts fused up |",
         "| experts fused down+add |",
         "| norm+lm_head |",

@@ -26,7 +26,7 @@ fn what_does_not_fit_is_refused_before_anything_is_sent() {
 fn a_kernel_that_fails_is_an_error_and_stays_one() {
     on_fake(
         "refusals::a_kernel_that_fails_is_an_error_and_stays_one",
-        &[("FAKE_CUDA_FAIL", "attention")],
+        &[("FAKE_CUDA_FAIL", "attention_one")],
         || {
             let mut cuda = load();
             for position in 0..2 {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use amoeba_backend::{Buffers, Executable, Flow, Probe, Reference, Row};
-use amoeba_plan::{BufferId, Op, Plan};
+use amoeba_plan::{BufferId, Op, Plan, Step};
 
 use super::lab::Lab;
 use crate::Error;
@@ -128,12 +128,16 @@ impl Lockstep {
             }
             self.reference.run_op(op, rows)?;
         }
+        let changed: Vec<BufferId> = launch.changed.iter().map(|(buffer, _)| *buffer).collect();
         for (buffer, values) in launch.changed {
             self.state[buffer.0] = values;
         }
         for (i, op) in launch.ops.clone().enumerate() {
             let Some(out) = self.plan.program[op].op.output() else { continue };
             let later = &self.plan.program[launch.ops.start + i + 1..launch.ops.end];
+            if !changed.contains(&out) && attended(later, out) {
+                continue;
+            }
             if later.iter().all(|step| step.op.output() != Some(out)) {
                 self.compare(op, out, place);
                 self.follow(out);
@@ -205,6 +209,20 @@ impl Lockstep {
         }
         Ok(())
     }
+}
+
+/// Whether some ops attend with queries, keys or values of that buffer: nothing else reads them, so a launch that does all of it
+/// need not write them back.
+fn attended(ops: &[Step], buffer: BufferId) -> bool {
+    let attends = |id| {
+        let of = |step: &Step| matches!(&step.op, Op::Attention(op) if op.cache == id);
+        ops.iter().any(of)
+    };
+    ops.iter().any(|step| match &step.op {
+        Op::Attention(op) => op.q == buffer,
+        Op::KvAppend { cache, k, v } => [*k, *v].contains(&buffer) && attends(*cache),
+        _ => false,
+    })
 }
 
 /// What an op wrote of a row: all of it, unless it only copies into some places.

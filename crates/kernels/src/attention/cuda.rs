@@ -12,8 +12,6 @@ const POSITIONS: usize = 8;
 const BLOCKS_PER_SM: usize = 2;
 /// Most parts that the positions are cut into.
 const SPLITS_MAX: usize = 64;
-/// Parts that the join reads at a time.
-const BATCH: usize = 16;
 /// Steps of more rows than this fill the device without splitting the positions.
 const SPLIT_ROWS_MAX: usize = 8;
 
@@ -163,10 +161,7 @@ fn splits(op: &AttentionOp, setting: &Setting, rows: usize) -> usize {
         None => setting.context,
     };
     let tiles = visible.div_ceil(32) + 1;
-    let wanted = (BLOCKS_PER_SM * setting.multiprocessors as usize).div_ceil(blocks);
-    // Whole batches of the join.
-    let whole = if wanted > BATCH { wanted / BATCH * BATCH } else { wanted };
-    whole.min(tiles).clamp(1, SPLITS_MAX)
+    (BLOCKS_PER_SM * setting.multiprocessors as usize).div_ceil(blocks).min(tiles).clamp(1, SPLITS_MAX)
 }
 
 /// Partial results of the splits: outputs, then largest scores and sums.

@@ -25,7 +25,9 @@ constexpr int H = K_HEADS, FOURS = (H + 3) / 4, POSITIONS = 8, CHUNKS = DIM / Q,
 constexpr int VQ = sizeof(Piece) / sizeof(Element), LANES_V = (V_DIM / VQ + 31) / 32;
 // Whether all that a warp reads of its positions may be on its way at once.
 constexpr bool AT_ONCE = OWN_CHUNKS <= 8 && LANES_V == 1;
-constexpr int BATCH = 16; // parts whose outputs are on their way at once when they are joined
+// Parts whose outputs are on their way at once when they are joined: those of 512 positions, half of those that 8 groups of heads
+// make on 132 multiprocessors.
+constexpr int BATCH = 17;
 constexpr float LOG2_E = 1.44269504f;
 static_assert(K_WARPS * POSITIONS == 32 && K_WARPS == 4 && H <= 8, "a block of positions; a lane for each warp and head");
 struct AttentionShared {
@@ -44,9 +46,11 @@ struct Work {
 };
 DEVICE Work work_of(const AttentionArgs& a, int row) {
   Work w = {};
-  if (row >= a.step->rows) return w;
-  StepRow at = a.step->row[row];
-  w.slot = at.slot, w.head = blockIdx.x * H, w.kv_head = w.head / a.group, w.last = at.position;
+  // Past L1, where a line of the step before may be left: nothing was waited for.
+  if (row >= read_fresh(&a.step->rows)) return w;
+  const StepRow* at = a.step->row + row;
+  w.slot = read_fresh(&at->slot), w.last = read_fresh(&at->position);
+  w.head = blockIdx.x * H, w.kv_head = w.head / a.group;
   if (a.sliding) w.first = max(0, w.last + 1 - (int)a.sliding);
   if (a.chunk) w.first = w.last / (int)a.chunk * (int)a.chunk;
   int splits = gridDim.y, tile0 = w.first / 32, tiles = w.last / 32 + 1 - tile0, per = (tiles + splits - 1) / splits;
@@ -85,6 +89,7 @@ struct Tile {
     }
   }
   template <bool ANEW> DEVICE void load(const AttentionArgs& a, const Work& w, int from, int to) {
+    if (!AT_ONCE) return;
     load_keys<ANEW>(a, w, w.base, from, to);
     load_values<ANEW>(a, w, w.base, from, to);
   }
@@ -101,6 +106,19 @@ struct Tile {
       if (i == n && (V_DIM == 32 * VQ || lane() * VQ < V_DIM)) values[i] = read<Piece>(fresh.value + lane() * VQ);
   }
 };
+// Tiles of a warp whose lines are on their way to L2 before it loads them: with two blocks per multiprocessor 17 MB of f32.
+constexpr int AHEAD = 4;
+DEVICE void fetch(const AttentionArgs& a, const Work& w, int base) {
+  if (base >= w.end) return;
+  // Eight positions of a chunk of keys are a line, values of eight positions are side by side.
+  const Element* keys = a.cache.key_block(w.slot, w.kv_head, base) + base % 32 * Q;
+  const Element* values = a.cache.value(w.slot, w.kv_head, base);
+#pragma unroll
+  for (int i = lane(); i < CHUNKS; i += 32) fetch_line(keys + i * 32 * Q);
+#pragma unroll
+  for (int i = lane(); i < POSITIONS * V_DIM / (8 * Q); i += 32) fetch_line(values + i * 8 * Q);
+}
+
 struct Running { float most[FOURS], sum[FOURS], out[H][LANES_V][VQ]; };
 
 // Scores of the lane's position and heads. Four sums of four lanes become one whole sum on each of them.
@@ -192,6 +210,7 @@ DEVICE void attend(const AttentionArgs& a, AttentionShared& s, Running& r, Tile&
 #pragma unroll 1
   for (int base = w.base; base < w.end; base += 32) {
     int position = base + lane() % POSITIONS, next = base + 32;
+    fetch(a, w, base + 32 * AHEAD);
     if (!AT_ONCE) tile.load_keys<true>(a, w, base, w.first, stored);
     if (FRESH && base + POSITIONS > w.last) tile.take(*fresh, w.last - base);
     float score[FOURS];
@@ -385,10 +404,13 @@ KERNEL(attention, AttentionArgs, 32 * K_WARPS) {
   AttentionShared& s = *shared;
   int row = blockIdx.z;
   Work w = work_of(a, row);
-  bool idle = (int)blockIdx.y >= w.active, early = AT_ONCE && !idle && w.base < w.end;
+  bool idle = (int)blockIdx.y >= w.active, early = !idle && w.base < w.end;
   int old = max(w.last - row, w.first);
   Tile tile;
-  if (early) tile.load<true>(a, w, w.first, old);
+  if (early) {
+    tile.load<true>(a, w, w.first, old);
+    for (int i = 1; i < AHEAD; i++) fetch(a, w, w.base + 32 * i);
+  }
   begin();
   if (idle) return;
   if (early && w.base + POSITIONS > old) tile.load<false>(a, w, old, w.last + 1);

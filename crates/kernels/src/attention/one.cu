@@ -27,7 +27,10 @@ KERNEL(attention_one, OneArgs, 32 * K_WARPS) {
   Lanes<DIM> weight;
   Lanes<WIDE> weight_mine;
   if (!idle) {
-    if (AT_ONCE && w.base < w.end) tile.load<true>(of, w, w.first, w.last);
+    if (w.base < w.end) {
+      tile.load<true>(of, w, w.first, w.last);
+      for (int i = 1; i < AHEAD; i++) fetch(of, w, w.base + 32 * i);
+    }
     const Heads& turns = q.turns ? q : a.of[1];
     for (int pair = threadIdx.x; turns.turns && pair < (int)turns.half; pair += 32 * K_WARPS) shared->turned[pair] = turned(turns, w.last, pair);
     weight = weights_of<DIM>(q);

@@ -51,6 +51,8 @@ DEVICE void read_early(const void* p, uint4& v) {
 DEVICE void read_early(const void* p, uint2& v) {
   asm volatile("ld.global.cg.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p) : "memory");
 }
+// Brings a line into L2.
+DEVICE void fetch_line(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 // Adds in shared or global memory; what was there before. Integers only: their sums do not depend on the order.
 template <class T> DEVICE T add_to(T* p, T x) { return atomicAdd(p, x); }
 // One rounding each, never fused: the same bits as on the CPU.

@@ -13,8 +13,8 @@
 #   bench, deep, trace    speed of it, at 4096 cached positions too; what a token consists of
 #   peers-build, peers    llama.cpp built with nvcc, and measured beside it, if the pack has it; not unless named
 #
-# Everything goes to OUT (results/), summary.md is for docs/results. The parts up to gate run side by side, those that measure
-# run alone; each has a time limit. DEVICE names the device (cuda), LAYERS how many of 48 layers, FLAGS more flags of `bench`,
+# Everything goes to OUT (results/), summary.md is for docs/results. The parts up to gate run side by side (the sanitizer once
+# the ops have compiled what it needs), those that measure run alone; each has a time limit. DEVICE names the device (cuda), LAYERS how many of 48 layers, FLAGS more flags of `bench`,
 # MODELS where 18 GB of models (with peers 56 GB) may lie for a while (/dev/shm if there is room, else OUT); KEEP=1 leaves them
 # there. The exit code is the number of parts that failed.
 # shellcheck disable=SC2016,SC2329  # backquotes of Markdown; functions that a shell under `timeout` calls
@@ -97,7 +97,7 @@ verify_all() {
 
 sanitize() {
     local tool=$1
-    "$sanitizer" --tool "$tool" --error-exitcode 9 ./ops -q &&
+    AMOEBA_OPS=few "$sanitizer" --tool "$tool" --error-exitcode 9 ./ops -q &&
         "$sanitizer" --tool "$tool" --error-exitcode 9 "$amoeba" verify fixtures/qwen3_moe-q4g64 --device "$device"
 }
 
@@ -154,18 +154,20 @@ if [ "${device#cuda}" != "$device" ] && [ -x ops ]; then
     index=${device#cuda}
     index=${index#:}
     export AMOEBA_OPS_DEVICE=${index:-0}
-    run ops 60 ./ops -q &
-    if command -v "$sanitizer" >/dev/null; then
-        {
+    export AMOEBA_OPS_CACHE=$XDG_CACHE_HOME/ops # also for the sanitizer, which so has nothing to compile
+    {
+        run ops 60 ./ops -q
+        if command -v "$sanitizer" >/dev/null; then
             for tool in memcheck racecheck; do
-                SAID="compute-sanitizer --tool $tool ./ops; the same of amoeba verify fixtures/qwen3_moe-q4g64" \
-                    run "$tool" 70 bash -c "sanitize $tool"
+                SAID="AMOEBA_OPS=few compute-sanitizer --tool $tool ./ops; the same of amoeba verify fixtures/qwen3_moe-q4g64" \
+                    run "$tool" 60 bash -c "sanitize $tool" &
             done
-        } &
-    fi
+            wait
+        fi
+    } &
 fi
-SAID="amoeba verify fixtures/* --device $device --markdown" run verify 70 bash -c verify_all &
-SAID="amoeba synth ${GATE:-a3b:1} MODEL; amoeba gate MODEL --device $device --fast" run gate 90 bash -c gate &
+SAID="amoeba verify fixtures/* --device $device --markdown" run verify 80 bash -c verify_all &
+SAID="amoeba synth ${GATE:-a3b:1} MODEL; amoeba gate MODEL --device $device --fast" run gate 75 bash -c gate &
 [ -f "$model/config.json" ] || rm -rf "$model"
 [ -f "$model/config.json" ] || run synth 90 "$amoeba" synth "a3b:$layers" "$model" &
 wait

@@ -325,7 +325,7 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
   }
   // Codes of the first tiles, as many as may be on their way.
   template <class At> DEVICE void ahead(Raw& raw, int number, At at) const {
-    if (!ONCE || STEPS > 1) announce(0, number, at);
+    if (STEPS > 1) announce(0, number, at);
 #pragma unroll
     for (int ks = 0; ks < KS; ks++)
 #pragma unroll

@@ -66,7 +66,7 @@ const KEYS: &str = "\
     cores cpu depth device device_detail dirty distinct_experts execute_ns_per_step f32_g_s first_token_ms \
     floor_other_cores formats host_ns_per_step int8_g_s isa isa_ran kind kv_type load_ms median_ns memory_bytes \
     model model_bytes model_hash op_times os other_cores p10_ns p90_ns path path_reason peak_memory_bytes \
-    peak_memory_ratio phases_per_step products_g_s repeats rows_per_step rustc samples_ns schema share_of_beside share_of_f32 \
+    peak_memory_ratio phases_per_step products_g_s repeats rows_per_step rustc samples_ns sampling schema share_of_beside share_of_f32 \
     share_of_floor share_of_int8 spread step_ns test threads tok_s_median tokens untrusted version warmups";
 
 #[test]
@@ -194,6 +194,9 @@ fn like_rows_are_paired_whatever_a_change_may_change() {
     assert!(found.markdown().contains("| tg128, threads 2 | 100.0 | 150.0 | 1.500 |"));
     let same = compare(&[row(&[])], &[row(&[])]);
     assert_eq!(same.pairs[0].notes, ["within the spread"]);
+    // A row of before tokens could be drawn elsewhere does not say where they were.
+    let drawn = compare(&[row(&[])], &[row(&[("sampling", json!("device"))])]);
+    assert_eq!(drawn.pairs[0].notes, ["within the spread", "tokens drawn: host → device"]);
 }
 
 #[test]

@@ -28,14 +28,20 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
   static constexpr int UNIT = min_of(C, F::TWOS ? 16 : 8), THREADS = 32 * WARPS; // columns of x that a thread stages together
   // Shared memory: x by blocks of K and one of zeros; sums of groups and powers of two, a number for each part; sums of warps.
   static constexpr int KB_BYTES = C * QS * 8, X_BYTES = (KB + 1) * KB_BYTES, NUMBERS = F::QUANTISED ? KB * BLOCK / GROUP * QE : 0;
-  static constexpr int SUM_BYTES = F::BIASED ? NUMBERS * 4 : 0, POWER_BYTES = NUMBERS * 4, WIDTH = R == 1 ? 1 : TILES * 8;
-  static constexpr int RED_BYTES = 2 * WARPS * 16 * SLOTS * WIDTH * 4, SHARED_BYTES = X_BYTES + SUM_BYTES + POWER_BYTES + RED_BYTES;
+  static constexpr int POWER_BYTES = (NUMBERS * 4 + 15) / 16 * 16, SUM_BYTES = F::BIASED ? POWER_BYTES : 0, WIDTH = R == 1 ? 1 : TILES * 8;
+  // Scales of a tile, and then its biases, lie together in memory, too far apart for lanes to read one by one: they come to shared memory
+  // by copies, rows so far apart that eight of them are in different banks. Of all tiles of a round, and those of the next.
+  static constexpr bool STAGED = F::QUANTISED && FULL;
+  static constexpr int SCALE_ROW = STAGED ? GROUPS * F::SCALE_BYTES : 0, PADDED_ROW = SCALE_ROW % 32 ? SCALE_ROW : SCALE_ROW + 16;
+  static constexpr int SCALE_KINDS = F::BIASED ? 2 : 1, SCALE_TILE = STAGED ? 16 * PADDED_ROW : 0, SCALE_ROUND = SLOTS * REP * SCALE_KINDS * SCALE_TILE;
+  static constexpr int SCALES_AT = X_BYTES + SUM_BYTES + POWER_BYTES, RED_AT = SCALES_AT + (ONCE ? 1 : 2) * SCALE_ROUND;
+  static constexpr int RED_BYTES = 2 * WARPS * 16 * SLOTS * WIDTH * 4, SHARED_BYTES = RED_AT + RED_BYTES;
   // Units of x: of one matrix, of a row; turns of the block to stage a row and all of them, and how many at a time.
   static constexpr int UNITS1 = KB1 * BLOCK / UNIT, UNITS = UNITS1 * REP, TURNS = (UNITS + THREADS - 1) / THREADS, ALL_TURNS = R * TURNS;
   static constexpr int HELD = min_of(ALL_TURNS, 32 / UNIT), PART_BYTES = UNIT == 4 ? 32 : 64;
   static_assert(C % 4 == 0 && COLS % UNIT == 0 && UNIT <= GROUP && (C * F::BITS) % 32 == 0 && SLOTS % JOIN == 0, "shape");
 
-  struct Raw { u32 codes[KS][SLOTS][2][WORDS], scales[KS][SLOTS][SEGMENTS][TILES][2], biases[KS][SLOTS][SEGMENTS][TILES][2]; };
+  struct Raw { u32 codes[KS][SLOTS][2][WORDS], numbers[STAGED ? 1 : KS][STAGED ? 1 : SLOTS][SEGMENTS][TILES][2][2]; };
   // Of one row, columns are added up at once.
   static constexpr int KEPT = R == 1 ? 1 : TILES, EACH = R == 1 ? 2 : 4;
   struct Sums { float v[SLOTS][KEPT][EACH]; };
@@ -206,20 +212,22 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
     const u8* codes = tile.matrix.codes + (u64)first * ROW_BYTES + col * F::BITS / 8;
 #pragma unroll
     for (int h = 0; h < 2; h++) words(raw.codes[ks][slot][h], codes + h * more * ROW_BYTES, col);
-    if (!F::QUANTISED) return;
+    if constexpr (F::QUANTISED && !STAGED) {
 #pragma unroll
-    for (int s = 0; s < SEGMENTS; s++)
+      for (int s = 0; s < SEGMENTS; s++)
 #pragma unroll
-      for (int n = 0; n < TILES; n++) {
-        int scale = (block * BLOCK + (SHARING > 1 ? group_of[n] * SPAN : 0) + s * SEGMENT) / GROUP;
-        if (COLS % BLOCK) scale = min(scale, GROUPS - 1);
-        u64 from = (u64)first * GROUPS + scale;
+        for (int n = 0; n < TILES; n++) {
+          int scale = (block * BLOCK + (SHARING > 1 ? group_of[n] * SPAN : 0) + s * SEGMENT) / GROUP;
+          if (COLS % BLOCK) scale = min(scale, GROUPS - 1);
+          u64 from = (u64)first * GROUPS + scale;
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-          raw.scales[ks][slot][s][n][h] = F::stored(tile.matrix.scales, from + h * more * GROUPS);
-          if (F::BIASED) raw.biases[ks][slot][s][n][h] = F::stored(tile.matrix.biases, from + h * more * GROUPS);
+          for (int h = 0; h < 2; h++) {
+            u32(&of)[2] = raw.numbers[STAGED ? 0 : ks][STAGED ? 0 : slot][s][n][h];
+            of[0] = F::stored(tile.matrix.scales, from + h * more * GROUPS);
+            if (F::BIASED) of[1] = F::stored(tile.matrix.biases, from + h * more * GROUPS);
+          }
         }
-      }
+    }
   }
   static DEVICE void words(u32 (&w)[WORDS], const u8* p, int col) {
 #pragma unroll
@@ -239,7 +247,7 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
     }
   }
 
-  template <class Factor> DEVICE void multiply(Sums& sums, const Raw& raw, int ks, int slot, int step, Factor factor) const {
+  template <class Factor> DEVICE void multiply(Sums& sums, const Raw& raw, int ks, int slot, int step, int round, Factor factor) const {
     int kb = (step * WARPS + warp()) * KS + ks;
     if (!WHOLE && kb >= KB) return;
     const u8* x[TILES];
@@ -271,10 +279,10 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
           }
         }
       }
-      add(sums.v[slot], d, raw, ks, slot, s, kb, WEIGHTED ? factor(kb / KB1) : 1.0f);
+      add(sums.v[slot], d, raw, ks, slot, s, kb, round, WEIGHTED ? factor(kb / KB1) : 1.0f);
     }
   }
-  DEVICE void add(float (&sums)[KEPT][EACH], const float (&d)[TILES][4], const Raw& raw, int ks, int slot, int s, int kb, float factor) const {
+  DEVICE void add(float (&sums)[KEPT][EACH], const float (&d)[TILES][4], const Raw& raw, int ks, int slot, int s, int kb, int round, float factor) const {
     const float *group_sums = (const float*)(memory + X_BYTES), *powers = (const float*)(memory + X_BYTES + SUM_BYTES);
 #pragma unroll
     for (int n = 0; n < TILES; n++) {
@@ -287,8 +295,12 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
       if (WEIGHTED && F::QUANTISED) x.x *= factor, x.y *= factor, power.x *= factor, power.y *= factor;
 #pragma unroll
       for (int h = 0; h < 2; h++) {
-        float scale = F::QUANTISED ? F::value(late(raw.scales[ks][slot][s][n][h])) : 1.0f;
-        float bias = F::BIASED ? F::value(late(raw.biases[ks][slot][s][n][h])) : 0.0f;
+        auto number = [&](int kind) {
+          if (!STAGED) return late(raw.numbers[STAGED ? 0 : ks][STAGED ? 0 : slot][s][n][h][kind]);
+          int group = (kb % KB1 * BLOCK + (SHARING > 1 ? group_of[n] * SPAN : 0) + s * SEGMENT) / GROUP;
+          return number_of(round, slot, kb / KB1, kind, g + 8 * h, COLS % BLOCK ? min(group, GROUPS - 1) : group);
+        };
+        float scale = F::QUANTISED ? F::value(number(0)) : 1.0f, bias = F::BIASED ? F::value(number(1)) : 0.0f;
         const float* p = &d[n][2 * h];
         if (R == 1) {
           float& v = sums[0][h];
@@ -311,21 +323,44 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
     return ALONE && i < 16 * R * (SLOTS / JOIN) && group < number ? of(group, i % 16, i / 16 % R) : 0.0f;
   }
 
-  // Has L2 fetch the tiles of a round, what lies in one piece by one thread.
+  // Starts the copies of scales of a round; `settle` waits for them and for x.
+  template <class At> DEVICE void copy_scales(int round, int number, At at) const {
+    constexpr int CHUNKS = SCALE_ROW, ALL_CHUNKS = SLOTS * REP * SCALE_KINDS * CHUNKS; // of sixteen bytes
+#pragma unroll
+    for (int base = 0; base < ALL_CHUNKS; base += THREADS) {
+      int i = base + threadIdx.x, tile_at = i / max_of(CHUNKS, 1), slot = tile_at / SCALE_KINDS % SLOTS, group = group_at(round, slot);
+      if (i >= ALL_CHUNKS || group >= number) continue;
+      Tile tile = at(group, slot % JOIN, tile_at / SCALE_KINDS / SLOTS);
+      int byte = i % max_of(CHUNKS, 1) * 16, to = PADDED_ROW == SCALE_ROW ? byte : byte / max_of(SCALE_ROW, 1) * PADDED_ROW + byte % max_of(SCALE_ROW, 1);
+      const u8* from = (F::BIASED && tile_at % 2 ? tile.matrix.biases : tile.matrix.scales) + (u64)tile.row0 * SCALE_ROW + byte;
+      copy_async<16>(memory + SCALES_AT + (ONCE ? 0 : round % 2) * SCALE_ROUND + tile_at * SCALE_TILE + to, from);
+    }
+    copies_close();
+  }
+  static DEVICE void settle() {
+    if (STAGED) copies_wait<0>();
+    __syncthreads();
+  }
+  // Scale or bias of a row of a tile in shared memory.
+  DEVICE u32 number_of(int round, int slot, int rep, int kind, int row, int group) const {
+    const u8* at = memory + SCALES_AT + (ONCE ? 0 : round % 2) * SCALE_ROUND + ((rep * SLOTS + slot) * SCALE_KINDS + kind) * SCALE_TILE + row * PADDED_ROW;
+    if (F::SCALE_BYTES == 4) return read<u32>(at + group * 4);
+    if (F::SCALE_BYTES == 2) return read<u16>(at + group * 2);
+    return read<u8>(at + group);
+  }
+  // Has L2 fetch the codes of a round, what lies in one piece by one thread.
   template <class At> DEVICE void announce(int round, int number, At at) const {
-    constexpr u32 CODES = 16 * ROW_BYTES, SCALES = F::QUANTISED ? 16 * GROUPS * F::SCALE_BYTES : 0;
     for (int i = THREADS - 1 - threadIdx.x; FULL && i < SLOTS * REP; i += THREADS) {
       int slot = i % SLOTS, group = group_at(round, slot);
       if (group >= number) continue;
       Tile tile = at(group, slot % JOIN, i / SLOTS);
-      fetch_to_l2(tile.matrix.codes + (u64)tile.row0 * ROW_BYTES, CODES);
-      if (F::QUANTISED) fetch_to_l2(tile.matrix.scales + (u64)(tile.row0 / 16) * SCALES, SCALES);
-      if (F::BIASED) fetch_to_l2(tile.matrix.biases + (u64)(tile.row0 / 16) * SCALES, SCALES);
+      fetch_to_l2(tile.matrix.codes + (u64)tile.row0 * ROW_BYTES, 16 * ROW_BYTES);
     }
   }
   // Codes of the first tiles, as many as may be on their way.
   template <class At> DEVICE void ahead(Raw& raw, int number, At at) const {
     if (STEPS > 1) announce(0, number, at);
+    if (STAGED) copy_scales(0, number, at);
 #pragma unroll
     for (int ks = 0; ks < KS; ks++)
 #pragma unroll
@@ -336,6 +371,7 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
   template <class At, class Factor, class Out> DEVICE void run(Raw& raw, int number, At at, Factor factor, Out out) const {
     for (int round = 0; round == 0 || (!ONCE && group_at(round, 0) < number); round++) {
       if (!ONCE) announce(round + 1, number, at);
+      if (!ONCE && STAGED) copy_scales(round + 1, number, at);
       Sums sums;
 #pragma unroll
       for (int i = 0; i < SLOTS * KEPT * EACH; i++) (&sums.v[0][0][0])[i] = 0.0f;
@@ -343,7 +379,7 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
 #pragma unroll
         for (int ks = 0; ks < KS; ks++)
 #pragma unroll
-          for (int slot = 0; slot < SLOTS; slot++) multiply(sums, raw, ks, slot, step, factor), load(raw, ks, slot, step + 1, round, number, at);
+          for (int slot = 0; slot < SLOTS; slot++) multiply(sums, raw, ks, slot, step, round, factor), load(raw, ks, slot, step + 1, round, number, at);
       finish(sums, round & 1, [&](int slot, int row, int r, const float* total) {
         int group = group_at(round, slot * JOIN);
         if (group < number) out(group, row, r, total);
@@ -353,7 +389,7 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
 
   // Adds up what the warps have. `parity` alternates from call to call, so that one barrier is enough. Every thread of the block calls.
   template <class Out> DEVICE void finish(const Sums& sums, int parity, Out out) const {
-    float* red = (float*)(memory + X_BYTES + SUM_BYTES + POWER_BYTES) + parity * (RED_BYTES / 8);
+    float* red = (float*)(memory + RED_AT) + parity * (RED_BYTES / 8);
 #pragma unroll
     for (int slot = 0; slot < SLOTS; slot++)
 #pragma unroll
@@ -369,7 +405,7 @@ template <class F, int C, int COLS, int R, int WARPS, int KS, int SLOTS, bool ON
           for (int n = 0; n < TILES; n++) at[n * 8 + 2 * t] = sums.v[slot][n % KEPT][2 * h % EACH], at[n * 8 + 2 * t + 1] = sums.v[slot][n % KEPT][2 * h % EACH + 1];
         }
       }
-    __syncthreads();
+    settle();
     for (int i = threadIdx.x; i < 16 * R * (SLOTS / JOIN); i += THREADS) {
       int row = i % 16, r = i / 16 % R, joined = i / 16 / R;
       float total[JOIN];

@@ -35,6 +35,8 @@ pub(crate) struct Work {
     pub repeats: usize,
     /// Tiles of sixteen outputs (joined ones count once) of all blocks of a row.
     pub tiles: usize,
+    /// Whether all have sixteen outputs.
+    pub full: bool,
 }
 
 /// How a product is cut up: `Matvec<…>` for so many rows of x.
@@ -133,7 +135,8 @@ impl Tiling {
         let Work { format, join, .. } = self.work;
         let segments = self.lane / self.group().min(self.lane);
         let numbers = usize::from(format.is_quantised()) + usize::from(format.has_biases());
-        let item = 2 * self.lane * format.bits() / 32 + 2 * segments * self.tiles_of_d() * numbers;
+        let numbers = if self.work.full { 0 } else { 2 * segments * self.tiles_of_d() * numbers };
+        let item = 2 * self.lane * format.bits() / 32 + numbers;
         let sums = if self.rows == 1 { 2 } else { 4 * self.tiles_of_d() };
         let x = (self.rows * self.work.cols * self.work.repeats)
             .div_ceil(32 * self.warps)
@@ -149,9 +152,21 @@ impl Tiling {
         let x = (blocks + 1) * self.lane * 3 * self.rows * 8;
         let numbers =
             usize::from(self.work.format.is_quantised()) + usize::from(self.work.format.has_biases());
-        let groups = blocks * block / self.group() * self.parts() * numbers * 4;
+        let groups = numbers * (blocks * block / self.group() * self.parts() * 4).next_multiple_of(16);
         let width = if self.rows == 1 { 1 } else { self.tiles_of_d() * 8 };
-        x + groups + 2 * self.warps * 16 * self.slots * self.work.join * width * 4
+        x + groups + self.scales() + 2 * self.warps * 16 * self.slots * self.work.join * width * 4
+    }
+
+    /// Bytes of scales and biases in shared memory.
+    fn scales(&self) -> usize {
+        let Work { format, cols, join, repeats, full, .. } = self.work;
+        if !full || !format.is_quantised() {
+            return 0;
+        }
+        let row = cols / format.group() * format.scale_bytes();
+        let padded = if row.is_multiple_of(32) { row + 16 } else { row };
+        let kinds = 1 + usize::from(format.has_biases());
+        self.slots * join * repeats * kinds * 16 * padded * if self.once() { 1 } else { 2 }
     }
 
     /// Whether the tiles that blocks take at once are all.

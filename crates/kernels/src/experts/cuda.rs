@@ -70,9 +70,11 @@ impl Launch<'_> {
         let [up_format, down_format] = [up, op.down].map(|weights| site.matrix(weights.stack).format);
         let join = 1 + usize::from(gate == "GATE_BESIDE");
         let tiles = op.top_k * op.d_ff.div_ceil(16);
-        let up = Work { format: up_format, cols: op.hidden, join, repeats: 1, tiles };
+        let full = op.d_ff.is_multiple_of(16);
+        let up = Work { format: up_format, cols: op.hidden, join, repeats: 1, tiles, full };
         let tiles = op.hidden.div_ceil(16);
-        let down = Work { format: down_format, cols: op.d_ff, join: 1, repeats: op.top_k, tiles };
+        let (repeats, full) = (op.top_k, op.hidden.is_multiple_of(16));
+        let down = Work { format: down_format, cols: op.d_ff, join: 1, repeats, tiles, full };
         let (up, down) = (site.tiling(up, 1)?, site.tiling(down, 1)?);
         let mut defines = vec![
             ("K_UP", format_of(up_format)),

@@ -64,7 +64,7 @@ KERNEL(experts_up, ExpertsArgs, 32 * K_UP_WARPS) {
   auto factor = [](int) { return 1.0f; };
   mv.ahead(raw, K_TOP * UP_TILES, at);
   if (!K_ROUTE || !warp()) mv.stage(held, x);
-  __syncthreads();
+  mv.settle();
   mv.run(raw, K_TOP * UP_TILES, at, factor, [&](int group, int i, int, const float* total) {
     int k = group / UP_TILES, channel = group % UP_TILES * 16 + i;
     if (channel >= K_FF) return;
@@ -96,7 +96,7 @@ KERNEL(experts_down, ExpertsArgs, 32 * K_DOWN_WARPS) {
   Down::fetch(held, x);
   float before = Down::foresee(TILES, [&](int tile, int i, int) { return a.add.x && tile * 16 + i < K_HIDDEN ? a.add.row(row)[tile * 16 + i] : 0.0f; });
   mv.stage(held, x);
-  __syncthreads();
+  mv.settle();
   if (K_ROUTE && blockIdx.x == 0 && threadIdx.x < K_TOP) {
     a.route.row(row)[threadIdx.x] = (float)choice.index[threadIdx.x];
     a.route.row(row)[K_TOP + threadIdx.x] = choice.weight[threadIdx.x];

@@ -53,12 +53,13 @@ pub(crate) fn head_linear(
     }
     // A block per tile: there are heads to fill the device.
     let tiles = outputs.div_ceil(16);
-    let work = Work { format: matrix.format, cols, join: 1, repeats: 1, tiles };
+    let full = outputs.is_multiple_of(16);
+    let work = Work { format: matrix.format, cols, join: 1, repeats: 1, tiles, full };
     let tiling = Tiling::new(work, site.rows, tiles as u32)?;
     let args =
         Args::new().address(site.count()).matrix(&matrix).place(site.buffer(x)).place(site.buffer(out));
     Ok(vec![Call {
-        unit: unit(&matrix, &tiling, outputs.is_multiple_of(16), false),
+        unit: unit(&matrix, &tiling, full, false),
         kernel: "head_linear",
         grid: [tiles as u32, heads as u32, site.rows.div_ceil(tiling.rows) as u32],
         block: 32 * tiling.warps as u32,
@@ -130,9 +131,9 @@ fn launch(
     let args =
         args.size(tiles).size(products.len()).place(site.buffer(x)).address(weight).float(eps).float(scale);
     let (format, cols) = (matrix.format, matrix.cols);
-    let tiling = site.tiling(Work { format, cols, join: 1, repeats: 1, tiles }, site.rows)?;
-    let grid = [tiling.blocks as u32, site.rows.div_ceil(tiling.rows) as u32, 1];
     let full = products.iter().all(|product| product.matrix.rows.is_multiple_of(16));
+    let tiling = site.tiling(Work { format, cols, join: 1, repeats: 1, tiles, full }, site.rows)?;
+    let grid = [tiling.blocks as u32, site.rows.div_ceil(tiling.rows) as u32, 1];
     let fills = grid[1] == 1 && 2 * grid[0] > site.at.setting.multiprocessors;
     Ok(Call {
         unit: unit(&matrix, &tiling, full, norm.is_some()),

@@ -109,7 +109,7 @@ KERNEL(linear, LinearArgs, 32 * K_WARPS) {
       weigh(a, norm, turn, v, w);
     }
   });
-  __syncthreads();
+  mv.settle();
   if (K_NORM) write_normed(a, norm, mv, first, rows);
   mv.run(raw, a.tiles, at, factor, [&](int tile, int i, int r, const float* total) {
     const Product& p = product_of(a, tile);
@@ -146,7 +146,7 @@ KERNEL(head_linear, HeadLinearArgs, 32 * K_WARPS) {
   auto x = [&](int, int r) -> const float* { return r < rows ? a.x.row(first + r) + head * K_COLS : nullptr; };
   M::fetch(held, x);
   mv.stage(held, x);
-  __syncthreads();
+  mv.settle();
   mv.run(raw, gridDim.x, at, factor, [&](int tile, int i, int r, const float* total) {
     if (tile * 16 + i < (int)a.rows && r < rows) a.out.row(first + r)[head * a.rows + tile * 16 + i] = total[0];
   });

@@ -25,17 +25,22 @@ DEVICE u32 choose_best(const float (&logit)[OF_LANE], float& most) {
   for (int s = 0; s < OF_LANE; s++) order[s] = s * 32 + lane() < K_EXPERTS ? order_of(logit[s]) : 0;
 #pragma unroll 1
   for (int k = 0; k < K_TOP; k++) {
-    u32 best = 0, at = ALL;
+    u32 best = 0, hits = 0;
 #pragma unroll
     for (int s = 0; s < OF_LANE; s++) best = max(best, order[s]);
     best = most_of_warp(best);
     if (k == 0) most = __uint_as_float(best >> 31 ? best & 0x7fffffffu : ~best);
 #pragma unroll
-    for (int s = OF_LANE - 1; s >= 0; s--) at = order[s] == best ? s * 32 + lane() : at;
-    at = least_of_warp(at);
+    for (int s = 0; s < OF_LANE; s++) hits |= order[s] == best ? 1u << s : 0;
+    hits &= -hits;
+    u32 lanes = __ballot_sync(ALL, hits != 0);
+    if (lanes & (lanes - 1)) { // equals: the lowest index
+      u32 own = hits ? (__popc(hits - 1) * 32 + lane()) : ALL;
+      if (least_of_warp(own) != own) hits = 0;
+    }
+    taken |= hits;
 #pragma unroll
-    for (int s = 0; s < OF_LANE; s++)
-      if ((int)at == s * 32 + lane()) order[s] = 0, taken |= 1u << s;
+    for (int s = 0; s < OF_LANE; s++) order[s] = hits >> s & 1 ? 0 : order[s];
   }
   return taken;
 }

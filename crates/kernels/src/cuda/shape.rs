@@ -85,7 +85,9 @@ impl Tiling {
                 lane.min(16)
             )));
         }
-        let blocks = tiles.min(multiprocessors as usize);
+        // Where one round is not enough by far, two blocks hide each other's instructions; nothing is read ahead there.
+        let multiprocessors = multiprocessors as usize;
+        let blocks = tiles.min(if tiles > 4 * SLOTS_MAX * multiprocessors { 2 } else { 1 } * multiprocessors);
         let wanted = rows.clamp(1, 8).next_power_of_two();
         let all_k = cols.div_ceil(4 * lane) * work.repeats;
         let turns = all_k.div_ceil(WARPS);

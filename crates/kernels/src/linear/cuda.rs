@@ -134,7 +134,7 @@ fn launch(
     let full = products.iter().all(|product| product.matrix.rows.is_multiple_of(16));
     let tiling = site.tiling(Work { format, cols, join: 1, repeats: 1, tiles, full }, site.rows)?;
     let grid = [tiling.blocks as u32, site.rows.div_ceil(tiling.rows) as u32, 1];
-    let fills = grid[1] == 1 && 2 * grid[0] > site.at.setting.multiprocessors;
+    let fills = grid[1] == 1 && tiling.once() && 2 * grid[0] > site.at.setting.multiprocessors;
     Ok(Call {
         unit: unit(&matrix, &tiling, full, norm.is_some()),
         kernel: "linear",

@@ -197,6 +197,7 @@ impl Cuda {
             let rows = if stretch.part == Part::Body { rows.len() } else { wanted };
             for (ops, of_ops) in &stretch.ops {
                 launches[of_ops.clone()].iter().try_for_each(|one| one.go(&tools.gpu)).map_err(&failed)?;
+                probe.together(ops.clone());
                 for op in ops.clone().filter(|op| rows > 0 && probe.wants(*op)).collect::<Vec<_>>() {
                     let view = View::new(plan, &mailbox.buffers, &tools.arena, &mut mailbox.row, rows);
                     let flow = probe.see(op, &view);

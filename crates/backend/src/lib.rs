@@ -201,6 +201,9 @@ pub trait Probe: Send {
     fn as_run(&self) -> bool {
         false
     }
+
+    /// These ops run together; each of them is seen when all are done. Backends that can tell say so.
+    fn together(&mut self, _ops: std::ops::Range<usize>) {}
 }
 
 /// Whether a step goes on.

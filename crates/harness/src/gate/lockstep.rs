@@ -277,7 +277,7 @@ struct Launch {
     changed: Vec<(BufferId, Vec<Vec<f32>>)>,
 }
 
-/// Finds out which ops ran together: those between which no buffer changed.
+/// Finds out which ops ran together: those of which it is told, and those between which no buffer changed.
 struct Watcher {
     rows: usize,
     widths: Vec<usize>,
@@ -285,6 +285,8 @@ struct Watcher {
     written_from: Vec<usize>,
     current: Vec<Vec<Vec<f32>>>,
     launches: Vec<Launch>,
+    /// Ops of which the backend says so.
+    together: Range<usize>,
 }
 
 impl Watcher {
@@ -296,6 +298,7 @@ impl Watcher {
             written_from: (0..plan.buffers.len()).map(|id| first(id).unwrap_or(usize::MAX)).collect(),
             current: vec![Vec::new(); plan.buffers.len()],
             launches: Vec::new(),
+            together: 0..0,
         }
     }
 }
@@ -307,6 +310,10 @@ impl Probe for Watcher {
 
     fn as_run(&self) -> bool {
         true
+    }
+
+    fn together(&mut self, ops: Range<usize>) {
+        self.together = ops;
     }
 
     fn see(&mut self, op: usize, buffers: &dyn Buffers) -> Flow {
@@ -325,8 +332,13 @@ impl Probe for Watcher {
                 changed.push((BufferId(id), self.current[id].clone()));
             }
         }
+        let first = self.together.start == op && !self.together.is_empty();
+        let goes_on = self.together.contains(&op) || changed.is_empty();
         match self.launches.last_mut() {
-            Some(last) if changed.is_empty() => last.ops.end = op + 1,
+            Some(last) if goes_on && !first => {
+                last.ops.end = op + 1;
+                last.changed.extend(changed);
+            }
             _ => self.launches.push(Launch { ops: op..op + 1, changed }),
         }
         Flow::Continue

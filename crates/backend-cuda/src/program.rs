@@ -118,14 +118,20 @@ fn stretch(
         let rows = if unfused { rows.max(DECODE_ROWS_MAX + 1) } else { rows };
         let lowered = lower(plan, next, at, rows).map_err(|what| Error::Unsupported(what.to_string()))?;
         let (first, last) = (calls.len(), lowered.calls.len().saturating_sub(1));
+        let ops_of = next..next + lowered.ops;
+        let experts = ops_of.clone().find(|&op| matches!(plan.program[op].op, Op::Experts(_)));
         marks.extend(lowered.calls.iter().enumerate().map(|(n, call)| {
-            let stage = if experts { stage_of_experts(call.kernel, rows, n == last) } else { Stage::Whole };
-            // Of the launches of experts only the last does more than they.
-            Mark { op: next, ops: if experts && n < last { 1 } else { lowered.ops }, stage }
+            let Some(experts) = experts else {
+                return Mark { op: next, ops: lowered.ops, stage: Stage::Whole };
+            };
+            // Of the launches of experts the first does what is before them, and the last what is behind.
+            let op = if n == 0 { next } else { experts };
+            let end = if n == last { ops_of.end } else { experts + 1 };
+            Mark { op, ops: end - op, stage: stage_of_experts(call.kernel, rows, n == last) }
         }));
         calls.extend(lowered.calls);
-        ops.push((next..next + lowered.ops, first..calls.len()));
-        next += lowered.ops;
+        next = ops_of.end;
+        ops.push((ops_of, first..calls.len()));
     }
     assert!(next == part.end, "op {} was lowered with the head", part.end);
     let part = if part.start == plan.head { Part::Head } else { Part::Body };

@@ -93,7 +93,7 @@ fn a_trace_names_every_launch() {
     for part in [
         "| norm+q_proj+k_proj+v_proj |",
         "| norm+rope+kv_append+attention |",
-        "| experts fused up |",
+        "| router+experts fused up |",
         "| experts fused down+add |",
         "| norm+lm_head |",
         "| (check) |",

@@ -60,19 +60,27 @@ pub fn visible(positions: f64, window: Option<Window>) -> f64 {
 /// Name of a row of the table that a span belongs to. Work that only exists because workers share is in brackets; a launch
 /// that does the work of several ops is named after all of them, each name once.
 pub fn row_label(ops: &[TracedOp], span: &Span) -> String {
-    let Some((first, more)) = ops[span.ops()].split_first().filter(|_| !serves_others(span.stage)) else {
+    let ops = &ops[span.ops()];
+    if ops.is_empty() || serves_others(span.stage) {
         return format!("({})", span.stage.name());
-    };
-    let mut names = vec![match span.stage {
-        Stage::Whole => first.label.clone(),
-        stage => format!("{} {}", first.label, stage.name()),
-    }];
-    for op in more {
-        if op.label != first.label && !names.contains(&op.label) {
-            names.push(op.label.clone());
+    }
+    let staged = staged(ops);
+    let mut names: Vec<String> = Vec::new();
+    for (at, op) in ops.iter().enumerate() {
+        let name = match span.stage {
+            stage if at == staged && stage != Stage::Whole => format!("{} {}", op.label, stage.name()),
+            _ => op.label.clone(),
+        };
+        if !names.contains(&name) {
+            names.push(name);
         }
     }
     names.join("+")
+}
+
+/// Of a span's ops the one that its stage is of: the experts, if others share their launch, else the first.
+fn staged(ops: &[TracedOp]) -> usize {
+    ops.iter().position(|op| op.part == Part::Experts).unwrap_or(0)
 }
 
 /// Whether work of the stage only exists because workers share.
@@ -82,8 +90,10 @@ fn serves_others(stage: Stage) -> bool {
 
 /// Bytes that a span's ops read for a token which sees `positions` positions.
 pub fn span_bytes(ops: &[TracedOp], span: &Span, positions: usize) -> f64 {
-    let Some((first, more)) = ops[span.ops()].split_first() else { return 0.0 };
-    first.bytes(span.stage, positions) + more.iter().map(|op| op.all_bytes(positions)).sum::<f64>()
+    let ops = &ops[span.ops()];
+    let staged = staged(ops);
+    let stage = |at: usize| if at == staged { span.stage } else { Stage::Whole };
+    ops.iter().enumerate().map(|(at, op)| op.bytes(stage(at), positions)).sum()
 }
 
 /// Of a span's ops the one that reads most.

@@ -205,7 +205,9 @@ pub fn expert_ways(trace: &Trace, token: &Token) -> Vec<Way> {
     let experts = (0..trace.ops.len()).filter(|&op| trace.ops[op].part == Part::Experts);
     let of = |op: usize| {
         let router = (0..op).rfind(|&before| is(before, "router"))?;
-        let start = spans().filter(|span| span.ops().contains(&router)).map(|span| span.end).max()?;
+        // Where a launch chooses experts itself, the way begins with it.
+        let begins = |span: &Span| if span.ops().contains(&op) { span.start } else { span.end };
+        let start = spans().filter(|span| span.ops().contains(&router)).map(begins).max()?;
         let last = spans().filter(|span| span.ops().contains(&op)).max_by_key(|span| span.end)?;
         Some(Way { op, start, end: last.end, last: row_label(&trace.ops, last) })
     };

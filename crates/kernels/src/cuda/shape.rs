@@ -61,7 +61,7 @@ pub(crate) struct Tiling {
 const WARPS: usize = 8;
 
 /// Registers of a lane for codes and scales on their way, for sums, and for x before it is staged.
-const REGISTERS: usize = 96;
+const REGISTERS: usize = 80;
 
 /// Most joined tiles a block takes at a time.
 const SLOTS_MAX: usize = 4;
@@ -174,6 +174,15 @@ impl Tiling {
     /// Whether the tiles that blocks take at once are all.
     pub fn once(&self) -> bool {
         self.work.tiles <= self.blocks * self.slots
+    }
+
+    /// Whether it does with half of a multiprocessor's registers, so that a block of the next launch fits beside. Measured, not
+    /// counted: codes that take more unpacking, or a share of K that is not whole, spilled (`docs/results/nvrtc.md`).
+    pub fn beside(&self) -> bool {
+        let Work { format, cols, repeats, .. } = self.work;
+        let plain = matches!(format, Format::Affine { bits: 4, group: 64.., .. });
+        let whole = (cols.div_ceil(4 * self.lane) * repeats).is_multiple_of(self.warps * self.step);
+        plain && whole && self.rows == 1
     }
 
     /// Macros for the product of that name: `K_<NAME>LANE`, …

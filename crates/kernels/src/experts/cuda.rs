@@ -85,6 +85,7 @@ impl Launch<'_> {
             ("K_GATE", gate.to_owned()),
             ("K_ACTIVATION", activation.to_owned()),
             ("K_ROUTE", u8::from(self.routing.is_some()).to_string()),
+            ("K_BESIDE", u8::from(up.beside() && down.beside()).to_string()),
         ];
         if let Some(Routing { rule, .. }) = self.routing {
             let score = if rule.score == Score::Softmax { "SOFTMAX" } else { "TOP_K_SOFTMAX" };

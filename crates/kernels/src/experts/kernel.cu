@@ -1,10 +1,11 @@
 // Routed experts of a few rows: two launches. Macros: K_UP, K_DOWN (formats), K_HIDDEN, K_FF, K_TOP, K_GATE, K_ACTIVATION (RAW: none), K_ROUTE
-// (whether the experts are chosen here, see choose.cuh), and of each product K_UP_LANE, K_UP_WARPS, K_UP_STEP, K_UP_SLOTS, K_UP_ONCE and
+// (whether the experts are chosen here, see choose.cuh), K_BESIDE (as in linear), and of each product K_UP_LANE, K_UP_WARPS, K_UP_STEP, K_UP_SLOTS, K_UP_ONCE and
 // K_DOWN_LANE, …
 
-// A block shares its multiprocessor with one of the next launch, which reads its codes ahead.
+#if K_BESIDE && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
 #undef BLOCKS_BESIDE
 #define BLOCKS_BESIDE 2
+#endif
 
 struct Stack {
   Matrix first;

@@ -59,7 +59,7 @@ pub(crate) fn head_linear(
     let args =
         Args::new().address(site.count()).matrix(&matrix).place(site.buffer(x)).place(site.buffer(out));
     Ok(vec![Call {
-        unit: unit(&matrix, &tiling, full, false),
+        unit: unit(&matrix, &tiling, full, [false, true]),
         kernel: "head_linear",
         grid: [tiles as u32, heads as u32, site.rows.div_ceil(tiling.rows) as u32],
         block: 32 * tiling.warps as u32,
@@ -68,7 +68,7 @@ pub(crate) fn head_linear(
     }])
 }
 
-fn unit(matrix: &Matrix, tiling: &Tiling, full: bool, norm: bool) -> Unit {
+fn unit(matrix: &Matrix, tiling: &Tiling, full: bool, [norm, heads]: [bool; 2]) -> Unit {
     let mut defines = tiling.defines(["K_LANE", "K_WARPS", "K_STEP", "K_SLOTS", "K_ONCE"]);
     defines.extend([
         ("K_FORMAT", format_of(matrix.format)),
@@ -76,6 +76,8 @@ fn unit(matrix: &Matrix, tiling: &Tiling, full: bool, norm: bool) -> Unit {
         ("K_ROWS", tiling.rows.to_string()),
         ("K_FULL", u8::from(full).to_string()),
         ("K_NORM", u8::from(norm).to_string()),
+        ("K_HEADS", u8::from(heads).to_string()),
+        ("K_BESIDE", u8::from(tiling.beside()).to_string()),
     ]);
     Unit {
         headers: &[unit::DEVICE, unit::QUANT, unit::MATVEC],
@@ -136,7 +138,7 @@ fn launch(
     let grid = [tiling.blocks as u32, site.rows.div_ceil(tiling.rows) as u32, 1];
     let fills = grid[1] == 1 && tiling.once() && 2 * grid[0] > site.at.setting.multiprocessors;
     Ok(Call {
-        unit: unit(&matrix, &tiling, full, norm.is_some()),
+        unit: unit(&matrix, &tiling, full, [norm.is_some(), false]),
         kernel: "linear",
         grid,
         block: 32 * tiling.warps as u32,

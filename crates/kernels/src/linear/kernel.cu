@@ -1,11 +1,14 @@
 // y = W x + b for rows of x; up to four products of one x in one launch. Macros: K_FORMAT, K_LANE (columns a lane
 // reads at a time), K_COLS, K_ROWS, K_WARPS, K_STEP (blocks of K a warp has on their way), K_SLOTS (tiles a block takes at once),
-// K_ONCE (whether those are all), K_FULL (whether all have sixteen outputs), K_NORM (whether x is normalised first).
+// K_ONCE (whether those are all), K_FULL (whether all have sixteen outputs), K_NORM (whether x is normalised first), K_BESIDE (whether a
+// block of the next launch, which reads its codes ahead, is to fit beside), K_HEADS (whether it is a product per head).
 
-// With one row, a block shares its multiprocessor with one of the next launch, which reads its codes ahead.
+#if K_BESIDE && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
 #undef BLOCKS_BESIDE
-#define BLOCKS_BESIDE (K_ROWS == 1 ? 2 : 1)
+#define BLOCKS_BESIDE 2
+#endif
 
+#if !K_HEADS
 struct Product {
   Matrix matrix;
   const float* bias;
@@ -25,7 +28,9 @@ struct LinearArgs {
   float eps, scale;
 };
 
+#endif
 typedef Matvec<K_FORMAT, K_LANE, K_COLS, K_ROWS, K_WARPS, K_STEP, K_SLOTS, K_ONCE, K_FULL> M;
+#if !K_HEADS
 // Whether weights of the norm wait in registers for x.
 constexpr bool AHEAD = K_ROWS == 1 && M::TURNS == M::HELD;
 
@@ -123,6 +128,7 @@ KERNEL(linear, LinearArgs, 32 * K_WARPS) {
   });
 }
 
+#else
 // out_h = W_h x_h. Grid: tiles of sixteen outputs, heads, rows.
 struct HeadLinearArgs {
   const int* count;
@@ -151,3 +157,4 @@ KERNEL(head_linear, HeadLinearArgs, 32 * K_WARPS) {
     if (tile * 16 + i < (int)a.rows && r < rows) a.out.row(first + r)[head * a.rows + tile * 16 + i] = total[0];
   });
 }
+#endif

@@ -312,7 +312,19 @@ template <int N> inline void copy_async(void* to, const void* from, bool any = t
 inline void copies_close() { emu::copies[emu::block - emu::blocks][emu::me().thread].groups++; }
 template <int N> inline void copies_wait() { emu::copies_done(N); }
 
-inline float f16_to_f32(uint16_t bits) { _Float16 h; memcpy(&h, &bits, 2); return (float)h; }
+// By table: without F16C the compiler calls a function for each.
+struct Halves {
+  float of[65536];
+  Halves() {
+    for (uint32_t bits = 0; bits < 65536; bits++) {
+      uint16_t two = (uint16_t)bits;
+      _Float16 h;
+      memcpy(&h, &two, 2), of[bits] = (float)h;
+    }
+  }
+};
+static const Halves halves;
+inline float f16_to_f32(uint16_t bits) { return halves.of[bits]; }
 inline uint16_t f32_to_f16(float x) { _Float16 h = (_Float16)x; uint16_t bits; memcpy(&bits, &h, 2); return bits; }
 inline float emu_half(uint32_t w, int high) { return __uint_as_float(high ? w & 0xffff0000u : w << 16); }
 inline uint32_t emu_to_bf16(float x) { // to nearest, ties to even

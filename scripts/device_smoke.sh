@@ -160,7 +160,7 @@ if [ "${device#cuda}" != "$device" ] && [ -x ops ]; then
         if command -v "$sanitizer" >/dev/null; then
             for tool in memcheck racecheck; do
                 SAID="AMOEBA_OPS=few compute-sanitizer --tool $tool ./ops; the same of amoeba verify fixtures/qwen3_moe-q4g64" \
-                    run "$tool" 60 bash -c "sanitize $tool" &
+                    run "$tool" 90 bash -c "sanitize $tool" &
             done
             wait
         fi

@@ -87,7 +87,7 @@ impl Launch {
     }
 
     /// The same, but it may begin while the kernel before it ends. That must be a kernel, not a copy, and both must call
-    /// `begin()`, which waits for the one before, first of all.
+    /// `begin()`, which waits for the one before, ahead of all that it may write or still be reading.
     fn go_overlapping(&self, gpu: &Gpu) -> Result<(), DriverError> {
         let value = sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 };
         let id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;

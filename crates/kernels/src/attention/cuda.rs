@@ -44,6 +44,7 @@ fn unit([k_dim, v_dim]: [usize; 2], heads: usize, setting: &Setting) -> Unit {
     let text = concat!(
         include_str!("cache.cuh"),
         include_str!("heads.cuh"),
+        include_str!("tile.cuh"),
         include_str!("kernel.cu"),
         include_str!("one.cu")
     );

@@ -1,3 +1,5 @@
+// One template of more than 400 lines: every part of it is made of the same constants.
+//
 // Products of stored matrices with a few rows of x, on tensor cores: tiles of sixteen outputs, some of them a block, all of K at once.
 //
 // A block is a multiprocessor's share: it stages x once, and its warps take blocks of K. The lanes of a warp read the codes of

@@ -1,5 +1,6 @@
 //! Launches of `experts`.
 
+use amoeba_checkpoint::Format;
 use amoeba_plan::{BufferId, ExpertWeights, ExpertsOp, RouterRule, Score, WeightId};
 
 use super::grouped;
@@ -11,6 +12,24 @@ use crate::cuda::{Args, Call, Place, Setting, Site, Tiling, Unit, Unsupported, W
 pub(crate) fn scratch_bytes(op: &ExpertsOp, setting: &Setting, rows: usize) -> usize {
     let few = rows.min(ROWS_FEW) * op.top_k * op.d_ff * 4;
     few.max(grouped::scratch_bytes(op, setting, rows.max(ROWS_FEW + 1)))
+}
+
+/// Macros of both ways through the experts; formats are those of up and down.
+pub(super) fn shape(
+    op: &ExpertsOp,
+    [up, down]: [Format; 2],
+    gate: &str,
+    activation: &str,
+) -> Vec<(&'static str, String)> {
+    vec![
+        ("K_UP", format_of(up)),
+        ("K_DOWN", format_of(down)),
+        ("K_HIDDEN", op.hidden.to_string()),
+        ("K_FF", op.d_ff.to_string()),
+        ("K_TOP", op.top_k.to_string()),
+        ("K_GATE", gate.to_owned()),
+        ("K_ACTIVATION", activation.to_owned()),
+    ]
 }
 
 /// The choice of experts that the kernels make themselves, from the logits.
@@ -76,17 +95,11 @@ impl Launch<'_> {
         let (repeats, full) = (op.top_k, op.hidden.is_multiple_of(16));
         let down = Work { format: down_format, cols: op.d_ff, join: 1, repeats, tiles, full };
         let (up, down) = (site.tiling(up, 1)?, site.tiling(down, 1)?);
-        let mut defines = vec![
-            ("K_UP", format_of(up_format)),
-            ("K_DOWN", format_of(down_format)),
-            ("K_HIDDEN", op.hidden.to_string()),
-            ("K_FF", op.d_ff.to_string()),
-            ("K_TOP", op.top_k.to_string()),
-            ("K_GATE", gate.to_owned()),
-            ("K_ACTIVATION", activation.to_owned()),
+        let mut defines = shape(op, [up_format, down_format], gate, activation);
+        defines.extend([
             ("K_ROUTE", u8::from(self.routing.is_some()).to_string()),
             ("K_BESIDE", u8::from(up.beside() && down.beside()).to_string()),
-        ];
+        ]);
         if let Some(Routing { rule, .. }) = self.routing {
             let score = if rule.score == Score::Softmax { "SOFTMAX" } else { "TOP_K_SOFTMAX" };
             defines.push(("K_EXPERTS", op.experts.to_string()));

@@ -2,9 +2,10 @@
 
 use amoeba_plan::{ExpertWeights, ExpertsOp};
 
+use super::cuda::shape;
 use crate::activate;
 use crate::cuda::gemm::{Gemm, Tiles, row_bytes_max};
-use crate::cuda::{Args, Call, Place, Setting, Site, Unit, Unsupported, format_of, unit};
+use crate::cuda::{Args, Call, Place, Setting, Site, Unit, Unsupported, unit};
 
 /// Threads of the kernels that are no product.
 const THREADS: usize = 256;
@@ -72,21 +73,12 @@ impl<'a> Grouped<'a> {
     ) -> Result<Grouped<'a>, Unsupported> {
         let setting = &site.at.setting;
         let [up, down] = [inner[1].unwrap_or(op.up), op.down].map(|weights| site.matrix(weights.stack));
-        let formats = [up.format, down.format].map(format_of);
+        let formats = [up.format, down.format];
         let [up, down] = [up, down].map(|matrix| Gemm::new(&matrix, site.rows, Tiles::Many, setting));
         let tokens = up.clone()?.tokens().min(down.clone()?.tokens());
         let (up, down) = (up?.with_tokens(tokens), down?.with_tokens(tokens));
-        let [up_format, down_format] = formats;
-        let mut defines = vec![
-            ("K_UP", up_format),
-            ("K_DOWN", down_format),
-            ("K_HIDDEN", op.hidden.to_string()),
-            ("K_FF", op.d_ff.to_string()),
-            ("K_TOP", op.top_k.to_string()),
-            ("K_EXPERTS", op.experts.to_string()),
-            ("K_GATE", gate.to_owned()),
-            ("K_ACTIVATION", activation.to_owned()),
-        ];
+        let mut defines = shape(op, formats, gate, activation);
+        defines.push(("K_EXPERTS", op.experts.to_string()));
         defines.extend(up.defines(["K_UP_PARTS", "K_UP_WM", "K_UP_WK", "K_UP_NT", "K_UP_STAGES"]));
         defines.extend(down.defines([
             "K_DOWN_PARTS",

@@ -10,6 +10,7 @@
 
 mod attention;
 mod bench;
+mod chosen;
 mod device;
 mod elementwise;
 mod experts;

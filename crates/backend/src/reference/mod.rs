@@ -17,7 +17,7 @@ use amoeba_plan::{
 };
 
 use crate::sequences::Sequences;
-use crate::{Buffers, Error, Executable, Flow, Limits, Probe, Row, check_finite, check_rows};
+use crate::{Buffers, Error, Executable, Flow, Limits, Probe, Row, check_rows};
 use recurrent::Kept;
 
 /// Interprets a plan in f64.
@@ -276,10 +276,11 @@ impl Executable for Reference {
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error> {
         check_rows(rows, self.limits, self.plan.spec.vocab)?;
         self.sequences.begin(rows)?;
-        if self.interpret(rows, probe)? {
-            self.sequences.complete(rows);
+        if !self.interpret(rows, probe)? {
+            return Ok(());
         }
-        Ok(())
+        let Reference { sequences, logits, .. } = self;
+        sequences.complete_finite(rows, |n| &logits[n])
     }
 
     fn logits(&self, n: usize) -> &[f32] {
@@ -316,7 +317,6 @@ impl Reference {
         }
         let logits = self.plan.buffer_named("logits").map_or(0, |id| id.0);
         self.logits = std::mem::take(&mut self.buffers.0[logits]);
-        self.logits.iter().enumerate().try_for_each(|(row, logits)| check_finite(logits, row))?;
         Ok(true)
     }
 }

@@ -1,29 +1,15 @@
 //! Tests of what a generation keeps of the one before.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use amoeba_backend::{Error as BackendError, Limits, Probe};
+use amoeba_backend::{Error as BackendError, Executable, Limits, Probe, Row};
 use amoeba_plan::{Cache, CacheKind, Path as ExpertPath, Plan};
 use amoeba_text::Format;
 
 use super::*;
-use crate::LoadOptions;
-
-#[test]
-fn a_recurrence_reuses_all_or_nothing() {
-    for (cached, prompt, shared, all_or_nothing) in [
-        (&[][..], &[1][..], 0, 0),
-        (&[1, 2, 3], &[1, 2, 3, 4], 3, 3),
-        (&[1, 2, 3], &[1, 2, 3], 2, 0),
-        (&[1, 2, 3], &[1, 2, 9, 4], 2, 0),
-        (&[1, 2, 3], &[1, 2], 1, 0),
-        (&[1, 2, 3], &[7, 2, 3, 4], 0, 0),
-    ] {
-        assert_eq!(reusable(cached, prompt, false), shared, "{cached:?} {prompt:?}");
-        assert_eq!(reusable(cached, prompt, true), all_or_nothing, "{cached:?} {prompt:?}");
-    }
-}
+use crate::{LoadOptions, Sampling};
 
 /// A model that says it is recurrent, holds its caller to that, and fails when told to.
 struct Recurrent {

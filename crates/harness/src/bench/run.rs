@@ -222,14 +222,14 @@ fn time(
     mut probe: Option<&mut dyn Probe>,
 ) -> Result<Timed, Error> {
     let steps = steps(executable.plan(), test, executable.limits().rows);
-    steps.before.iter().try_for_each(|rows| executable.step(rows, None))?;
     let drawn = match Sampling::of(executable, test) {
         Some(Sampling::Device { ahead }) if probe.is_none() => Some(ahead),
         _ => None,
     };
     if drawn.is_some() {
-        let cached: Vec<u32> = steps.before.iter().flatten().map(|row| row.token).collect();
-        decode::begin(executable, &cached)?;
+        decode::begin(executable, &steps.before)?;
+    } else {
+        steps.before.iter().try_for_each(|rows| executable.step(rows, None))?;
     }
     let before = executable.phases();
     let started = Instant::now();

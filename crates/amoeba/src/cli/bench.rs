@@ -99,7 +99,7 @@ pub struct Args {
     /// Write the rows to a file in the form of -o; standard output shows the table
     #[arg(long, value_name = "FILE")]
     output_file: Option<PathBuf>,
-    /// Draw the rows into a folder as SVG and PNG: a roofline per decode and prefill test, tokens per second against depth,
+    /// Draw the rows into a folder as SVG: a roofline per decode and prefill test, tokens per second against depth,
     /// time per op
     #[arg(long, value_name = "DIR", conflicts_with = "floor")]
     plot: Option<PathBuf>,
@@ -199,7 +199,7 @@ fn measure(args: &Args, console: &Console) -> Result<(), Failure> {
     let rows =
         parse_rows(&render(&rows, Form::Jsonl)).map_err(|fault| Failure::new(failure::FAILED, fault))?;
     let written = draw(&rows, dir, console)?;
-    console.note(&format!("{} files of pictures are in {}", written.len(), dir.display()));
+    console.note(&format!("{} pictures are in {}", written.len(), dir.display()));
     Ok(())
 }
 

@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use amoeba_backend::{
-    Draws, Error as StepError, Executable, Flow, KvType, Limits, Probe, Recording, Row, Sequences,
-    check_finite, check_rows,
+    DeviceKind, Draws, Error as StepError, Executable, Flow, KvType, Limits, Probe, Recording, Row,
+    Sequences, check_finite, check_rows,
 };
 use amoeba_kernels::cuda::{Place, Places, STEP_HEAD_BYTES, Setting, StepRow};
 use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
@@ -46,6 +46,8 @@ pub struct Cuda {
     pub(crate) launches: u32,
     /// "cuda:0 (NVIDIA H200, sm_90a, CUDA 13.0".
     device: String,
+    /// Its number.
+    index: usize,
 }
 
 /// What goes to the device and comes back.
@@ -146,6 +148,7 @@ impl Cuda {
             kv: options.kv,
             launches: 0,
             device,
+            index: options.device,
         })
     }
 
@@ -221,6 +224,10 @@ impl Executable for Cuda {
 
     fn limits(&self) -> Limits {
         self.limits
+    }
+
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Cuda(self.index)
     }
 
     fn describe(&self) -> String {

@@ -25,7 +25,8 @@ use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
 
 use crate::sequences::Sequences;
 use crate::{
-    Activations, Error, Executable, KvType, Limits, Probe, Recording, Row, check_finite, check_rows,
+    Activations, DeviceKind, Error, Executable, KvType, Limits, Probe, Recording, Row, check_finite,
+    check_rows,
 };
 use cache::Caches;
 use compile::{Phase, Phases, Precision, RowWork, compile};
@@ -280,6 +281,10 @@ impl Executable for Cpu {
 
     fn limits(&self) -> Limits {
         self.model().limits
+    }
+
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Cpu
     }
 
     fn describe(&self) -> String {

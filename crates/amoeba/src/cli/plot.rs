@@ -1,19 +1,13 @@
 //! Pictures of measured rows, from a run or from a file of one.
 use std::path::Path;
 
-use amoeba_harness::bench::{parse_rows, plots};
+use amoeba_harness::bench::plots;
 use amoeba_harness::plot::write_picture;
 use serde_json::Value;
 
 use super::console::{Console, print};
 use super::failure::{self, Failure};
-
-/// Reads rows from a file.
-pub fn read_rows(file: &Path) -> Result<Vec<Value>, Failure> {
-    let fault = |what: String| Failure::usage(format!("{}: {what}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| fault(format!("cannot be read: {error}")))?;
-    parse_rows(&text).map_err(fault)
-}
+use super::files::read_rows;
 
 /// Draws the rows of a file into a folder.
 pub fn from_file(file: &Path, dir: &Path, console: &Console) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use amoeba_backend::{
-    DeviceSampler, Error as StepError, Executable, Flow, KvType, Limits, Probe, Recording, Row, Sequences,
+    DeviceKind, DeviceSampler, Error as StepError, Executable, Flow, KvType, Limits, Probe, Recording, Row, Sequences,
     check_rows,
 };
 use amoeba_kernels::cuda::{Place, Places, STEP_HEAD_BYTES, Setting, StepRow};
@@ -46,6 +46,8 @@ pub struct Cuda {
     pub(crate) launches: u32,
     /// "cuda:0 (NVIDIA H200, sm_90a, CUDA 13.0".
     device: String,
+    /// Its number.
+    index: usize,
 }
 
 /// What goes to the device and comes back.
@@ -151,6 +153,7 @@ impl Cuda {
             kv: options.kv,
             launches: 0,
             device,
+            index: options.device,
         })
     }
 
@@ -228,6 +231,10 @@ impl Executable for Cuda {
 
     fn limits(&self) -> Limits {
         self.limits
+    }
+
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Cuda(self.index)
     }
 
     fn describe(&self) -> String {

@@ -108,6 +108,33 @@ impl fmt::Display for Activations {
     }
 }
 
+/// What runs a program, to decide by; its names are for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The interpreter: one thread.
+    #[default]
+    Reference,
+    /// Worker threads of this process.
+    Cpu,
+    /// The CUDA device of that number.
+    Cuda(usize),
+}
+
+impl DeviceKind {
+    /// Whether its workers are threads, whose number can be chosen.
+    pub fn has_threads(self) -> bool {
+        self == DeviceKind::Cpu
+    }
+
+    /// What a lane of its recordings is called.
+    pub fn lane(self, index: usize) -> String {
+        match self {
+            DeviceKind::Reference | DeviceKind::Cpu => format!("worker {index}"),
+            DeviceKind::Cuda(_) => "gpu".to_owned(),
+        }
+    }
+}
+
 /// A plan with weights loaded on a device.
 pub trait Executable: Send {
     /// The plan being run.
@@ -115,6 +142,9 @@ pub trait Executable: Send {
 
     /// Sizes fixed at load.
     fn limits(&self) -> Limits;
+
+    /// What runs it.
+    fn kind(&self) -> DeviceKind;
 
     /// Device, instruction set, workers: one line.
     fn describe(&self) -> String;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use amoeba_backend::{Error as BackendError, Executable, Limits, Probe, Row};
+use amoeba_backend::{DeviceKind, Error as BackendError, Executable, Limits, Probe, Row};
 use amoeba_plan::{Path as ExpertPath, Plan};
 use amoeba_text::{DIALECTS, Format, Piece};
 
@@ -21,6 +21,9 @@ impl Executable for Scripted {
     }
     fn limits(&self) -> Limits {
         self.inner.limits()
+    }
+    fn kind(&self) -> DeviceKind {
+        self.inner.kind()
     }
     fn describe(&self) -> String {
         self.inner.describe()

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use amoeba_backend::{DeviceSampler, Drawn, Error as BackendError, Executable, Limits, Probe, Row};
+use amoeba_backend::{DeviceKind, DeviceSampler, Drawn, Error as BackendError, Executable, Limits, Probe, Row};
 use amoeba_kernels::sample::cpu::Sampler;
 use amoeba_plan::{Cache, CacheKind, Path as ExpertPath, Plan};
 use amoeba_text::Format;
@@ -47,6 +47,9 @@ impl Executable for Draw {
     }
     fn limits(&self) -> Limits {
         self.inner.limits()
+    }
+    fn kind(&self) -> DeviceKind {
+        self.inner.kind()
     }
     fn describe(&self) -> String {
         self.inner.describe()

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use amoeba_backend::{Error as BackendError, Executable, Limits, Probe, Row};
+use amoeba_backend::{DeviceKind, Error as BackendError, Executable, Limits, Probe, Row};
 use amoeba_plan::{Cache, CacheKind, Path as ExpertPath, Plan};
 use amoeba_text::Format;
 
@@ -25,6 +25,9 @@ impl Executable for Recurrent {
     }
     fn limits(&self) -> Limits {
         self.inner.limits()
+    }
+    fn kind(&self) -> DeviceKind {
+        self.inner.kind()
     }
     fn describe(&self) -> String {
         self.inner.describe()

@@ -3,10 +3,9 @@ use std::path::{Path, PathBuf};
 
 use amoeba::Device;
 use amoeba_harness::bench::{
-    BenchOptions, BenchRow, Best, Build, Floor, FloorCache, Host, Kind, SIZES, Test, bench, compare, csv,
-    markdown, measure_floor, measure_missing, parse_rows, size_class, thread_counts,
+    BenchOptions, BenchRow, Best, Floor, FloorCache, Kind, SIZES, Test, bench, compare, csv, markdown,
+    measure_floor, measure_missing, parse_rows, size_class, thread_counts,
 };
-use amoeba_kernels::simd::Isa;
 use clap::ValueEnum;
 use serde_json::Value;
 
@@ -14,7 +13,8 @@ use super::common::{self, PlaceArgs};
 use super::console::{Console, print};
 use super::device_floor;
 use super::failure::{self, Failure};
-use super::plot::{check_folder, draw, from_file, read_rows};
+use super::files::{self, read_rows};
+use super::plot::{check_folder, draw, from_file};
 use super::system;
 
 const FIELDS: &str = "\
@@ -99,7 +99,7 @@ pub struct Args {
     /// Write the rows to a file in the form of -o; standard output shows the table
     #[arg(long, value_name = "FILE")]
     output_file: Option<PathBuf>,
-    /// Draw the rows into a folder as SVG and PNG: a roofline per decode and prefill test, tokens per second against depth,
+    /// Draw the rows into a folder as SVG: a roofline per decode and prefill test, tokens per second against depth,
     /// time per op
     #[arg(long, value_name = "DIR", conflicts_with = "floor")]
     plot: Option<PathBuf>,
@@ -171,13 +171,13 @@ fn measure(args: &Args, console: &Console) -> Result<(), Failure> {
         repeats: args.repeats as usize,
         load: args.place.options(None, None),
         threads: 1,
-        build: build(),
-        host: host(),
+        build: system::build(),
+        host: system::host(),
         peak_memory: system::peak_memory,
         others: system::others,
         clock: system::clock,
     };
-    args.output_file.as_deref().map_or(Ok(()), check_writable)?;
+    args.output_file.as_deref().map_or(Ok(()), files::check_writable)?;
     args.plot.as_deref().map_or(Ok(()), check_folder)?;
     let mut rows = Vec::new();
     for threads in threads(args) {
@@ -190,7 +190,7 @@ fn measure(args: &Args, console: &Console) -> Result<(), Failure> {
     match &args.output_file {
         None => print(&text)?,
         Some(file) => {
-            std::fs::write(file, text).map_err(|error| unwritable(file, &error))?;
+            files::write(file, &text)?;
             print(&markdown(&rows))?;
         }
     }
@@ -199,19 +199,8 @@ fn measure(args: &Args, console: &Console) -> Result<(), Failure> {
     let rows =
         parse_rows(&render(&rows, Form::Jsonl)).map_err(|fault| Failure::new(failure::FAILED, fault))?;
     let written = draw(&rows, dir, console)?;
-    console.note(&format!("{} files of pictures are in {}", written.len(), dir.display()));
+    console.note(&format!("{} pictures are in {}", written.len(), dir.display()));
     Ok(())
-}
-
-/// Opens the file as it is, so that a wrong name is told before everything is measured and not after.
-pub fn check_writable(file: &Path) -> Result<(), Failure> {
-    let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
-    opened.map(drop).map_err(|error| unwritable(file, &error))
-}
-
-/// A file that cannot be written.
-pub fn unwritable(file: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(failure::FAILED, format!("{}: cannot be written: {error}", file.display()))
 }
 
 fn form(args: &Args) -> Form {
@@ -254,29 +243,10 @@ fn threads(args: &Args) -> Vec<usize> {
     }
 }
 
-/// What this program was built from.
-pub fn build() -> Build {
-    Build {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: env!("AMOEBA_COMMIT").to_owned(),
-        dirty: env!("AMOEBA_DIRTY") == "true",
-        rustc: env!("AMOEBA_RUSTC").to_owned(),
-    }
-}
-
-/// This machine.
-pub fn host() -> Host {
-    Host {
-        cpu: system::processor().unwrap_or_else(|| "unknown".to_owned()),
-        cores: system::cores(),
-        isa: Isa::best().to_string(),
-        os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-    }
-}
-
 /// The floor as it is kept, and where; a file that cannot be used is told and ignored.
 fn stored(console: &Console) -> (Floor, Option<FloorCache>) {
-    let cache = common::cache_folder().map(|folder| FloorCache::new(&folder, &host(), &build()));
+    let cache =
+        common::cache_folder().map(|folder| FloorCache::new(&folder, &system::host(), &system::build()));
     let found = match cache.as_ref().map(FloorCache::load) {
         Some(Ok(found)) => found,
         Some(Err(fault)) => {

@@ -24,7 +24,7 @@ use amoeba_kernels::simd::Isa;
 use amoeba_plan::{HeadLinearOp, LinearOp, Op, Path, PathChoice, Plan, select_path};
 
 use crate::sequences::Sequences;
-use crate::{Activations, Error, Executable, KvType, Limits, Probe, Recording, Row, check_rows};
+use crate::{Activations, DeviceKind, Error, Executable, KvType, Limits, Probe, Recording, Row, check_rows};
 use cache::Caches;
 use compile::{Phase, Phases, Precision, RowWork, compile};
 use pool::{Pool, Work};
@@ -281,6 +281,10 @@ impl Executable for Cpu {
 
     fn limits(&self) -> Limits {
         self.model().limits
+    }
+
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Cpu
     }
 
     fn describe(&self) -> String {

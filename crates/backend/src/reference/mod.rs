@@ -17,7 +17,7 @@ use amoeba_plan::{
 };
 
 use crate::sequences::Sequences;
-use crate::{Buffers, Error, Executable, Flow, Limits, Probe, Row, check_rows};
+use crate::{Buffers, DeviceKind, Error, Executable, Flow, Limits, Probe, Row, check_rows};
 use recurrent::Kept;
 
 /// Interprets a plan in f64.
@@ -268,6 +268,10 @@ impl Executable for Reference {
 
     fn limits(&self) -> Limits {
         self.limits
+    }
+
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Reference
     }
 
     fn describe(&self) -> String {

@@ -1,7 +1,5 @@
 //! `amoeba run`: one answer, or a chat when there is no prompt and somebody sits at the terminal.
-mod answer;
 mod prompt;
-mod settings;
 mod tools;
 
 use std::io::IsTerminal;
@@ -9,14 +7,12 @@ use std::path::PathBuf;
 
 use amoeba::{Conversation, Finish, bundled_model, stream};
 
+use super::chat::{Printer, SamplingArgs, Screen, Settings, summary};
 use super::common::{self, DeviceArgs};
 use super::console::Console;
 use super::failure::Failure;
 use super::interrupt::Interrupt;
 use super::{console, repl};
-
-pub use answer::{Printer, Screen, summary};
-pub use settings::{SamplingArgs, Settings};
 
 /// Flags of `run`.
 #[derive(clap::Args, Debug, Default)]

@@ -61,9 +61,16 @@ pub fn crate_of(name: &str) -> Option<&str> {
 
 /// Whether the path alone says that a Rust file is test code.
 pub fn is_test_path(name: &str) -> bool {
-    let folders = ["tests/", "benches/", "examples/", "fuzz/"];
-    folders.iter().any(|f| name.starts_with(f) || name.contains(&format!("/{f}")))
-        || name.ends_with("/tests.rs")
+    in_folder(name, "tests") || name.ends_with("/tests.rs")
+}
+
+/// Whether the file is an example or a bench: code that is run by hand.
+pub fn is_example(name: &str) -> bool {
+    in_folder(name, "examples") || in_folder(name, "benches")
+}
+
+fn in_folder(name: &str, folder: &str) -> bool {
+    name.rsplit_once('/').is_some_and(|(folders, _)| folders.split('/').any(|part| part == folder))
 }
 
 #[cfg(test)]

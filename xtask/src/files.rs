@@ -9,6 +9,13 @@ pub fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_path_buf()
 }
 
+/// The folder that cargo builds into: this program lies in its `debug`.
+pub fn build_folder() -> Result<PathBuf, String> {
+    let program = std::env::current_exe().map_err(|e| format!("where this program is: {e}"))?;
+    let folder = program.ancestors().nth(2).ok_or("this program is not in a build folder")?;
+    Ok(folder.to_path_buf())
+}
+
 /// Files that are tracked or could be (not ignored), relative to `root`, sorted; without git, all but `target`.
 pub fn list(root: &Path) -> Vec<String> {
     let git = Command::new("git")

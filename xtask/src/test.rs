@@ -135,7 +135,7 @@ fn details(cases: &[Case]) -> String {
         text += "no test skipped anything\n";
     }
     for (why, count) in reasons {
-        text += &format!("{count} tests skipped: {why}\n");
+        text += &format!("tests skipped: {count}: {why}\n");
     }
     let mut slowest: Vec<&Case> = cases.iter().collect();
     slowest.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!((cases[0].name.as_str(), cases[0].seconds), ("k::e a::b", 1.25));
         assert_eq!(cases[0].skipped.as_deref(), Some("no C++ compiler"));
         let text = details(&cases);
-        assert_eq!(text, "1 tests skipped: no C++ compiler\n     2.0 s  k c\n     1.2 s  k::e a::b\n");
+        assert_eq!(text, "tests skipped: 1: no C++ compiler\n     2.0 s  k c\n     1.2 s  k::e a::b\n");
         assert_eq!(details(&[]), "");
     }
 }

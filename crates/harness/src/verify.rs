@@ -9,7 +9,7 @@ use crate::numbers::argmax;
 use crate::probe::{Point, Recorder, points};
 use crate::{Error, Fixture};
 
-/// Largest allowed difference of a logit between two f32 computations of these models (see docs/parity.md).
+/// Largest allowed difference of a logit between two f32 computations of these models (see docs/results/parity.md).
 const LOGIT_ALLOWED: f64 = 2e-3;
 /// Largest allowed normalised RMS error of a block tensor: the contract for f32 activations.
 const BLOCK_ALLOWED: f64 = 5e-4;

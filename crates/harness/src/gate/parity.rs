@@ -9,7 +9,7 @@ use crate::Error;
 use crate::eval::{Record, compare};
 use crate::numbers::{argmax, divergence, margin, worse};
 
-/// Two f32 computations of these models differ by at most 2e-3 in a logit (docs/parity.md), so two logits of one of
+/// Two f32 computations of these models differ by at most 2e-3 in a logit (docs/results/parity.md), so two logits of one of
 /// them closer than twice that may change places.
 const NOISE: f64 = 4e-3;
 /// Mean KL divergence allowed.

@@ -120,7 +120,7 @@ impl TensorIndex {
             (DType::U8, Some(biases)) => {
                 return Err(Error::corrupt(
                     self.place(biases),
-                    "stands beside U8 scales, which have no biases",
+                    "belongs to U8 scales, which have no biases",
                 ));
             }
             (DType::U8, None) => {}
@@ -131,7 +131,7 @@ impl TensorIndex {
             (_, None) => {
                 return Err(Error::corrupt(
                     self.place(scales),
-                    "is of a float type but has no biases beside it",
+                    "is of a float type but has no biases",
                 ));
             }
             (dtype, Some(biases)) if biases.dtype != dtype => {
@@ -183,8 +183,9 @@ impl TensorIndex {
         if let Some(stated) = stated.filter(|stated| *stated != derived) {
             return differs(format!("config.json says {stated} for it"));
         }
-        // Halving the columns doubles the bits: shapes alone cannot tell 4-bit group 64 from 8-bit group 32 of
-        // half the width. Where the default explains both shapes, it decides, and the width is what is wrong.
+        // Halving the columns doubles the bits: shapes alone cannot tell 4-bit group 64 from 8-bit group 32
+        // of half the width. Where the default explains both shapes, it decides, and the width is what is
+        // wrong.
         if let (None, Some(packing)) = (choice, default.filter(|d| *d != derived && d.mode == derived.mode)) {
             let width = last(scales).saturating_mul(usize::from(packing.group));
             if width.saturating_mul(usize::from(packing.bits)) == last(weight).saturating_mul(32) {

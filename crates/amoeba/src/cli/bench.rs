@@ -1,4 +1,5 @@
-//! `amoeba bench`: prefill and decode speed, held against what the memory and the arithmetic of the machine deliver.
+//! `amoeba bench`: prefill and decode speed, held against what the memory and the arithmetic of the machine
+//! deliver.
 use std::path::{Path, PathBuf};
 
 use amoeba::Device;
@@ -71,7 +72,7 @@ from then on; rows that lack a part of it measure that part briefly after the te
 pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
-    /// Model folder or name; the bundled one unless told
+    /// Model folder or name [default: the bundled model]
     #[arg(value_name = "MODEL", conflicts_with = "floor")]
     model: Option<String>,
     /// Prompt lengths to prefill; 0 for none
@@ -99,11 +100,12 @@ pub struct Args {
     /// Write the rows to a file in the form of -o; standard output shows the table
     #[arg(long, value_name = "FILE")]
     output_file: Option<PathBuf>,
-    /// Draw the rows into a folder as SVG and PNG: a roofline per decode and prefill test, tokens per second against depth,
-    /// time per op
+    /// Draw the rows into a folder as SVG and PNG: a roofline per decode and prefill test, tokens per second
+    /// against depth, time per op
     #[arg(long, value_name = "DIR", conflicts_with = "floor")]
     plot: Option<PathBuf>,
-    /// Show what this machine (with --device cuda: its GPU) can do at best, measured now if it never was; no model is loaded
+    /// Show the measured limits of this machine (with --device cuda: of its GPU); measures them if that was
+    /// never done
     #[arg(long)]
     floor: bool,
     /// With --floor: measure again
@@ -111,7 +113,7 @@ pub struct Args {
     refresh: bool,
     #[command(flatten)]
     place: PlaceArgs,
-    /// Numbers of worker threads; one per core unless told
+    /// Numbers of worker threads [default: one per core]
     #[arg(short, long, value_name = "N,N", value_delimiter = ',', help_heading = "Device",
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Vec<u16>,
@@ -203,7 +205,7 @@ fn measure(args: &Args, console: &Console) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens the file as it is, so that a wrong name is told before everything is measured and not after.
+/// Opens the file before measuring, so that a wrong name fails early; its content is left alone.
 pub fn check_writable(file: &Path) -> Result<(), Failure> {
     let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
     opened.map(drop).map_err(|error| unwritable(file, &error))
@@ -274,7 +276,7 @@ pub fn host() -> Host {
     }
 }
 
-/// The floor as it is kept, and where; a file that cannot be used is told and ignored.
+/// The stored floor and its file; a file that cannot be used is reported and ignored.
 fn stored(console: &Console) -> (Floor, Option<FloorCache>) {
     let cache = common::cache_folder().map(|folder| FloorCache::new(&folder, &host(), &build()));
     let found = match cache.as_ref().map(FloorCache::load) {
@@ -322,8 +324,8 @@ fn show_floor(args: &Args, console: &Console) -> Result<(), Failure> {
     }
 }
 
-/// Fills in what the machine does at best, measuring what is not known. Only after the tests and after their memory
-/// was counted: it uses both.
+/// Fills in what the machine does at best, measuring what is not known. Only after the tests and after their
+/// memory was counted: it uses both.
 fn hold_against_floor(rows: &mut [BenchRow], console: &Console) {
     if device_floor::hold_against(rows, console) {
         return;

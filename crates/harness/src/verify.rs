@@ -90,7 +90,7 @@ impl Report {
 /// Runs the prompt in one step and the recorded continuation token by token, and compares.
 ///
 /// # Errors
-/// The folder or the model cannot be read, or a step fails. Differences are no errors: see [`Report::passed`].
+/// The folder or the model cannot be read, or a step fails. Differences are not errors: see [`Report::passed`].
 pub fn verify(dir: &Path, options: &VerifyOptions) -> Result<Report, Error> {
     let fixture = Fixture::open(dir)?;
     let checkpoint = open(dir)?;

@@ -39,7 +39,7 @@ pub struct Lab<'a> {
 /// How much to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// Tokens generated behind each prompt.
+    /// Tokens generated after each prompt.
     pub generated: usize,
     /// Tokens of each repetition of the bench, and pairs of repetitions.
     pub bench: [usize; 2],

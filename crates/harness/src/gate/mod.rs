@@ -45,7 +45,7 @@ pub struct GateOptions<'a> {
     pub against: Against,
     /// Prompts; random tokens are added.
     pub prompts: Vec<Prompt>,
-    /// Fewer tokens, and times are told but not judged.
+    /// Fewer tokens; timings are reported but cannot fail the gate.
     pub fast: bool,
     /// Whether to measure times.
     pub bench: bool,
@@ -84,7 +84,7 @@ type Group = fn(&Lab<'_>) -> Result<Vec<Check>, Error>;
 /// Runs all checks.
 ///
 /// # Errors
-/// The model cannot be loaded or a step fails. Differences are no errors: see [`Report::passed`].
+/// The model cannot be loaded or a step fails. Differences are not errors: see [`Report::passed`].
 pub fn gate(
     checkpoint: &Arc<Checkpoint>,
     options: &GateOptions<'_>,

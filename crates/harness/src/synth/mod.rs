@@ -22,7 +22,7 @@ use spec::Spec;
 const SHARD: u64 = 4_000_000_000;
 
 /// Writes an MLX model folder of random weights: `dir` is made, or must be empty. `spec` follows [`GRAMMAR`];
-/// `progress` hears bytes written and bytes in all. `config.json` comes last, so a folder that has it is whole.
+/// `progress` is called with the bytes written and the bytes in all. `config.json` comes last, so a folder that has it is whole.
 ///
 /// # Errors
 /// A spec outside the grammar, a folder that already holds something, or a failing write.

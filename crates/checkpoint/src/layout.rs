@@ -118,10 +118,7 @@ impl TensorIndex {
         self.expect_shape(scales, &expected.shape(groups))?;
         match (scales.dtype, biases) {
             (DType::U8, Some(biases)) => {
-                return Err(Error::corrupt(
-                    self.place(biases),
-                    "belongs to U8 scales, which have no biases",
-                ));
+                return Err(Error::corrupt(self.place(biases), "belongs to U8 scales, which have no biases"));
             }
             (DType::U8, None) => {}
             (dtype, _) if dtype.float().is_none() => {
@@ -129,10 +126,7 @@ impl TensorIndex {
                 return Err(Error::corrupt(self.place(scales), what));
             }
             (_, None) => {
-                return Err(Error::corrupt(
-                    self.place(scales),
-                    "is of a float type but has no biases",
-                ));
+                return Err(Error::corrupt(self.place(scales), "is of a float type but has no biases"));
             }
             (dtype, Some(biases)) if biases.dtype != dtype => {
                 let what = format!("is {}, expected {dtype} like its scales", biases.dtype);

@@ -147,10 +147,9 @@ impl Reader<'_> {
         });
         match numbers.collect::<Option<Vec<f32>>>().as_deref() {
             Some(&[low, high]) if 0.0 <= low && low <= high => Ok((low, high)),
-            _ => Err(self
-                .config
-                .invalid(key, "must be two bounds of at least 0, the lower one first")
-                .into()),
+            _ => {
+                Err(self.config.invalid(key, "must be two bounds of at least 0, the lower one first").into())
+            }
         }
     }
 

@@ -1,5 +1,5 @@
-//! Whether the same tokens give the same bits: on a second run, together with other sequences, after the allocator was stirred,
-//! with other numbers of threads, and in steps of other sizes.
+//! Whether the same tokens give the same bits: on a second run, together with other sequences, after the
+//! allocator was stirred, with other numbers of threads, and in steps of other sizes.
 
 use amoeba_backend::{Executable, Row};
 
@@ -21,7 +21,8 @@ pub fn check(lab: &Lab<'_>) -> Result<Vec<Check>, Error> {
 
     run(&mut *candidate, &lab.random(17, 4), lab.chunk)?;
     let after = run(&mut *candidate, &tokens, lab.chunk)?;
-    // Double-buffered state alternates per step: an odd number of extra steps makes the rerun start on the other buffer.
+    // Double-buffered state alternates per step: an odd number of extra steps makes the rerun start on the
+    // other buffer.
     for _ in 0..1 + tokens.len().div_ceil(lab.chunk) % 2 {
         candidate.step(&super::lab::rows(&tokens[..1], 0, 0), None)?;
     }

@@ -131,7 +131,8 @@ impl<'a> Lab<'a> {
 
 impl Effort {
     fn new(fast: bool, products: f64) -> Effort {
-        // A thread of the reference does some 10^8 products a second. Op by op it computes 4 × (8 + 4) rows, and the blocks twice.
+        // A thread of the reference does some 10^8 products a second. Op by op it computes 4 × (8 + 4) rows,
+        // and the blocks twice.
         let [all, some, budget] = if fast { [3e7, 3e8, 6e8] } else { [1e8, 1e9, 1e10] };
         let judged = match products {
             few if few <= all => [8, 4],

@@ -1,7 +1,8 @@
-//! `gate`: whether a fast path may be trusted. One check per file; docs/gate.md has the bounds with their derivation.
+//! `gate`: whether a fast path may be trusted. One check per file; docs/gate.md has the bounds with their
+//! derivation.
 //!
-//! What is judged comes from a [`Loader`], so that a test can hand in an executable that is broken in a known way and
-//! see the right check fail; the truth (`Reference`) is loaded here and nowhere else.
+//! What is judged comes from a [`Loader`], so that a test can hand in an executable that is broken in a known
+//! way and see the right check fail; the truth (`Reference`) is loaded here and nowhere else.
 
 mod bits;
 mod check;

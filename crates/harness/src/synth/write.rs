@@ -1,4 +1,5 @@
-//! Writes tensors into safetensors files, with every core: a number's place gives its value, so pieces can be made in any order.
+//! Writes tensors into safetensors files, with every core: a number's place gives its value, so pieces can be
+//! made in any order.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};

@@ -100,8 +100,8 @@ pub struct Args {
     /// Write the rows to a file in the form of -o; standard output shows the table
     #[arg(long, value_name = "FILE")]
     output_file: Option<PathBuf>,
-    /// Draw the rows into a folder as SVG and PNG: a roofline per decode and prefill test, tokens per second
-    /// against depth, time per op
+    /// Draw the rows into a folder as SVG and PNG: a roofline per decode and prefill test, tokens per second against depth,
+    /// time per op
     #[arg(long, value_name = "DIR", conflicts_with = "floor")]
     plot: Option<PathBuf>,
     /// Show the measured limits of this machine (with --device cuda: of its GPU); measures them if that was

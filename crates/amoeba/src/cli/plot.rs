@@ -26,7 +26,7 @@ pub fn from_file(file: &Path, dir: &Path, console: &Console) -> Result<(), Failu
     print(&written.iter().map(|path| format!("{path}\n")).collect::<String>())
 }
 
-/// Makes the folder before measuring, so that a wrong name fails early.
+/// Makes the folder, so that a wrong name is told before everything is measured and not after.
 pub fn check_folder(dir: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(dir)
         .map_err(|error| Failure::new(failure::FAILED, format!("{}: cannot be made: {error}", dir.display())))

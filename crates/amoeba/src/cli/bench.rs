@@ -1,5 +1,4 @@
-//! `amoeba bench`: prefill and decode speed, held against what the memory and the arithmetic of the machine
-//! deliver.
+//! `amoeba bench`: prefill and decode speed, held against what the memory and the arithmetic of the machine deliver.
 use std::path::{Path, PathBuf};
 
 use amoeba::Device;
@@ -72,7 +71,7 @@ from then on; rows that lack a part of it measure that part briefly after the te
 pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
-    /// Model folder or name [default: the bundled model]
+    /// Model folder or name; the bundled one unless told
     #[arg(value_name = "MODEL", conflicts_with = "floor")]
     model: Option<String>,
     /// Prompt lengths to prefill; 0 for none
@@ -104,8 +103,7 @@ pub struct Args {
     /// time per op
     #[arg(long, value_name = "DIR", conflicts_with = "floor")]
     plot: Option<PathBuf>,
-    /// Show the measured limits of this machine (with --device cuda: of its GPU); measures them if that was
-    /// never done
+    /// Show what this machine (with --device cuda: its GPU) can do at best, measured now if it never was; no model is loaded
     #[arg(long)]
     floor: bool,
     /// With --floor: measure again
@@ -113,7 +111,7 @@ pub struct Args {
     refresh: bool,
     #[command(flatten)]
     place: PlaceArgs,
-    /// Numbers of worker threads [default: one per core]
+    /// Numbers of worker threads; one per core unless told
     #[arg(short, long, value_name = "N,N", value_delimiter = ',', help_heading = "Device",
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Vec<u16>,
@@ -205,7 +203,7 @@ fn measure(args: &Args, console: &Console) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens the file before measuring, so that a wrong name fails early; its content is left alone.
+/// Opens the file as it is, so that a wrong name is told before everything is measured and not after.
 pub fn check_writable(file: &Path) -> Result<(), Failure> {
     let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
     opened.map(drop).map_err(|error| unwritable(file, &error))
@@ -276,7 +274,7 @@ pub fn host() -> Host {
     }
 }
 
-/// The stored floor and its file; a file that cannot be used is reported and ignored.
+/// The floor as it is kept, and where; a file that cannot be used is told and ignored.
 fn stored(console: &Console) -> (Floor, Option<FloorCache>) {
     let cache = common::cache_folder().map(|folder| FloorCache::new(&folder, &host(), &build()));
     let found = match cache.as_ref().map(FloorCache::load) {
@@ -324,8 +322,8 @@ fn show_floor(args: &Args, console: &Console) -> Result<(), Failure> {
     }
 }
 
-/// Fills in what the machine does at best, measuring what is not known. Only after the tests and after their
-/// memory was counted: it uses both.
+/// Fills in what the machine does at best, measuring what is not known. Only after the tests and after their memory
+/// was counted: it uses both.
 fn hold_against_floor(rows: &mut [BenchRow], console: &Console) {
     if device_floor::hold_against(rows, console) {
         return;

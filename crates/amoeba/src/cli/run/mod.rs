@@ -1,4 +1,4 @@
-//! `amoeba run`: one answer, or a chat when there is no prompt and standard input is a terminal.
+//! `amoeba run`: one answer, or a chat when there is no prompt and somebody sits at the terminal.
 mod answer;
 mod prompt;
 mod settings;
@@ -21,7 +21,7 @@ pub use settings::{SamplingArgs, Settings};
 /// Flags of `run`.
 #[derive(clap::Args, Debug, Default)]
 pub struct Args {
-    /// Folder, owner/name in the Hugging Face cache, or name of mlx-community [default: the bundled model]
+    /// Folder, owner/name in the Hugging Face cache, or name of mlx-community; the bundled one unless told
     #[arg(value_name = "MODEL")]
     first: Option<String>,
     /// Prompt; an only argument that names no model is the prompt
@@ -42,8 +42,7 @@ pub struct Args {
     /// Give the model the prompt as it is, without chat template
     #[arg(long)]
     raw: bool,
-    /// Tools the model may call: a JSON array as in the chat completions interface. Calls are printed, not
-    /// made
+    /// Tools the model may call: a JSON array as in the chat completions interface. Calls are printed, not made
     #[arg(long, value_name = "FILE", conflicts_with = "raw")]
     tools: Option<PathBuf>,
     /// Show what the model thinks before it answers (on standard error)

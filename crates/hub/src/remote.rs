@@ -171,7 +171,7 @@ fn redirected(from: &Uri, response: &Response<Body>) -> Result<Uri, Error> {
             (true, Some(scheme), Some(authority)) => format!("{scheme}://{authority}{target}"),
             _ => target.to_owned(),
         };
-    let to: Uri = absolute.parse().map_err(|_| bad(&here, "a redirect to no URL"))?;
+    let to: Uri = absolute.parse().map_err(|_| bad(&here, "a redirect to something that is not a URL"))?;
     match (from.scheme_str(), to.scheme_str()) {
         (_, Some("https")) | (Some("http"), Some("http")) => Ok(to),
         _ => Err(bad(&here, "a redirect away from https")),

@@ -70,7 +70,7 @@ impl Mailbox {
     fn new(gpu: &Gpu, plan: &Plan, layout: &Layout, limits: Limits) -> Result<Mailbox, DriverError> {
         let at = layout.offsets();
         let widest = at.buffers.iter().map(|buffer| buffer.stride).max().unwrap_or(1);
-        let logits_at = plan.buffer_named("logits").map_or_else(Place::default, |id| at.buffers[id.0]);
+        let logits_at = at.buffers[plan.logits.0];
         Ok(Mailbox {
             step: Pinned::zeroed(gpu, HEAD_WORDS + limits.rows * ROW_WORDS)?,
             step_at: at.step as usize,

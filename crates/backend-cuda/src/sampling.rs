@@ -63,9 +63,8 @@ impl Drawing {
         let state = Pinned::zeroed(&tools.gpu, STATE_WORDS).map_err(&reserving)?;
         let arena = Arc::clone(&tools.arena);
         let [state_at, work] = layout.sample;
-        let logits = plan.buffer_named("logits").expect("every program ends with logits");
         let places = sample::Places {
-            logits: at.buffers[logits.0].address,
+            logits: at.buffers[plan.logits.0].address,
             state: arena.base() + state_at,
             work: arena.base() + work,
             step: at.step,

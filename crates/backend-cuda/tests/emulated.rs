@@ -83,7 +83,7 @@ fn agrees(fixture: &str) {
         cuda.step(&prompt, Some(&mut ours)).unwrap();
         reference.step(&prompt, Some(&mut theirs)).unwrap();
         for (op, (ours, theirs)) in ours.outputs.iter().zip(&theirs.outputs).enumerate() {
-            if matches!(plan.program[op].op, Op::Copy { .. }) {
+            if matches!(plan.program[op].op, Op::Copy(_)) {
                 continue; // what it leaves alone was never written
             }
             let error = ours.iter().zip(theirs).map(|(a, b)| worst(a, b)).fold(0.0, f64::max);

@@ -12,8 +12,10 @@ use amoeba_backend::{
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{
-    Activation, AttentionOp, Buffer, BufferId, Cache, CacheId, CacheKind, GateKind, NormKind, NormOp, Op,
-    PathChoice, Plan, RopeId, Score, Step, Strided, WeightId, WeightShape, Window,
+    ActivateOp, Activation, AddOp, AttentionOp, Buffer, BufferId, BufferKind, Cache, CacheId, CacheKind,
+    CopyOp, EmbedOp, GateKind, HeadGateOp, HeadLinearOp, KvAppendOp, LinearOp, NormKind, NormOp, Op, Part,
+    PathChoice, Plan, RopeId, RopeOp, RouterOp, ScaleOp, Score, Step, Strided, TemperatureOp, WeightId,
+    WeightShape, Window,
 };
 
 const TOKENS: usize = 300;
@@ -30,12 +32,25 @@ struct Made {
 
 impl Made {
     fn buffer(&mut self, name: &'static str, width: usize) -> BufferId {
-        self.plan.buffers.push(Buffer { name, width });
+        self.plan.buffers.push(Buffer { name, width, kind: BufferKind::Values });
         BufferId(self.plan.buffers.len() - 1)
     }
 
     fn weight(&self, part: &str) -> WeightId {
         WeightId(self.plan.weights.iter().position(|weight| weight.path.contains(part)).unwrap())
+    }
+
+    /// As the weight is shaped.
+    fn linear(&self, part: &str, x: BufferId, out: BufferId) -> Op {
+        let weight = self.weight(part);
+        let WeightShape::Matrix(rows, cols) = self.plan.weight(weight).shape else { unreachable!() };
+        Op::Linear(LinearOp { weight, bias: None, rows, cols, x, out })
+    }
+
+    fn embed(&mut self, part: &str, width: usize) -> Op {
+        let table = self.weight(part);
+        let WeightShape::Matrix(vocab, _) = self.plan.weight(table).shape else { unreachable!() };
+        Op::Embed(EmbedOp { table, vocab, width, scale: 0.5, out: self.buffer("wide", width) })
     }
 
     fn attention(
@@ -68,7 +83,7 @@ fn plan(checkpoint: &Checkpoint) -> Plan {
     let plan = Plan::of(checkpoint).unwrap();
     let (hidden, head) = (plan.spec.hidden, plan.program[plan.head..].to_vec());
     let op = |name: &str| plan.program.iter().find(|step| step.op.name() == name).unwrap().op.clone();
-    let (Op::Experts(experts), Op::Router { mut rule, .. }) = (op("experts"), op("router")) else {
+    let (Op::Experts(experts), Op::Router(RouterOp { mut rule, .. })) = (op("experts"), op("router")) else {
         unreachable!("the fixture has experts")
     };
     let (n, d_ff) = (experts.experts, experts.d_ff);
@@ -76,58 +91,73 @@ fn plan(checkpoint: &Checkpoint) -> Plan {
     let first = plan.program[0].op.clone();
     let mut made = Made { plan, ops: vec![first] };
     let m = &mut made;
-    let wide = Op::Embed { table: m.weight("o_proj"), scale: 0.5, out: m.buffer("wide", hidden) };
+    let wide = m.embed("o_proj", hidden);
     let (weight, bias) = (Some(m.weight("input_layernorm")), None);
     let (chunks, dim, x, out) = (4, hidden / 4, residual, normed);
     let (kind, eps, scale, per_chunk) = (NormKind::Rms, 1e-6, 0.7, true);
     let norm = Op::Norm(NormOp { kind, weight, bias, per_chunk, eps, scale, chunks, dim, x, out });
     let (logits, route, gate) = (m.buffer("scores", n), m.buffer("way", 2), m.buffer("input_gate", 1));
-    let score = Op::Linear { weight: m.weight("mlp.gate"), bias: None, x: normed, out: logits };
+    let score = m.linear("mlp.gate", normed, logits);
     (rule.top_k, rule.score) = (1, Score::Sigmoid);
     let (correction, per_expert, input_gate) = (None, Some(m.weight("input_layernorm")), Some(gate));
-    let router = Op::Router { logits, out: route, experts: n, rule, correction, per_expert, input_gate };
+    let router =
+        Op::Router(RouterOp { logits, out: route, experts: n, rule, correction, per_expert, input_gate });
     let (kind, heads, width) = (GateKind::Plain, 1, hidden);
-    let gated = Op::HeadGate { kind, gate, heads, x: normed, width };
+    let gated = Op::HeadGate(HeadGateOp { kind, gate, heads, x: normed, width });
     m.ops.extend([wide, norm, score, router, gated]);
     // Every head the same input, then each its own.
     let [many, inner, outs] =
         [("many", n * hidden), ("inner", n * d_ff), ("outs", n * hidden)].map(|(name, w)| m.buffer(name, w));
     let at = |buffer, first, stride| Strided { buffer, first, stride };
-    let spread = Op::Copy { x: at(normed, 0, 0), out: at(many, 0, hidden), heads: n, len: hidden };
-    let own = Op::HeadGate { kind: GateKind::Softplus, gate: logits, heads: n, x: many, width: hidden };
+    let spread = Op::Copy(CopyOp { x: at(normed, 0, 0), out: at(many, 0, hidden), heads: n, len: hidden });
+    let own =
+        Op::HeadGate(HeadGateOp { kind: GateKind::Softplus, gate: logits, heads: n, x: many, width: hidden });
     let q = m.buffer("q_made", hidden);
-    let beside = Op::Linear { weight: m.weight("q_proj"), bias: None, x: normed, out: q };
+    let beside = m.linear("q_proj", normed, q);
     let (weight, x, out) = (experts.up.stack, many, inner);
-    let up = Op::HeadLinear { weight, heads: n, rows: d_ff, cols: hidden, x, out };
+    let up = Op::HeadLinear(HeadLinearOp { weight, heads: n, rows: d_ff, cols: hidden, x, out });
     let (activation, gate, width) = (Activation::Silu, None, n * d_ff);
-    let activate = Op::Activate { activation, gate, up: inner, out: inner, width };
+    let activate = Op::Activate(ActivateOp { activation, gate, up: inner, out: inner, width });
     let (weight, x, out) = (experts.down.stack, inner, outs);
-    let down = Op::HeadLinear { weight, heads: n, rows: hidden, cols: d_ff, x, out };
+    let down = Op::HeadLinear(HeadLinearOp { weight, heads: n, rows: hidden, cols: d_ff, x, out });
     // Every second head from one buffer to another, then the first half of that onto the second.
     let half = n / 2;
-    let second =
-        Op::Copy { x: at(outs, hidden, 2 * hidden), out: at(many, 0, hidden), heads: half, len: hidden };
+    let second = Op::Copy(CopyOp {
+        x: at(outs, hidden, 2 * hidden),
+        out: at(many, 0, hidden),
+        heads: half,
+        len: hidden,
+    });
     let (x, out) = (at(many, 0, hidden), at(many, half * hidden, hidden));
-    let within = Op::Copy { x, out, heads: half, len: hidden };
+    let within = Op::Copy(CopyOp { x, out, heads: half, len: hidden });
     let (rope, turned) = (RopeId(0), hidden - m.plan.ropes[0].dims);
-    let turn = Op::Rope { rope, heads: n, head_dim: hidden, first: turned, x: many };
-    let sharpen = Op::Temperature { x: many, width: n * hidden, scale: 0.1, period: 4.0, shift: 1.0 };
+    let turn = Op::Rope(RopeOp { rope, heads: n, head_dim: hidden, first: turned, x: many });
+    let sharpen =
+        Op::Temperature(TemperatureOp { x: many, width: n * hidden, scale: 0.1, period: 4.0, shift: 1.0 });
     m.ops.extend([spread, own, beside, up, activate, down, second, within, turn, sharpen]);
     let kind = CacheKind::Kv { kv_heads: 1, k_dim: K_DIM, v_dim: V_DIM };
     m.plan.caches = vec![Cache { layer: 0, kind }];
-    m.ops.push(Op::KvAppend { cache: CacheId(0), k: outs, v: inner });
+    m.ops.push(Op::KvAppend(KvAppendOp {
+        cache: CacheId(0),
+        kv_heads: 1,
+        k_dim: K_DIM,
+        v_dim: V_DIM,
+        k: outs,
+        v: inner,
+    }));
     let seen = [
         m.attention(many, "all", None, true),
         m.attention(many, "slid", Some(Window::Sliding(270)), true),
         m.attention(many, "chunked", Some(Window::Chunk(70)), false),
     ];
     let wide = BufferId(m.plan.buffers.iter().position(|buffer| buffer.name == "wide").unwrap());
-    let add = |y| Op::Add { x: residual, y, scale: 0.3, width: hidden };
+    let add = |y| Op::Add(AddOp { x: residual, y, scale: 0.3, width: hidden });
     m.ops.extend(seen.into_iter().chain([wide, q, outs]).map(add));
-    m.ops.push(Op::Scale { x: residual, scale: 0.5, by: None, softcap: Some(4.0), width: hidden });
+    m.ops.push(Op::Scale(ScaleOp { x: residual, scale: 0.5, by: None, softcap: Some(4.0), width: hidden }));
     let Made { mut plan, ops } = made;
     plan.head = ops.len();
-    plan.program = ops.into_iter().map(|op| Step { layer: Some(0), op }).chain(head).collect();
+    plan.program =
+        ops.into_iter().map(|op| Step { layer: Some(0), part: Part::Other, op }).chain(head).collect();
     plan
 }
 

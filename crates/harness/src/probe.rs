@@ -22,66 +22,29 @@ pub struct Point {
 ///
 /// A layer's output is the residual stream after the last op of the layer that writes it. The input of a block of experts
 /// is what its router reads, unless that has a norm of its own. Its output includes shared experts, but no norm or
-/// factor behind it: see [`block_output`].
+/// factor after them.
 pub fn points(plan: &Plan) -> Vec<Point> {
-    let Some(residual) = plan.buffer_named("residual") else { return Vec::new() };
     let hidden = plan.spec.hidden;
     let mut points: Vec<Point> = Vec::new();
     for (op, step) in plan.program.iter().enumerate() {
         let Some(layer) = step.layer else { continue };
-        if let Op::Experts(experts) = &step.op {
-            let route = 2 * experts.top_k;
-            let (at, buffer) = block_input(plan, op).unwrap_or((op, experts.x));
+        if let (Op::Experts(experts), Some((block, routed))) = (&step.op, plan.routed(op)) {
+            let (at, buffer) = match &plan.program[routed.scores].op {
+                Op::Linear(scores) if !routed.own_norm => (routed.scores, scores.x),
+                _ => (op, experts.x),
+            };
             points.push(Point { op: at, layer, what: "moe.in", buffer, width: hidden });
-            points.push(Point { op, layer, what: "moe.route", buffer: experts.route, width: route });
-            let (at, buffer) = block_output(plan, op, experts.out);
-            points.push(Point { op: at, layer, what: "moe.out", buffer, width: hidden });
+            let (buffer, width) = (experts.route, 2 * experts.top_k);
+            points.push(Point { op, layer, what: "moe.route", buffer, width });
+            let (op, buffer) = (routed.end - 1, block.output);
+            points.push(Point { op, layer, what: "moe.out", buffer, width: hidden });
         }
-        if step.op.output() == Some(residual) {
+        if step.op.io().writes_to(plan.residual) {
             points.retain(|point| (point.layer, point.what) != (layer, "out"));
-            points.push(Point { op, layer, what: "out", buffer: residual, width: hidden });
+            points.push(Point { op, layer, what: "out", buffer: plan.residual, width: hidden });
         }
     }
     points
-}
-
-/// What the router before the experts at `op` reads, and the op that reads it; `None` if that has a norm of its own.
-fn block_input(plan: &Plan, op: usize) -> Option<(usize, BufferId)> {
-    let logits = plan.buffer_named("router_logits")?;
-    let before = plan.program[..op].iter().enumerate().rev();
-    let (at, x) = before.into_iter().find_map(|(at, step)| match &step.op {
-        Op::Linear { x, out, .. } if *out == logits => Some((at, *x)),
-        _ => None,
-    })?;
-    (plan.buffer(x).name != "router_in").then_some((at, x))
-}
-
-/// The last op that adds a shared expert to the output of the experts at `op`, or the projection behind latent experts,
-/// before anything else is made of it; and its buffer.
-fn block_output(plan: &Plan, op: usize, out: BufferId) -> (usize, BufferId) {
-    let (mut last, mut out) = (op, out);
-    for (i, step) in plan.program.iter().enumerate().skip(op + 1) {
-        match &step.op {
-            Op::Linear { x, out: wide, .. } if *x == out && i == op + 1 => (last, out) = (i, *wide),
-            Op::Add { x, y, .. } if *x == out && plan.buffer(*y).name == "shared" => last = i,
-            other if step.layer != plan.program[op].layer || uses(other, out) => break,
-            _ => {}
-        }
-    }
-    (last, out)
-}
-
-/// Whether an op writes a buffer, or reads it as ops behind a block do.
-fn uses(op: &Op, buffer: BufferId) -> bool {
-    let read = match op {
-        Op::Norm(norm) => Some(norm.x),
-        Op::Linear { x, .. } | Op::HeadLinear { x, .. } => Some(*x),
-        Op::Add { y, .. } => Some(*y),
-        Op::Copy { x, .. } => Some(x.buffer),
-        Op::Activate { up, .. } => Some(*up),
-        _ => None,
-    };
-    read == Some(buffer) || op.output() == Some(buffer)
 }
 
 /// Copies some points of all rows of one step.
@@ -128,43 +91,20 @@ impl Probe for Recorder {
 mod tests {
     use super::*;
     use amoeba_checkpoint::Checkpoint;
-    use amoeba_plan::{NormKind, NormOp, Step};
 
-    /// A plan of one layer's end: experts into `out`, shared ones into it, and `behind`.
-    fn plan(behind: &dyn Fn(BufferId, BufferId, BufferId) -> Vec<Op>) -> Plan {
-        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/qwen2_moe-q4g64");
-        let mut plan = Plan::of(&Checkpoint::open(&dir).unwrap()).unwrap();
-        let [residual, out, other] = ["residual", "branch", "shared"].map(|n| plan.buffer_named(n).unwrap());
-        let is_experts = |step: &Step| matches!(step.op, Op::Experts(_));
-        let experts = plan.program.iter().find(|step| is_experts(step)).unwrap().clone();
-        let shared = Op::Add { x: out, y: other, scale: 1.0, width: 8 };
-        let ops = std::iter::once(experts.op).chain([shared]).chain(behind(residual, out, other));
-        plan.program = ops.map(|op| Step { layer: Some(0), op }).collect();
-        plan
-    }
-
-    fn found(plan: &Plan, what: &str) -> Vec<usize> {
-        points(plan).iter().filter(|point| point.what == what).map(|point| point.op).collect()
+    fn found(fixture: &str, what: &str) -> Vec<&'static str> {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(fixture);
+        let plan = Plan::of(&Checkpoint::open(&dir).unwrap()).unwrap();
+        let points = points(&plan).into_iter().filter(|point| point.what == what);
+        points.map(|point| plan.program[point.op].op.name()).collect()
     }
 
     #[test]
     fn a_block_ends_with_its_shared_experts_whatever_is_made_of_it() {
-        let norm = |x, out| {
-            let (kind, eps, scale, chunks, dim) = (NormKind::Rms, 1e-6, 1.0, 1, 8);
-            let (weight, bias, per_chunk) = (None, None, false);
-            Op::Norm(NormOp { kind, weight, bias, per_chunk, eps, scale, chunks, dim, x, out })
-        };
-        let add = |x, y| Op::Add { x, y, scale: 0.5, width: 8 };
-        let scale = |x| Op::Scale { x, scale: 2.0, by: None, softcap: None, width: 8 };
-        // Straight into the residual stream; through a norm in place; into another branch, which is scaled.
-        let plain = plan(&|residual, out, _| vec![add(residual, out)]);
-        let normed = plan(&|residual, out, _| vec![norm(out, out), add(out, residual), add(residual, out)]);
-        let joined = plan(&|residual, out, other| {
-            vec![add(other, out), add(out, other), add(residual, other), scale(residual)]
-        });
-        for plan in [&plain, &normed, &joined] {
-            assert_eq!(found(plan, "moe.out"), [1], "{plan}");
-            assert_eq!(found(plan, "out"), [plan.program.len() - 1], "{plan}");
-        }
+        // No shared experts; shared ones; back from a latent width; a norm after the block, in a sum with an MLP.
+        assert_eq!(found("qwen3_moe-q4g64", "moe.out"), ["experts"; 4]);
+        assert_eq!(found("qwen2_moe-q4g64", "moe.out"), ["add"; 4]);
+        assert_eq!(found("gemma4-q4g64", "moe.out"), ["experts"; 4]);
+        assert_eq!(found("gemma4-q4g64", "out"), ["scale"; 4]);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use amoeba_backend::{Executable, Row, Stage};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_engine::{LoadOptions, load_executable};
-use amoeba_plan::{Body, LatentForm, Op, Plan, families};
+use amoeba_plan::{Body, LatentForm, LinearOp, Op, Plan, families};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -57,7 +57,9 @@ fn look(dir: &Path) -> Seen {
     let stored = plan.resolve(&checkpoint).unwrap();
     let formats = plan.program.iter().filter_map(|step| match &step.op {
         Op::Experts(op) => Some(stored[op.down.stack.0].format.to_string()),
-        Op::Linear { weight, .. } if !has_experts(plan) => Some(stored[weight.0].format.to_string()),
+        Op::Linear(LinearOp { weight, .. }) if !has_experts(plan) => {
+            Some(stored[weight.0].format.to_string())
+        }
         _ => None,
     });
     let bodies = plan.spec.layers.iter().flat_map(|layer| &layer.blocks).map(|block| &block.body);

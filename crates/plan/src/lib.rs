@@ -6,10 +6,11 @@
 //!
 //! Invariant: nothing past `families/` knows a family's name.
 
+mod block;
 mod error;
 mod families;
+mod io;
 mod lower;
-mod mixers;
 mod op;
 mod part;
 mod path;
@@ -19,15 +20,17 @@ mod program;
 mod rope;
 mod spec;
 
+pub use block::{Block, BlockKind, RoutedBlock};
 pub use error::Error;
 pub use families::{families, family_names, read_spec};
-pub use mixers::{ConvOp, DeltaNetOp, SsmOp};
-pub use op::{AttentionOp, ExpertWeights, ExpertsOp, NormOp, Op, Strided};
+pub use io::{Io, Region, WeightUse};
+pub use op::*;
 pub use part::{Part, parts};
 pub use path::{Path, PathChoice, PathKind, Reason, select_path};
 pub use plan::{Plan, Stored};
 pub use program::{
-    Buffer, BufferId, Cache, CacheId, CacheKind, Rope, RopeId, Step, Weight, WeightId, WeightShape,
+    Buffer, BufferId, BufferKind, Cache, CacheId, CacheKind, Rope, RopeId, Step, Weight, WeightId,
+    WeightShape,
 };
 pub use spec::{
     Activation, AttentionSpec, BlockSpec, Body, ConvSpec, DeltaProjections, DeltaSpec, ExpertSpec,

@@ -3,9 +3,9 @@
 use amoeba_checkpoint::{Checkpoint, Config, Format, Matrix};
 
 use crate::families;
-use crate::lower::Lowering;
+use crate::lower::{Ends, Lowering};
 use crate::program::{Buffer, BufferId, Cache, Rope, Step, Weight, WeightShape};
-use crate::{Error, ModelSpec, Op, WeightId, read_spec};
+use crate::{Block, BlockKind, Error, ModelSpec, Region, RoutedBlock, WeightId, read_spec};
 
 /// A model ready to be loaded by a backend.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +24,12 @@ pub struct Plan {
     pub program: Vec<Step>,
     /// First step that runs only for rows whose logits are asked for.
     pub head: usize,
+    /// The residual stream.
+    pub residual: BufferId,
+    /// The program's result.
+    pub logits: BufferId,
+    /// Blocks, in the order of their ends.
+    pub blocks: Vec<Block>,
 }
 
 impl Plan {
@@ -47,9 +53,9 @@ impl Plan {
     /// Plans a model from its spec.
     pub fn from_spec(spec: ModelSpec) -> Plan {
         let mut lowering = Lowering::default();
-        let head = lowering.model(&spec);
-        let Lowering { weights, buffers, caches, ropes, program, .. } = lowering;
-        Plan { spec, weights, buffers, caches, ropes, program, head }
+        let Ends { head, residual, logits } = lowering.model(&spec);
+        let Lowering { weights, buffers, caches, ropes, program, blocks, .. } = lowering;
+        Plan { spec, weights, buffers, caches, ropes, program, head, residual, logits, blocks }
     }
 
     /// A weight by id.
@@ -62,9 +68,18 @@ impl Plan {
         &self.buffers[id.0]
     }
 
-    /// The buffer of that name.
+    /// The buffer of that name, for those who ask for one by hand: programs are read by [`Op::io`](crate::Op::io) and the
+    /// plan's fields, names are only shown.
     pub fn buffer_named(&self, name: &str) -> Option<BufferId> {
         self.buffers.iter().position(|buffer| buffer.name == name).map(BufferId)
+    }
+
+    /// The block of routed experts that the step of that index computes the experts of.
+    pub fn routed(&self, experts: usize) -> Option<(&Block, &RoutedBlock)> {
+        self.blocks.iter().find_map(|block| match &block.kind {
+            BlockKind::Experts(routed) if routed.experts == experts => Some((block, routed)),
+            _ => None,
+        })
     }
 
     /// Checks that the checkpoint holds every weight in the expected shape, and reports how each is stored.
@@ -97,15 +112,16 @@ impl Plan {
 
     /// Buffers read by the head before the head writes them: backends compact them to the rows that want logits.
     pub fn carried(&self) -> Vec<BufferId> {
-        let (mut written, mut carried) = (Vec::new(), Vec::new());
+        let (mut written, mut carried) = (Vec::<Region>::new(), Vec::new());
         for step in &self.program[self.head..] {
-            let read = match &step.op {
-                Op::Norm(norm) => Some(norm.x),
-                Op::Linear { x, .. } | Op::Scale { x, .. } => Some(*x),
-                _ => None,
-            };
-            carried.extend(read.filter(|x| !written.contains(x) && !carried.contains(x)));
-            written.extend(step.op.output());
+            let io = step.op.io();
+            for read in io.reads {
+                let fresh = written.iter().any(|write| read.within(*write));
+                if !fresh && !carried.contains(&read.buffer) {
+                    carried.push(read.buffer);
+                }
+            }
+            written.extend(io.writes);
         }
         carried
     }
@@ -113,18 +129,8 @@ impl Plan {
     /// Share of a weight that one decoded token reads: experts per token over experts, one row of an
     /// embedding table that is not also the head, everything else whole.
     pub fn share_read_per_token(&self, id: WeightId) -> f64 {
-        let uses = self.program.iter().filter_map(|step| match &step.op {
-            Op::Linear { weight, bias, .. } => (*weight == id || *bias == Some(id)).then_some(1.0),
-            Op::Norm(norm) => (norm.weight == Some(id) || norm.bias == Some(id)).then_some(1.0),
-            op if !op.weights().contains(&id) => None,
-            Op::Experts(experts) => Some(experts.top_k as f64 / experts.experts as f64),
-            Op::Embed { .. } => match self.weight(id).shape {
-                WeightShape::Matrix(rows, _) => Some(1.0 / rows as f64),
-                _ => Some(1.0),
-            },
-            _ => Some(1.0),
-        });
-        uses.fold(0.0, f64::max)
+        let uses = self.program.iter().flat_map(|step| step.op.io().weights);
+        uses.filter(|weight| weight.id == id).map(|weight| weight.share).fold(0.0, f64::max)
     }
 }
 

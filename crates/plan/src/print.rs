@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use crate::program::BufferId;
-use crate::{Op, Plan, Strided, WeightId, Window};
+use crate::program::CacheId;
+use crate::{BufferId, Part, Plan, Region, Step};
 
 impl fmt::Display for Plan {
+    /// A line per step: its index, op and part, what it writes and reads, its settings and weights.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut layer = None;
         for (i, step) in self.program.iter().enumerate() {
@@ -16,134 +17,58 @@ impl fmt::Display for Plan {
                     None => writeln!(f, "{}", if i == 0 { "embed" } else { "head" })?,
                 }
             }
-            writeln!(f, "{i:5}  {}", Line { plan: self, op: &step.op })?;
+            writeln!(f, "{i:5}  {}", Line { plan: self, step })?;
         }
         Ok(())
+    }
+}
+
+impl Plan {
+    /// Buffers by name, separated by commas.
+    pub fn names(&self, buffers: &[BufferId]) -> String {
+        buffers.iter().map(|id| self.buffer(*id).name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Name of a buffer, with the elements unless they are its first ones: `q[64..80]`, or `q[64..80, + 96 × 4]` of four
+    /// heads.
+    fn region(&self, region: Region) -> String {
+        let Region { buffer, first, stride, heads, len } = region;
+        let name = self.buffer(buffer).name;
+        match heads {
+            1 if first == 0 => name.to_owned(),
+            1 => format!("{name}[{first}..{}]", first + len),
+            _ => format!("{name}[{first}..{}, + {stride} × {heads}]", first + len),
+        }
+    }
+
+    fn places(&self, regions: &[Region], caches: &[CacheId]) -> String {
+        let mut places: Vec<String> = regions.iter().map(|region| self.region(*region)).collect();
+        places.extend(caches.iter().map(|cache| format!("cache {}", cache.0)));
+        places.join(", ")
     }
 }
 
 /// One printed line of a program.
 struct Line<'a> {
     plan: &'a Plan,
-    op: &'a Op,
-}
-
-impl Line<'_> {
-    fn name(&self, id: BufferId) -> &'static str {
-        self.plan.buffer(id).name
-    }
-
-    fn part(&self, part: &Strided) -> String {
-        format!("{}[{}, +{}]", self.name(part.buffer), part.first, part.stride)
-    }
-
-    fn weight(&self, id: WeightId) -> String {
-        let weight = self.plan.weight(id);
-        format!("{} {}", weight.path, weight.shape)
-    }
-
-    /// Recurrent and elementwise ops.
-    fn rest(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.op {
-            Op::HeadGate { kind, gate, heads, x, .. } => {
-                write!(f, "{} *= {kind:?}({})  {heads} heads", self.name(*x), self.name(*gate))
-            }
-            Op::Conv(c) => {
-                let (out, x, silu) = (self.name(c.out), self.name(c.x), if c.silu { ", silu" } else { "" });
-                write!(f, "{out} <- {x}, cache {}  {} × {}{silu}", c.cache.0, c.channels, c.taps + 1)
-            }
-            Op::DeltaNet(d) => {
-                let [out, q, k, v] = [d.out, d.q, d.k, d.v].map(|id| self.name(id));
-                write!(f, "{out} <- {q}, {k}, {v}, cache {}  ", d.cache.0)?;
-                write!(f, "{} heads / {} key heads, {} × {}", d.v_heads, d.k_heads, d.v_dim, d.k_dim)
-            }
-            Op::Ssm(s) => {
-                let [out, x, dt] = [s.out, s.x, s.dt].map(|id| self.name(id));
-                write!(f, "{out} <- {x}, {dt}, cache {}  ", s.cache.0)?;
-                write!(f, "{} heads × {} × {}, {} groups", s.heads, s.head_dim, s.state, s.groups)
-            }
-            Op::Temperature { x, scale, period, .. } => {
-                write!(f, "{} *= 1 + {scale} ln(1 + position / {period})", self.name(*x))
-            }
-            Op::Add { x, y, scale, .. } => write!(f, "{} += {scale} × {}", self.name(*x), self.name(*y)),
-            Op::Scale { x, scale, by, softcap, .. } => {
-                let by = by.map_or(String::new(), |id| format!(" × {}", self.weight(id)));
-                write!(f, "{} × {scale}{by}, cap {softcap:?}", self.name(*x))
-            }
-            other => f.write_str(other.name()),
-        }
-    }
+    step: &'a Step,
 }
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:13}", self.op.name())?;
-        match self.op {
-            Op::Embed { table, scale, out } => {
-                write!(f, "{} <- {} × {scale}", self.name(*out), self.weight(*table))
-            }
-            Op::Norm(norm) => {
-                let weight = norm.weight.map_or_else(|| "no weight".to_owned(), |id| self.weight(id));
-                let (x, out) = (self.name(norm.x), self.name(norm.out));
-                write!(
-                    f,
-                    "{out} <- {x}  {:?} {} × {} eps {:e}, {weight}",
-                    norm.kind, norm.chunks, norm.dim, norm.eps
-                )
-            }
-            Op::Linear { weight, bias, x, out } => {
-                let bias = if bias.is_some() { " + bias" } else { "" };
-                write!(f, "{} <- {}  {}{bias}", self.name(*out), self.name(*x), self.weight(*weight))
-            }
-            Op::HeadLinear { weight, x, out, .. } => {
-                write!(f, "{} <- {}  {}", self.name(*out), self.name(*x), self.weight(*weight))
-            }
-            Op::Copy { x, out, heads, len } => {
-                write!(f, "{} <- {}  {heads} × {len}", self.part(out), self.part(x))
-            }
-            Op::Rope { rope, heads, head_dim, first, x } => {
-                write!(f, "{}  rope {} on {heads} × {head_dim}", self.name(*x), rope.0)?;
-                if *first > 0 { write!(f, " from {first}") } else { Ok(()) }
-            }
-            Op::KvAppend { cache, k, v } => {
-                write!(f, "cache {} <- {}, {}", cache.0, self.name(*k), self.name(*v))
-            }
-            Op::Attention(a) => {
-                write!(f, "{} <- {}, cache {}  ", self.name(a.out), self.name(a.q), a.cache.0)?;
-                write!(f, "{} heads / {} kv × {}, scale {}", a.heads, a.kv_heads, a.head_dim, a.scale)?;
-                match a.window {
-                    None => Ok(()),
-                    Some(Window::Sliding(width)) => write!(f, ", window {width}"),
-                    Some(Window::Chunk(width)) => write!(f, ", chunks of {width}"),
-                }
-            }
-            Op::Activate { activation, up, out, width, .. } => {
-                write!(f, "{} <- gate, {}  {activation:?} × {width}", self.name(*out), self.name(*up))
-            }
-            Op::Router { logits, out, rule, .. } => {
-                write!(
-                    f,
-                    "{} <- {}  {:?} top {}",
-                    self.name(*out),
-                    self.name(*logits),
-                    rule.score,
-                    rule.top_k
-                )?;
-                if rule.normalise.is_some() { write!(f, ", normalised") } else { Ok(()) }
-            }
-            Op::Experts(e) => {
-                write!(f, "{} <- {}, {}  ", self.name(e.out), self.name(e.x), self.name(e.route))?;
-                write!(
-                    f,
-                    "{} of {} × {}, {:?}, {}",
-                    e.top_k,
-                    e.experts,
-                    e.d_ff,
-                    e.activation,
-                    self.weight(e.up.stack)
-                )
-            }
-            _ => self.rest(f),
+        let Line { plan, step } = self;
+        let io = step.op.io();
+        let part = if step.part == Part::Other { String::new() } else { step.part.to_string() };
+        write!(f, "{:13}{part:15}", step.op.name())?;
+        write!(f, "{}", plan.places(&io.writes, &io.written_caches))?;
+        let reads = plan.places(&io.reads, &io.read_caches);
+        if !reads.is_empty() {
+            write!(f, " <- {reads}")?;
         }
+        let details = step.op.details();
+        let weights =
+            io.weights.iter().map(|weight| format!("{} {}", plan.weight(weight.id).path, weight.shape));
+        let all: Vec<String> = (!details.is_empty()).then_some(details).into_iter().chain(weights).collect();
+        if all.is_empty() { Ok(()) } else { write!(f, "  {}", all.join(", ")) }
     }
 }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use amoeba_checkpoint::Checkpoint;
 
-use crate::Op;
 use crate::spec::RopeSpec;
+use crate::{Op, Part};
 
 /// Index of a weight in [`Plan::weights`](crate::Plan).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,6 +80,18 @@ pub struct Buffer {
     pub name: &'static str,
     /// f32 per row.
     pub width: usize,
+    /// What they are.
+    pub kind: BufferKind,
+}
+
+/// What a buffer holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BufferKind {
+    /// Numbers.
+    #[default]
+    Values,
+    /// A choice of experts: the first half of a row are indices (exact in f32), ascending, the second their weights.
+    Route,
 }
 
 /// State that outlives a step, per sequence.
@@ -150,6 +162,9 @@ impl CacheKind {
 pub struct Step {
     /// Layer it belongs to; `None` before the first and after the last.
     pub layer: Option<usize>,
+    /// The part of the model whose weights it multiplies or whose caches it works on; norms, copies and elementwise steps
+    /// count as [`Part::Other`], whatever they serve.
+    pub part: Part,
     /// The operation.
     pub op: Op,
 }

@@ -2,7 +2,7 @@
 
 use amoeba_checkpoint::Format;
 use amoeba_kernels::linear::{Arrangement, Digits};
-use amoeba_plan::{BufferId, Op, Part, Plan, RopeId, parts};
+use amoeba_plan::{BufferId, HeadLinearOp, Io, LinearOp, Op, Part, Plan, RopeId, Step};
 
 use super::weights::Weights;
 
@@ -81,9 +81,8 @@ pub struct Precision {
 impl Precision {
     /// For a plan whose activations are asked for in so many digits.
     pub fn new(plan: &Plan, digits: Digits) -> Precision {
-        let parts = parts(plan);
-        let scores = |op: &Op| matches!(op, Op::Linear { weight, .. } if parts[weight.0] == Part::Router);
-        Precision { digits, routers: plan.program.iter().map(|step| scores(&step.op)).collect() }
+        let scores = |step: &Step| step.part == Part::Router && matches!(step.op, Op::Linear(_));
+        Precision { digits, routers: plan.program.iter().map(scores).collect() }
     }
 
     /// Of the op at that index of the program.
@@ -123,13 +122,12 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn op(&mut self, i: usize, op: &Op, weights: &Weights, first_of_head: bool) {
         match op {
-            Op::Linear { weight, x, out, .. } | Op::HeadLinear { weight, x, out, .. } => {
+            Op::Linear(LinearOp { weight, x, .. }) | Op::HeadLinear(HeadLinearOp { weight, x, .. }) => {
                 let layout = *weights.matrix(*weight).layout();
                 self.need_prepared(i, *x, layout.format, heads(op) * layout.cols);
+                let io = op.io();
                 match self.phases.last_mut() {
-                    Some(Phase::Linears(linears)) if independent(self.plan, linears, *x, *out) => {
-                        linears.push(i)
-                    }
+                    Some(Phase::Linears(linears)) if independent(self.plan, linears, &io) => linears.push(i),
                     _ => self.phases.push(Phase::Linears(vec![i])),
                 }
             }
@@ -147,10 +145,8 @@ impl Compiler<'_> {
             _ if first_of_head => self.phases.push(Phase::Rows(vec![RowWork::Op(i)])),
             _ => self.push_row(RowWork::Op(i)),
         }
-        if let Some(written) = op.output() {
-            let prepared = &self.prepared;
-            self.fresh.retain(|&table| prepared[table].x != written);
-        }
+        let (prepared, io) = (&self.prepared, op.io());
+        self.fresh.retain(|&table| !io.writes_to(prepared[table].x));
     }
 
     fn push_row(&mut self, work: RowWork) {
@@ -174,8 +170,9 @@ impl Compiler<'_> {
         self.fresh.push(table);
         // Linears already waiting in the last phase do not write x (they would be dependent), so this may
         // also go before them.
+        let writes = |&i: &usize| self.plan.program[i].op.io().writes_to(x);
         let before = match self.phases.last() {
-            Some(Phase::Linears(linears)) if !self.writes(linears, x) => self.phases.len() - 1,
+            Some(Phase::Linears(linears)) if !linears.iter().any(writes) => self.phases.len() - 1,
             _ => self.phases.len(),
         };
         match before.checked_sub(1).map(|i| &mut self.phases[i]) {
@@ -183,23 +180,14 @@ impl Compiler<'_> {
             _ => self.phases.insert(before, Phase::Rows(vec![RowWork::Prepare { table, reader }])),
         }
     }
-
-    fn writes(&self, linears: &[usize], x: BufferId) -> bool {
-        linears.iter().any(|&i| self.plan.program[i].op.output() == Some(x))
-    }
 }
 
-/// Whether a product of `x` into `out` may run beside those of `linears`.
-fn independent(plan: &Plan, linears: &[usize], x: BufferId, out: BufferId) -> bool {
-    linears.iter().all(|&i| match &plan.program[i].op {
-        Op::Linear { x: other_x, out: other_out, .. } | Op::HeadLinear { x: other_x, out: other_out, .. } => {
-            *other_out != x && *other_out != out && *other_x != out
-        }
-        _ => false,
-    })
+/// Whether a product may run in the same phase as those of `linears`.
+fn independent(plan: &Plan, linears: &[usize], product: &Io) -> bool {
+    linears.iter().all(|&i| !plan.program[i].op.io().precedes(product))
 }
 
 /// Products side by side that an op is.
 pub fn heads(op: &Op) -> usize {
-    if let Op::HeadLinear { heads, .. } = op { *heads } else { 1 }
+    if let Op::HeadLinear(op) = op { op.heads } else { 1 }
 }

@@ -2,9 +2,9 @@
 
 use amoeba_kernels::experts::Bank;
 use amoeba_kernels::linear::{Arrangement, Digits, Layout};
-use amoeba_plan::{BufferId, Op, Plan, Stored, WeightId, WeightShape};
+use amoeba_plan::{BufferId, Op, Plan, Stored, WeightId};
 
-use super::compile::{Precision, heads};
+use super::compile::Precision;
 use super::{attention, digits, experts};
 use crate::{Activations, Limits};
 
@@ -35,22 +35,18 @@ pub fn workspace_bytes(plan: &Plan, stored: &[Stored], limits: Limits, activatio
 fn prepared(plan: &Plan, stored: &[Stored], activations: Activations) -> Vec<(BufferId, Arrangement, usize)> {
     let precision = Precision::new(plan, digits(activations).unwrap_or(Digits::Three));
     let mut found = Vec::new();
-    let mut need = |reader: usize, x: BufferId, weight: WeightId, heads: usize| {
-        let (WeightShape::Matrix(_, cols) | WeightShape::Stack(_, _, cols)) = plan.weight(weight).shape
-        else {
-            return;
-        };
+    let mut need = |reader: usize, x: BufferId, weight: WeightId, cols: usize| {
         let key = Arrangement::of(stored[weight.0].format, precision.of(reader))
-            .map(|arrangement| (x, arrangement, heads * cols));
+            .map(|arrangement| (x, arrangement, cols));
         found.extend(key.filter(|key| !found.contains(key)));
     };
     for (i, step) in plan.program.iter().enumerate() {
         match &step.op {
-            op @ (Op::Linear { weight, x, .. } | Op::HeadLinear { weight, x, .. }) => {
-                need(i, *x, *weight, heads(op));
-            }
+            Op::Linear(op) => need(i, op.x, op.weight, op.cols),
+            Op::HeadLinear(op) => need(i, op.x, op.weight, op.heads * op.cols),
             Op::Experts(op) => {
-                op.gate.iter().chain([&op.up]).for_each(|projection| need(i, op.x, projection.stack, 1));
+                let inner = op.gate.iter().chain([&op.up]);
+                inner.for_each(|projection| need(i, op.x, projection.stack, op.hidden));
             }
             _ => {}
         }
@@ -64,6 +60,7 @@ mod tests {
     use crate::cpu::{Cpu, CpuOptions};
     use crate::{Executable, KvType};
     use amoeba_checkpoint::Checkpoint;
+    use amoeba_plan::{BufferKind, HeadLinearOp, Part, Step};
     use std::sync::Arc;
 
     /// With a product per head, where there is a stack of weights for it.
@@ -74,11 +71,12 @@ mod tests {
         });
         if let Some(amoeba_plan::ExpertsOp { experts: heads, d_ff: rows, hidden: cols, up, .. }) = experts {
             let [x, out] = [("heads_in", heads * cols), ("heads_out", heads * rows)].map(|(name, width)| {
-                plan.buffers.push(amoeba_plan::Buffer { name, width });
+                plan.buffers.push(amoeba_plan::Buffer { name, width, kind: BufferKind::Values });
                 BufferId(plan.buffers.len() - 1)
             });
-            let op = Op::HeadLinear { weight: up.stack, heads, rows, cols, x, out };
-            plan.program.insert(plan.head, amoeba_plan::Step { layer: Some(0), op });
+            let weight = up.stack;
+            let op = Op::HeadLinear(HeadLinearOp { weight, heads, rows, cols, x, out });
+            plan.program.insert(plan.head, Step { layer: Some(0), part: Part::Other, op });
             plan.head += 1;
         }
         plan

@@ -21,7 +21,7 @@ use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
 use amoeba_kernels::linear::{Digits, Packed, runs_on_tiles};
 use amoeba_kernels::simd::Isa;
-use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
+use amoeba_plan::{HeadLinearOp, LinearOp, Op, Path, PathChoice, Plan, select_path};
 
 use crate::sequences::Sequences;
 use crate::{
@@ -81,7 +81,6 @@ struct Model {
     attention: Shared,
     experts: experts::Workspace,
     scratch: PerWorker<Scratch>,
-    logits: usize,
     has_experts: bool,
     state: PerWorker<StepState>,
 }
@@ -150,7 +149,6 @@ impl Cpu {
         let model = Model {
             caches: Caches::new(&plan, limits, options.kv)?,
             attention: attention::partials(&plan, limits)?,
-            logits: plan.buffer_named("logits").map_or(0, |id| id.0),
             has_experts: plan.program.iter().any(|step| matches!(step.op, Op::Experts(_))),
             isa: options.isa.unwrap_or_else(Isa::best),
             choice: options.path,
@@ -302,7 +300,9 @@ impl Executable for Cpu {
     fn instructions(&self, rows: usize) -> String {
         let Model { plan, weights, isa, .. } = self.model();
         let tiled = |(index, step): (usize, &amoeba_plan::Step)| match &step.op {
-            Op::Linear { weight, .. } | Op::HeadLinear { weight, .. } if index < plan.head => {
+            Op::Linear(LinearOp { weight, .. }) | Op::HeadLinear(HeadLinearOp { weight, .. })
+                if index < plan.head =>
+            {
                 runs_on_tiles(*isa, weights.matrix(*weight).layout().format, rows)
             }
             // However rows choose, one expert gets at least the average.
@@ -348,7 +348,7 @@ impl Executable for Cpu {
 
     fn logits(&self, n: usize) -> &[f32] {
         let model = self.model();
-        &model.buffers.0[model.logits].row(n)[..model.plan.spec.vocab]
+        &model.buffers.get(model.plan.logits).row(n)[..model.plan.spec.vocab]
     }
 
     fn phases(&self) -> Option<u32> {

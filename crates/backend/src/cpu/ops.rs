@@ -2,7 +2,9 @@
 
 use amoeba_kernels::linear::prepare;
 use amoeba_kernels::{activate, add, embed, norm, rope, router};
-use amoeba_plan::{BufferId, NormOp, Op, Plan, Strided};
+use amoeba_plan::{
+    AddOp, BufferId, CopyOp, HeadGateOp, NormOp, Op, Plan, RopeOp, RouterOp, ScaleOp, TemperatureOp,
+};
 
 use super::{Model, RowWork, Step};
 
@@ -29,70 +31,73 @@ fn row_op(step: &Step<'_>, worker: usize, op: &Op, row: usize) {
     let model = step.model;
     let buffer = |id: BufferId| model.buffers.get(id);
     match op {
-        Op::Embed { table, scale, out } => {
-            let table = model.weights.matrix(*table);
-            let out = buffer(*out).part_mut(row, 0, table.layout().cols);
-            embed::embed_packed(table, step.rows[row].token, *scale, out);
+        Op::Embed(op) => {
+            let table = model.weights.matrix(op.table);
+            let out = buffer(op.out).part_mut(row, 0, op.width);
+            embed::embed_packed(table, step.rows[row].token, op.scale, out);
         }
         Op::Norm(op) => row_norm(model, op, row),
-        Op::Rope { rope: id, heads, head_dim, first, x } => {
+        Op::Rope(RopeOp { rope: id, heads, head_dim, first, x }) => {
             let table = model.ropes[id.0].row(row);
             let x = buffer(*x).part_mut(row, 0, heads * head_dim);
             for head in x.chunks_exact_mut(*head_dim) {
                 rope::rotate(&mut head[*first..], table, model.plan.ropes[id.0].interleaved);
             }
         }
-        Op::KvAppend { cache, k, v } => {
+        Op::KvAppend(op) => {
             let at = step.rows[row];
-            model.caches.append(*cache, at.slot, at.position, buffer(*k).row(row), buffer(*v).row(row));
+            let [k, v] = [op.k, op.v].map(|id| buffer(id).row(row));
+            model.caches.append(op.cache, at.slot, at.position, k, v);
         }
-        Op::Activate { activation, gate, up, out, width } => {
-            let values = buffer(*out).part_mut(row, 0, *width);
-            if up != out {
-                values.copy_from_slice(&buffer(*up).row(row)[..*width]);
+        Op::Activate(op) => {
+            let values = buffer(op.out).part_mut(row, 0, op.width);
+            if op.up != op.out {
+                values.copy_from_slice(&buffer(op.up).row(row)[..op.width]);
             }
-            let gate = gate.map_or(&[][..], |gate| &buffer(gate).row(row)[..*width]);
-            activate::activate(model.isa, *activation, gate, values);
+            let gate = op.gate.map_or(&[][..], |gate| &buffer(gate).row(row)[..op.width]);
+            activate::activate(model.isa, op.activation, gate, values);
         }
-        Op::Router { logits, out, experts, rule, correction, per_expert, input_gate } => {
-            let logits = &buffer(*logits).row(row)[..*experts];
-            let scratch = &mut model.scratch.get(worker).router;
-            let out = buffer(*out).part_mut(row, 0, 2 * rule.top_k);
-            let [correction, per_expert] = [*correction, *per_expert].map(|id| model.weights.vector(id));
-            router::route(rule, router::Learned { correction, per_expert }, logits, scratch, out);
-            if let Some(gate) = input_gate {
-                buffer(*gate).part_mut(row, 0, 1)[0] = router::take_weight(out);
-            }
-        }
-        Op::HeadGate { kind, gate, heads, x, width } => {
+        Op::Router(op) => row_route(model, worker, op, row),
+        Op::HeadGate(HeadGateOp { kind, gate, heads, x, width }) => {
             for (head, gate) in buffer(*gate).row(row)[..*heads].iter().enumerate() {
                 let x = buffer(*x).part_mut(row, head * width, *width);
                 add::scale(model.isa, x, add::gate_of(*kind, *gate), None);
             }
         }
-        Op::Add { x, y, scale, width } => {
+        Op::Add(AddOp { x, y, scale, width }) => {
             add::add(model.isa, buffer(*x).part_mut(row, 0, *width), &buffer(*y).row(row)[..*width], *scale);
         }
-        Op::Scale { x, scale, by, softcap, width } => {
+        Op::Scale(ScaleOp { x, scale, by, softcap, width }) => {
             let factor = add::scale_of(*scale, model.weights.vector(*by));
             add::scale(model.isa, buffer(*x).part_mut(row, 0, *width), factor, *softcap);
         }
-        Op::Copy { x, out, heads, len } => {
-            (0..*heads).for_each(|head| row_copy(model, x, out, head, *len, row))
-        }
-        Op::Temperature { x, width, scale, period, shift } => {
+        Op::Copy(op) => (0..op.heads).for_each(|head| row_copy(model, op, head, row)),
+        Op::Temperature(TemperatureOp { x, width, scale, period, shift }) => {
             let factor = add::temperature_of(step.rows[row].position, *scale, *period, *shift);
             add::scale(model.isa, buffer(*x).part_mut(row, 0, *width), factor, None);
         }
-        Op::Linear { .. } | Op::HeadLinear { .. } | Op::Attention(_) | Op::Experts(_) => {
-            unreachable!("{} is no row work", op.name())
+        Op::Linear(_) | Op::HeadLinear(_) | Op::Attention(_) | Op::Experts(_) => {
+            unreachable!("{} is not per-row work", op.name())
         }
-        Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => unreachable!("{} is no row work", op.name()),
+        Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => unreachable!("{} is not per-row work", op.name()),
+    }
+}
+
+fn row_route(model: &Model, worker: usize, op: &RouterOp, row: usize) {
+    let buffer = |id: BufferId| model.buffers.get(id);
+    let logits = &buffer(op.logits).row(row)[..op.experts];
+    let scratch = &mut model.scratch.get(worker).router;
+    let out = buffer(op.out).part_mut(row, 0, 2 * op.rule.top_k);
+    let [correction, per_expert] = [op.correction, op.per_expert].map(|id| model.weights.vector(id));
+    router::route(&op.rule, router::Learned { correction, per_expert }, logits, scratch, out);
+    if let Some(gate) = op.input_gate {
+        buffer(gate).part_mut(row, 0, 1)[0] = router::take_weight(out);
     }
 }
 
 /// Copies the elements of one head of a row.
-fn row_copy(model: &Model, x: &Strided, out: &Strided, head: usize, len: usize, row: usize) {
+fn row_copy(model: &Model, op: &CopyOp, head: usize, row: usize) {
+    let CopyOp { x, out, len, .. } = *op;
     let (from, to) = (x.first + head * x.stride, out.first + head * out.stride);
     if x.buffer == out.buffer {
         return model.buffers.get(x.buffer).row_mut(row).copy_within(from..from + len, to);
@@ -123,7 +128,7 @@ fn row_norm(model: &Model, op: &NormOp, row: usize) {
 /// Scratch of the router, wide enough for every layer.
 pub fn router_scratch(plan: &Plan) -> router::cpu::Scratch {
     let widest = plan.program.iter().map(|step| match &step.op {
-        Op::Router { experts, .. } => *experts,
+        Op::Router(op) => op.experts,
         _ => 0,
     });
     router::cpu::Scratch::new(widest.max().unwrap_or(0))

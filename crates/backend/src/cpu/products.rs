@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use amoeba_kernels::linear::{Arrangement, Digits, Input, Layout, Packed, matmul};
 use amoeba_kernels::simd::LANES;
-use amoeba_plan::{BufferId, Op};
+use amoeba_plan::{BufferId, HeadLinearOp, LinearOp, Op};
 
 use super::compile::{PreparedKey, heads};
 use super::shared::Shared;
@@ -51,8 +51,8 @@ fn product<'a>(step: &Step<'a>, index: usize) -> Product<'a> {
     let model = step.model;
     let op = &model.plan.program[index].op;
     let (weight, bias, x, out) = match *op {
-        Op::Linear { weight, bias, x, out } => (weight, bias, x, out),
-        Op::HeadLinear { weight, x, out, .. } => (weight, None, x, out),
+        Op::Linear(LinearOp { weight, bias, x, out, .. }) => (weight, bias, x, out),
+        Op::HeadLinear(HeadLinearOp { weight, x, out, .. }) => (weight, None, x, out),
         _ => unreachable!("op {index} is no product"),
     };
     Product {

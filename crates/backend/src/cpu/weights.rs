@@ -114,8 +114,8 @@ fn by_id(plan: &Plan) -> Vec<bool> {
     let is_matrix = |weight: &Weight| matches!(weight.shape, WeightShape::Matrix(..));
     let mut by_id: Vec<bool> = plan.weights.iter().map(is_matrix).collect();
     for step in &plan.program {
-        if let Op::HeadLinear { weight, .. } = &step.op {
-            by_id[weight.0] = true;
+        if let Op::HeadLinear(op) = &step.op {
+            by_id[op.weight.0] = true;
         }
     }
     by_id

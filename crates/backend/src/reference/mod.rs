@@ -12,8 +12,8 @@ use std::sync::Arc;
 use amoeba_checkpoint::{Checkpoint, Matrix};
 use amoeba_kernels::{add, attention, embed, norm};
 use amoeba_plan::{
-    AttentionOp, BufferId, CacheId, CacheKind, NormOp, Op, Path, PathChoice, Plan, Strided, WeightId,
-    WeightShape, select_path,
+    AddOp, AttentionOp, BufferId, CopyOp, EmbedOp, HeadGateOp, KvAppendOp, NormOp, Op, Path, PathChoice,
+    Plan, ScaleOp, TemperatureOp, WeightId, WeightShape, select_path,
 };
 
 use crate::sequences::Sequences;
@@ -122,42 +122,47 @@ impl Reference {
 
     fn run(&mut self, op: &Op, rows: &[Row]) -> Result<(), Error> {
         match op {
-            Op::Embed { table, scale, out } => {
-                let table_view = self.matrix(*table)?;
-                let embedded: Vec<Vec<f32>> = rows
-                    .iter()
-                    .map(|row| {
-                        let mut x = vec![0.0; table_view.cols];
-                        embed::embed(&table_view, row.token, *scale, &mut x);
-                        x
-                    })
-                    .collect();
-                self.buffers.0[out.0] = embedded;
-            }
+            Op::Embed(op) => self.embed(op, rows)?,
             Op::Norm(op) => self.norm(op, rows.len()),
-            Op::Linear { .. } | Op::HeadLinear { .. } => self.product(op, rows.len())?,
-            Op::Rope { .. } => self.rope(op, rows),
-            Op::KvAppend { cache, k, v } => self.append(*cache, *k, *v, rows),
+            Op::Linear(op) => self.linear(op, rows.len())?,
+            Op::HeadLinear(op) => self.head_linear(op, rows.len())?,
+            Op::Copy(op) => self.copy(op, rows.len()),
+            Op::Rope(op) => self.rope(op, rows),
+            Op::KvAppend(op) => self.append(op, rows),
             Op::Attention(op) => self.attention(op, rows),
             Op::Conv(op) => self.conv(op, rows),
             Op::DeltaNet(op) => self.delta_net(op, rows),
             Op::Ssm(op) => self.ssm(op, rows),
-            Op::Activate { .. } => self.activate(op, rows.len()),
-            Op::Router { .. } => self.router(op, rows.len()),
-            Op::Experts(op) => self.experts(op, rows.len())?,
-            Op::HeadGate { .. } | Op::Add { .. } | Op::Scale { .. } => self.elementwise(op, rows.len()),
-            Op::Copy { x, out, heads, len } => self.copy(x, out, *heads, *len, rows.len()),
-            Op::Temperature { x, width, scale, period, shift } => {
+            Op::Temperature(TemperatureOp { x, width, scale, period, shift }) => {
                 for (row, x) in rows.iter().zip(&mut self.buffers.0[x.0]) {
                     let factor = add::temperature_of(row.position, *scale, *period, *shift);
                     add::reference::scale(&mut x[..*width], factor, None);
                 }
             }
+            Op::Activate(op) => self.activate(op, rows.len()),
+            Op::Router(op) => self.router(op, rows.len()),
+            Op::Experts(op) => self.experts(op, rows.len())?,
+            Op::HeadGate(op) => self.head_gate(op, rows.len()),
+            Op::Add(op) => self.add(op, rows.len()),
+            Op::Scale(op) => self.scale(op, rows.len()),
         }
         Ok(())
     }
 
-    fn copy(&mut self, x: &Strided, out: &Strided, heads: usize, len: usize, rows: usize) {
+    fn embed(&mut self, op: &EmbedOp, rows: &[Row]) -> Result<(), Error> {
+        let table = self.matrix(op.table)?;
+        let embedded = rows.iter().map(|row| {
+            let mut x = vec![0.0; op.width];
+            embed::embed(&table, row.token, op.scale, &mut x);
+            x
+        });
+        let embedded = embedded.collect();
+        self.buffers.0[op.out.0] = embedded;
+        Ok(())
+    }
+
+    fn copy(&mut self, op: &CopyOp, rows: usize) {
+        let CopyOp { x, out, heads, len } = *op;
         for row in 0..rows {
             let source = self.buffers.0[x.buffer.0][row].clone();
             let target = &mut self.buffers.0[out.buffer.0];
@@ -173,10 +178,8 @@ impl Reference {
         }
     }
 
-    fn append(&mut self, cache: CacheId, k: BufferId, v: BufferId, rows: &[Row]) {
-        let CacheKind::Kv { kv_heads, k_dim, v_dim } = self.plan.caches[cache.0].kind else {
-            unreachable!("cache {} holds no keys", cache.0)
-        };
+    fn append(&mut self, op: &KvAppendOp, rows: &[Row]) {
+        let KvAppendOp { cache, kv_heads, k_dim, v_dim, k, v } = *op;
         for (i, row) in rows.iter().enumerate() {
             let entry = self.caches[row.slot][cache.0].kv_mut();
             for (store, buffer, width) in [(0, k, kv_heads * k_dim), (1, v, kv_heads * v_dim)] {
@@ -186,26 +189,28 @@ impl Reference {
         }
     }
 
-    fn elementwise(&mut self, op: &Op, rows: usize) {
+    fn head_gate(&mut self, op: &HeadGateOp, rows: usize) {
+        let HeadGateOp { kind, gate, heads, x, width } = *op;
         for row in 0..rows {
-            match op {
-                Op::HeadGate { kind, gate, heads, x, width } => {
-                    for head in 0..*heads {
-                        let factor = add::gate_of(*kind, self.buffers.0[gate.0][row][head]);
-                        let x = &mut self.buffers.0[x.0][row][head * width..][..*width];
-                        add::reference::scale(x, factor, None);
-                    }
-                }
-                Op::Add { x, y, scale, width } => {
-                    let addend = self.buffers.0[y.0][row][..*width].to_vec();
-                    add::reference::add(&mut self.buffers.0[x.0][row], &addend, *scale);
-                }
-                Op::Scale { x, scale, by, softcap, width } => {
-                    let factor = add::scale_of(*scale, self.vector(*by));
-                    add::reference::scale(&mut self.buffers.0[x.0][row][..*width], factor, *softcap);
-                }
-                other => unreachable!("{} is not elementwise", other.name()),
+            for head in 0..heads {
+                let factor = add::gate_of(kind, self.buffers.0[gate.0][row][head]);
+                let x = &mut self.buffers.0[x.0][row][head * width..][..width];
+                add::reference::scale(x, factor, None);
             }
+        }
+    }
+
+    fn add(&mut self, op: &AddOp, rows: usize) {
+        for row in 0..rows {
+            let addend = self.buffers.0[op.y.0][row][..op.width].to_vec();
+            add::reference::add(&mut self.buffers.0[op.x.0][row], &addend, op.scale);
+        }
+    }
+
+    fn scale(&mut self, op: &ScaleOp, rows: usize) {
+        let factor = add::scale_of(op.scale, self.vector(op.by));
+        for x in &mut self.buffers.0[op.x.0][..rows] {
+            add::reference::scale(&mut x[..op.width], factor, op.softcap);
         }
     }
 
@@ -314,8 +319,7 @@ impl Reference {
                 return Ok(false);
             }
         }
-        let logits = self.plan.buffer_named("logits").map_or(0, |id| id.0);
-        self.logits = std::mem::take(&mut self.buffers.0[logits]);
+        self.logits = std::mem::take(&mut self.buffers.0[self.plan.logits.0]);
         self.logits.iter().enumerate().try_for_each(|(row, logits)| check_finite(logits, row))?;
         Ok(true)
     }

@@ -2,85 +2,73 @@
 
 use amoeba_checkpoint::Matrix;
 use amoeba_kernels::{activate, experts, linear, rope, router};
-use amoeba_plan::{BufferId, ExpertWeights, ExpertsOp, Op};
+use amoeba_plan::{ActivateOp, BufferId, ExpertWeights, ExpertsOp, HeadLinearOp, LinearOp, RopeOp, RouterOp};
 
 use super::{Reference, threads};
 use crate::{Error, Row};
 
 impl Reference {
-    /// A matrix, or one for each head.
-    pub(super) fn product(&mut self, op: &Op, rows: usize) -> Result<(), Error> {
-        match op {
-            Op::Linear { weight, bias, x, out } => {
-                let matrix = self.matrix(*weight)?;
-                let bias = self.vector(*bias);
-                let products = self.buffers.0[x.0][..rows].iter().map(|x| {
-                    let mut y = vec![0.0; matrix.rows];
-                    threads::product(self.threads, &matrix, bias, &x[..matrix.cols], &mut y);
-                    y
-                });
-                let products = products.collect();
-                self.buffers.0[out.0] = products;
-            }
-            Op::HeadLinear { weight, heads, rows: width, x, out, cols } => {
-                let stack = self.stack(*weight)?;
-                let products = self.buffers.0[x.0][..rows].iter().map(|x| {
-                    let mut y = vec![0.0; heads * width];
-                    linear::reference::head_linear(&stack, &x[..heads * cols], &mut y);
-                    y
-                });
-                let products = products.collect();
-                self.buffers.0[out.0] = products;
-            }
-            other => unreachable!("{} is no product", other.name()),
-        }
+    pub(super) fn linear(&mut self, op: &LinearOp, rows: usize) -> Result<(), Error> {
+        let (matrix, bias) = (self.matrix(op.weight)?, self.vector(op.bias));
+        let products = self.buffers.0[op.x.0][..rows].iter().map(|x| {
+            let mut y = vec![0.0; op.rows];
+            threads::product(self.threads, &matrix, bias, &x[..op.cols], &mut y);
+            y
+        });
+        let products = products.collect();
+        self.buffers.0[op.out.0] = products;
         Ok(())
     }
 
-    pub(super) fn rope(&mut self, op: &Op, rows: &[Row]) {
-        let Op::Rope { rope, heads, head_dim, first, x } = op else {
-            unreachable!("{} is no rope", op.name())
-        };
-        let rope = &self.plan.ropes[rope.0];
+    /// A matrix for each head.
+    pub(super) fn head_linear(&mut self, op: &HeadLinearOp, rows: usize) -> Result<(), Error> {
+        let stack = self.stack(op.weight)?;
+        let products = self.buffers.0[op.x.0][..rows].iter().map(|x| {
+            let mut y = vec![0.0; op.heads * op.rows];
+            linear::reference::head_linear(&stack, &x[..op.heads * op.cols], &mut y);
+            y
+        });
+        let products = products.collect();
+        self.buffers.0[op.out.0] = products;
+        Ok(())
+    }
+
+    pub(super) fn rope(&mut self, op: &RopeOp, rows: &[Row]) {
+        let rope = &self.plan.ropes[op.rope.0];
         let mut table = vec![0.0; rope.dims];
-        for (row, x) in rows.iter().zip(&mut self.buffers.0[x.0]) {
+        for (row, x) in rows.iter().zip(&mut self.buffers.0[op.x.0]) {
             rope::table(rope, row.position as u32, &mut table);
-            for head in x.chunks_exact_mut(*head_dim).take(*heads) {
-                rope::rotate(&mut head[*first..], &table, rope.interleaved);
+            for head in x.chunks_exact_mut(op.head_dim).take(op.heads) {
+                rope::rotate(&mut head[op.first..], &table, rope.interleaved);
             }
         }
     }
 
-    pub(super) fn activate(&mut self, op: &Op, rows: usize) {
-        let Op::Activate { activation, gate, up, out, width } = op else {
-            unreachable!("{} is no activation", op.name())
-        };
+    pub(super) fn activate(&mut self, op: &ActivateOp, rows: usize) {
         let activated = (0..rows).map(|row| {
             let value = |buffer: BufferId, i: usize| self.buffers.0[buffer.0][row][i];
-            let gate = |i| gate.map_or(0.0, |gate| value(gate, i));
-            (0..*width).map(|i| activate::reference(*activation, gate(i), value(*up, i)) as f32).collect()
+            let gate = |i| op.gate.map_or(0.0, |gate| value(gate, i));
+            let activated = |i| activate::reference(op.activation, gate(i), value(op.up, i)) as f32;
+            (0..op.width).map(activated).collect()
         });
         let activated = activated.collect();
-        self.buffers.0[out.0] = activated;
+        self.buffers.0[op.out.0] = activated;
     }
 
-    pub(super) fn router(&mut self, op: &Op, rows: usize) {
-        let Op::Router { logits, out, rule, correction, per_expert, input_gate, experts } = op else {
-            unreachable!("{} is no router", op.name())
-        };
-        let [correction, per_expert] = [*correction, *per_expert].map(|id| self.vector(id));
+    pub(super) fn router(&mut self, op: &RouterOp, rows: usize) {
+        let [correction, per_expert] = [op.correction, op.per_expert].map(|id| self.vector(id));
         let learned = router::Learned { correction, per_expert };
-        let routes = self.buffers.0[logits.0][..rows].iter().map(|logits| {
-            let mut route = vec![0.0; 2 * rule.top_k];
-            router::reference::route(rule, learned, &logits[..*experts], &mut route);
+        let routes = self.buffers.0[op.logits.0][..rows].iter().map(|logits| {
+            let mut route = vec![0.0; 2 * op.rule.top_k];
+            router::reference::route(&op.rule, learned, &logits[..op.experts], &mut route);
             route
         });
         let mut routes: Vec<Vec<f32>> = routes.collect();
-        if let Some(gate) = input_gate {
+        if let Some(gate) = op.input_gate {
             let weights = routes.iter_mut().map(|route| vec![router::take_weight(route)]);
             self.buffers.0[gate.0] = weights.collect();
         }
-        self.buffers.0[out.0] = routes;
+        self.buffers.0[op.out.0] = routes;
     }
 
     pub(super) fn experts(&mut self, op: &ExpertsOp, rows: usize) -> Result<(), Error> {

@@ -10,8 +10,9 @@ use amoeba_backend::{Activations, Cpu, CpuOptions, KvType, Limits, Row};
 use amoeba_checkpoint::{Checkpoint, Config};
 use amoeba_kernels::testing::Rng;
 use amoeba_plan::{
-    AttentionOp, Buffer, BufferId, Cache, CacheId, CacheKind, ConvOp, DeltaNetOp, NormKind, NormOp, Op,
-    PathChoice, Plan, SsmOp, Step, Weight, WeightId, WeightShape,
+    AddOp, AttentionOp, Buffer, BufferId, BufferKind, Cache, CacheId, CacheKind, ConvOp, DeltaNetOp, EmbedOp,
+    KvAppendOp, LinearOp, NormKind, NormOp, Op, Part, PathChoice, Plan, SsmOp, Step, Weight, WeightId,
+    WeightShape,
 };
 
 /// Width of the residual stream.
@@ -42,7 +43,7 @@ impl Builder {
     }
 
     fn buffer(&mut self, name: &'static str, width: usize) -> BufferId {
-        self.plan.buffers.push(Buffer { name, width });
+        self.plan.buffers.push(Buffer { name, width, kind: BufferKind::Values });
         BufferId(self.plan.buffers.len() - 1)
     }
 
@@ -52,13 +53,20 @@ impl Builder {
     }
 
     fn push(&mut self, op: Op) {
-        self.plan.program.push(Step { layer: Some(0), op });
+        self.plan.program.push(Step { layer: Some(0), part: Part::Other, op });
     }
 
     /// Projects the residual stream.
     fn project(&mut self, name: &'static str, width: usize, by: f32) -> BufferId {
         let (weight, out) = (self.weight(name, &[width, HIDDEN], by), self.buffer(name, width));
-        self.push(Op::Linear { weight, bias: None, x: self.hidden, out });
+        self.push(Op::Linear(LinearOp {
+            weight,
+            bias: None,
+            rows: width,
+            cols: HIDDEN,
+            x: self.hidden,
+            out,
+        }));
         out
     }
 
@@ -66,8 +74,8 @@ impl Builder {
     fn join(&mut self, x: BufferId) {
         let width = self.plan.buffer(x).width;
         let (weight, out) = (self.weight("out", &[HIDDEN, width], 0.2), self.buffer("out", HIDDEN));
-        self.push(Op::Linear { weight, bias: None, x, out });
-        self.push(Op::Add { x: self.hidden, y: out, scale: 0.5, width: HIDDEN });
+        self.push(Op::Linear(LinearOp { weight, bias: None, rows: HIDDEN, cols: width, x, out }));
+        self.push(Op::Add(AddOp { x: self.hidden, y: out, scale: 0.5, width: HIDDEN }));
     }
 
     fn conv(&mut self, x: BufferId, taps: usize, silu: bool) -> BufferId {
@@ -147,7 +155,7 @@ impl Builder {
         let [q, k, v] = [("q", heads), ("k", kv_heads), ("v", kv_heads)]
             .map(|(name, heads)| self.project(name, heads * dim, 0.3));
         let cache = self.cache(CacheKind::Kv { kv_heads, k_dim: dim, v_dim: dim });
-        self.push(Op::KvAppend { cache, k, v });
+        self.push(Op::KvAppend(KvAppendOp { cache, kv_heads, k_dim: dim, v_dim: dim, k, v }));
         let out = self.buffer("attended", heads * dim);
         let (window, sinks, softcap) = (None, None, None);
         self.push(Op::Attention(AttentionOp {
@@ -182,7 +190,15 @@ impl Builder {
             out,
         }));
         let (weight, logits) = (self.weight("lm_head", &[VOCAB, HIDDEN], 0.5), self.buffer("logits", VOCAB));
-        self.push(Op::Linear { weight, bias: None, x: out, out: logits });
+        self.plan.logits = logits;
+        self.push(Op::Linear(LinearOp {
+            weight,
+            bias: None,
+            rows: VOCAB,
+            cols: HIDDEN,
+            x: out,
+            out: logits,
+        }));
     }
 }
 
@@ -198,13 +214,15 @@ pub fn model(name: &str) -> (Plan, Arc<Checkpoint>) {
         ropes: Vec::new(),
         program: Vec::new(),
         head: 0,
+        blocks: Vec::new(),
         ..plan
     };
     let mut builder = Builder { plan, tensors: Vec::new(), rng: Rng(61), hidden: BufferId(0) };
     builder.hidden = builder.buffer("hidden", HIDDEN);
+    builder.plan.residual = builder.hidden;
     let table = builder.weight("embed", &[VOCAB, HIDDEN], 1.0);
     builder.tensors[0].2[(VOCAB - 1) * HIDDEN..].fill(f32::NAN);
-    builder.push(Op::Embed { table, scale: 1.0, out: builder.hidden });
+    builder.push(Op::Embed(EmbedOp { table, vocab: VOCAB, width: HIDDEN, scale: 1.0, out: builder.hidden }));
     builder.delta_net(false);
     builder.ssm(4, 20, 2, 16);
     builder.attention();

@@ -121,7 +121,7 @@ impl Model {
     /// Routers of the program, each with its number of experts and of experts per token.
     pub fn routers(&self) -> impl Iterator<Item = (usize, usize, usize)> {
         self.plan.program.iter().enumerate().filter_map(|(i, step)| match &step.op {
-            Op::Router { experts, rule, .. } => Some((i, *experts, rule.top_k)),
+            Op::Router(op) => Some((i, op.experts, op.rule.top_k)),
             _ => None,
         })
     }
@@ -170,7 +170,7 @@ impl Model {
         let mut routers = 0_usize;
         for step in &self.plan.program {
             match &step.op {
-                Op::Router { .. } => routers += 1,
+                Op::Router(_) => routers += 1,
                 Op::Experts(op) => {
                     let counted = routers.checked_sub(1).and_then(|router| distinct.get(router));
                     let needed = counted.copied().unwrap_or(op.top_k as f64);
@@ -196,7 +196,8 @@ impl Model {
     pub fn op_products(&self, op: &Op) -> f64 {
         let elements = |id: WeightId| self.plan.weight(id).shape.elements() as f64;
         match op {
-            Op::Linear { weight, .. } | Op::HeadLinear { weight, .. } => elements(*weight),
+            Op::Linear(op) => elements(op.weight),
+            Op::HeadLinear(op) => elements(op.weight),
             Op::Experts(op) => {
                 let stacks = [op.gate, Some(op.up), Some(op.down)].into_iter().flatten();
                 let all: f64 = stacks.map(|weights| elements(weights.stack)).sum();

@@ -151,7 +151,7 @@ impl Shape {
         let products = row.model.op_products(op) * rows;
         match op {
             Op::Experts(_) => [traced.weight_bytes * self.experts, products],
-            Op::Embed { .. } => [traced.weight_bytes * rows, products],
+            Op::Embed(_) => [traced.weight_bytes * rows, products],
             Op::Attention(op) => {
                 let seen: f64 = self.window_rows.iter().map(|n| visible(*n as f64, op.window)).sum();
                 let read = self.read * seen / self.seen.max(1.0);

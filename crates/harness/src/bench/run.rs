@@ -250,10 +250,13 @@ fn time(
 
 /// Different experts an average step needs, one number per router: seen in a repetition of its own, off the record.
 fn count_experts(executable: &mut dyn Executable, test: Test, model: &Model) -> Result<Vec<f64>, Error> {
-    let routers = model.routers().filter_map(|(op, experts, top_k)| match executable.plan().program[op].op {
-        Op::Router { out, .. } => Some(Router { op, out, top_k, seen: vec![false; experts], needed: 0 }),
-        _ => None,
-    });
+    let routers =
+        model.routers().filter_map(|(op, experts, top_k)| match &executable.plan().program[op].op {
+            Op::Router(router) => {
+                Some(Router { op, out: router.out, top_k, seen: vec![false; experts], needed: 0 })
+            }
+            _ => None,
+        });
     let mut counter = Counter { rows: test.batch, routers: routers.collect() };
     time(executable, test, Some(&mut counter))?;
     Ok(counter.routers.iter().map(|router| router.needed as f64 / test.tokens as f64).collect())

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use amoeba_backend::{Buffers, Executable, Flow, Probe, Reference, Row};
-use amoeba_plan::{BufferId, Op, Plan, Step};
+use amoeba_plan::{BlockKind, BufferId, CopyOp, Op, Plan, Step};
 
 use super::lab::Lab;
 use crate::Error;
@@ -60,7 +60,6 @@ pub struct Lockstep {
     reference: Reference,
     plan: Plan,
     blocks: Vec<Block>,
-    logits: BufferId,
     /// How far a router's logits may be off, in units of their RMS.
     router_noise: f64,
     /// Buffers as the backend has them, `[buffer][row]`.
@@ -89,7 +88,6 @@ impl Lockstep {
         Ok(Lockstep {
             reference: lab.reference()?,
             blocks: blocks(&plan),
-            logits: plan.buffer_named("logits").unwrap_or(BufferId(0)),
             router_noise: super::errors::max_allowed(lab, "linear"),
             state: vec![Vec::new(); plan.buffers.len()],
             tally: Tally::default(),
@@ -113,7 +111,7 @@ impl Lockstep {
         }
         for row in 0..rows.len() {
             // What is handed out must be what was computed last.
-            let computed = &self.state[self.logits.0][row];
+            let computed = &self.state[self.plan.logits.0][row];
             let found = Distance::of(executable.logits(row), &computed[..self.plan.spec.vocab], 0.0);
             self.tally.add("logits handed out", found, || format!("row {row}, {place}"));
         }
@@ -133,14 +131,13 @@ impl Lockstep {
             self.state[buffer.0] = values;
         }
         for (i, op) in launch.ops.clone().enumerate() {
-            let Some(out) = self.plan.program[op].op.output() else { continue };
-            let later = &self.plan.program[launch.ops.start + i + 1..launch.ops.end];
-            if !changed.contains(&out) && attended(later, out) {
-                continue;
-            }
-            if later.iter().all(|step| step.op.output() != Some(out)) {
-                self.compare(op, out, place);
-                self.follow(out);
+            for out in self.plan.program[op].op.io().writes.iter().map(|region| region.buffer) {
+                let later = &self.plan.program[launch.ops.start + i + 1..launch.ops.end];
+                let hidden = !changed.contains(&out) && attended(later, out);
+                if !hidden && !later.iter().any(|step| step.op.io().writes_to(out)) {
+                    self.compare(op, out, place);
+                    self.follow(out);
+                }
             }
         }
         for block in self.blocks.clone() {
@@ -167,7 +164,7 @@ impl Lockstep {
             let (found, truth) = (written(&step.op, &found[..truth.len()]), written(&step.op, truth));
             let (found, truth) = (&found[..], &truth[..]);
             let distance = match &step.op {
-                Op::Router { rule, .. } => of_route(found, truth, rule.top_k),
+                Op::Router(op) if out == op.out => of_route(found, truth, op.rule.top_k),
                 _ => Distance::of(found, truth, if truth.len() < NARROW { 1.0 } else { 0.0 }),
             };
             self.tally.add(kind, distance, || match step.layer {
@@ -205,7 +202,8 @@ impl Lockstep {
         // Back to what the backend has, for the ops to come.
         self.follow(block.input);
         for op in block.ops.clone() {
-            self.plan.program[op].op.output().into_iter().for_each(|out| self.follow(out));
+            let writes = self.plan.program[op].op.io().writes;
+            writes.iter().for_each(|region| self.follow(region.buffer));
         }
         Ok(())
     }
@@ -220,14 +218,14 @@ fn attended(ops: &[Step], buffer: BufferId) -> bool {
     };
     ops.iter().any(|step| match &step.op {
         Op::Attention(op) => op.q == buffer,
-        Op::KvAppend { cache, k, v } => [*k, *v].contains(&buffer) && attends(*cache),
+        Op::KvAppend(op) => [op.k, op.v].contains(&buffer) && attends(op.cache),
         _ => false,
     })
 }
 
 /// What an op wrote of a row: all of it, unless it only copies into some places.
 fn written<'a>(op: &Op, row: &'a [f32]) -> Cow<'a, [f32]> {
-    let Op::Copy { out, heads, len, .. } = op else { return Cow::Borrowed(row) };
+    let Op::Copy(CopyOp { out, heads, len, .. }) = op else { return Cow::Borrowed(row) };
     let copied = (0..*heads).flat_map(|head| &row[out.first + head * out.stride..][..*len]);
     Cow::Owned(copied.copied().collect())
 }
@@ -251,24 +249,23 @@ fn undecided(logits: &[f32], top_k: usize, noise: f64) -> bool {
 }
 
 fn blocks(plan: &Plan) -> Vec<Block> {
-    let residual = plan.buffer_named("residual");
-    let of_experts = |(at, step): (usize, &amoeba_plan::Step)| {
-        let Op::Experts(experts) = &step.op else { return None };
-        let router = plan.program[..at].iter().rposition(|step| step.op.output() == Some(experts.route))?;
-        let Op::Router { logits, .. } = plan.program[router].op else { return None };
-        let start = plan.program[..router].iter().rposition(|step| step.op.output() == Some(logits))?;
-        let taken = plan.program[at..].iter().position(|step| step.op.output() == residual)?;
+    let of_experts = |block: &amoeba_plan::Block| {
+        let BlockKind::Experts(routed) = &block.kind else { return None };
+        let step = |at: usize| &plan.program[at].op;
+        let (Op::Experts(experts), Op::Router(router)) = (step(routed.experts), step(routed.router)) else {
+            return None;
+        };
         Some(Block {
-            ops: start..at + taken,
+            ops: routed.scores..block.joins,
             input: experts.x,
             route: experts.route,
-            router_logits: logits,
+            router_logits: router.logits,
             top_k: experts.top_k,
             output: experts.out,
             rows: Vec::new(),
         })
     };
-    plan.program.iter().enumerate().filter_map(of_experts).collect()
+    plan.blocks.iter().filter_map(of_experts).collect()
 }
 
 /// Ops whose results appeared at once, and the buffers that changed.
@@ -291,7 +288,7 @@ struct Watcher {
 
 impl Watcher {
     fn new(plan: &Plan, rows: usize) -> Watcher {
-        let first = |id: usize| plan.program.iter().position(|step| step.op.output() == Some(BufferId(id)));
+        let first = |id: usize| plan.program.iter().position(|step| step.op.io().writes_to(BufferId(id)));
         Watcher {
             rows,
             widths: plan.buffers.iter().map(|buffer| buffer.width).collect(),

@@ -1,7 +1,7 @@
 //! The decode program as a trace shows it: a name for every op, the bytes it reads.
 
 use amoeba_backend::{KvType, Span, Stage};
-use amoeba_plan::{Op, Part, WeightId, Window};
+use amoeba_plan::{HeadLinearOp, LinearOp, Op, Part, WeightId, Window};
 
 use crate::bench::BenchModel;
 
@@ -24,6 +24,8 @@ pub struct TracedOp {
     pub kv_bytes: f64,
     /// Which of the positions are visible.
     pub window: Option<Window>,
+    /// Routed experts: the op that chooses them.
+    pub router: Option<usize>,
 }
 
 impl TracedOp {
@@ -108,19 +110,10 @@ pub fn traced_ops(model: &BenchModel, kv: KvType) -> Vec<TracedOp> {
     let tied = |id: WeightId| model.parts()[id.0] == Part::Head;
     let element = if kv == KvType::F16 { 2 } else { 4 };
     let of = |(index, step): (usize, &amoeba_plan::Step)| {
-        let part = match &step.op {
-            Op::Linear { weight, .. } | Op::HeadLinear { weight, .. } => model.parts()[weight.0],
-            Op::Attention(_) | Op::Rope { .. } | Op::KvAppend { .. } | Op::Temperature { .. } => {
-                Part::Attention
-            }
-            Op::Router { .. } => Part::Router,
-            Op::Experts(_) => Part::Experts,
-            _ => Part::Other,
-        };
         let label = match &step.op {
-            Op::Linear { .. } if index >= plan.head => "lm_head",
-            Op::Linear { .. } if part == Part::Router => "router_logits",
-            Op::Linear { weight, .. } | Op::HeadLinear { weight, .. } => {
+            Op::Linear(_) if step.part == Part::Head => "lm_head",
+            Op::Linear(_) if step.part == Part::Router => "router_logits",
+            Op::Linear(LinearOp { weight, .. }) | Op::HeadLinear(HeadLinearOp { weight, .. }) => {
                 plan.weight(*weight).path.rsplit('.').next().unwrap_or("linear")
             }
             op => op.name(),
@@ -132,17 +125,18 @@ pub fn traced_ops(model: &BenchModel, kv: KvType) -> Vec<TracedOp> {
             _ => (0.0, None),
         };
         // A tied table is read whole by the head; the row that is embedded is part of that.
-        let embeds_tied = |id: &WeightId| matches!(step.op, Op::Embed { .. }) && tied(*id);
+        let embeds_tied = |id: &WeightId| matches!(step.op, Op::Embed(_)) && tied(*id);
         let weights = step.op.weights().into_iter().filter(|id| !embeds_tied(id));
         TracedOp {
             name: step.op.name(),
             label: label.to_owned(),
             layer: step.layer,
-            part,
+            part: step.part,
             weight_bytes: weights.map(read).sum(),
             down_bytes: if let Op::Experts(op) = &step.op { read(op.down.stack) } else { 0.0 },
             kv_bytes,
             window,
+            router: plan.routed(index).map(|(_, routed)| routed.router),
         }
     };
     plan.program.iter().enumerate().map(of).collect()

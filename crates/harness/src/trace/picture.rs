@@ -82,7 +82,7 @@ pub fn picture(traces: &[&Trace]) -> String {
 /// The layer with experts in the middle.
 fn middle_layer(trace: &Trace) -> Option<usize> {
     let with: Vec<usize> =
-        trace.ops.iter().filter(|op| op.name == "experts").filter_map(|op| op.layer).collect();
+        trace.ops.iter().filter(|op| op.router.is_some()).filter_map(|op| op.layer).collect();
     with.get(with.len() / 2).copied()
 }
 

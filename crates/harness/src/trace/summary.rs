@@ -1,9 +1,8 @@
 //! A trace added up: per worker, per op, and the waits on the way through the experts.
 
 use amoeba_backend::Span;
-use amoeba_plan::Part;
 
-use super::ops::{row_label, span_bytes};
+use super::ops::{TracedOp, row_label, span_bytes};
 use super::{Subject, Token, Trace};
 use crate::bench::Spread;
 
@@ -201,15 +200,13 @@ pub struct Way {
 /// The way through the experts in every layer that has them.
 pub fn expert_ways(trace: &Trace, token: &Token) -> Vec<Way> {
     let spans = || token.recording.lanes.iter().flatten();
-    let is = |op: usize, name: &str| trace.ops[op].name == name;
-    let experts = (0..trace.ops.len()).filter(|&op| trace.ops[op].part == Part::Experts);
-    let of = |op: usize| {
-        let router = (0..op).rfind(|&before| is(before, "router"))?;
+    let of = |(op, traced): (usize, &TracedOp)| {
+        let router = traced.router?;
         // Where a launch chooses experts itself, the way begins with it.
         let begins = |span: &Span| if span.ops().contains(&op) { span.start } else { span.end };
         let start = spans().filter(|span| span.ops().contains(&router)).map(begins).max()?;
         let last = spans().filter(|span| span.ops().contains(&op)).max_by_key(|span| span.end)?;
         Some(Way { op, start, end: last.end, last: row_label(&trace.ops, last) })
     };
-    experts.filter_map(of).collect()
+    trace.ops.iter().enumerate().filter_map(of).collect()
 }

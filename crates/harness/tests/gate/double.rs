@@ -176,8 +176,7 @@ impl Executable for Interpreted {
                 probe.see(op, self.reference.buffers());
             }
         }
-        let logits = self.plan.buffer_named("logits").unwrap();
-        self.logits = self.reference.buffer(logits).to_vec();
+        self.logits = self.reference.buffer(self.plan.logits).to_vec();
         Interpreted::record(self);
         Ok(())
     }

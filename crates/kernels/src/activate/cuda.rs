@@ -1,6 +1,6 @@
 //! Launches of `activate`.
 
-use amoeba_plan::{Activation, BufferId};
+use amoeba_plan::{ActivateOp, Activation};
 
 use crate::add::cuda::elements;
 use crate::cuda::{Args, Call, Site};
@@ -24,14 +24,8 @@ pub(crate) fn parameters(activation: Activation) -> (&'static str, f32, f32) {
 const NAMES: [&str; 9] =
     ["SWIGLU", "GEGLU", "CLAMPED_SWIGLU", "LIMITED_SWIGLU", "SIGMOID", "PRODUCT", "RELU2", "GELU", "SILU"];
 
-pub(crate) fn activate(
-    site: &Site<'_>,
-    activation: Activation,
-    gate: Option<BufferId>,
-    up: BufferId,
-    out: BufferId,
-    width: usize,
-) -> Call {
+pub(crate) fn activate(site: &Site<'_>, op: &ActivateOp) -> Call {
+    let ActivateOp { activation, gate, up, out, width } = *op;
     let (name, limit, alpha) = parameters(activation);
     let kind = NAMES.iter().position(|known| *known == name).expect("every activation has its name");
     let args = Args::new()

@@ -1,6 +1,6 @@
 //! Launches of the elementwise ops, copies among them.
 
-use amoeba_plan::{BufferId, GateKind, Op, Strided};
+use amoeba_plan::{AddOp, BufferId, CopyOp, GateKind, HeadGateOp, ScaleOp, TemperatureOp};
 
 use crate::cuda::{Args, Call, Site, Unit, unit};
 
@@ -20,37 +20,36 @@ pub(crate) fn elements(site: &Site<'_>, kernel: &'static str, width: usize, args
     }
 }
 
-pub(crate) fn elementwise(site: &Site<'_>, op: &Op) -> Call {
-    let args = Args::new().address(site.count());
-    match *op {
-        Op::Add { x, y, scale, width } => {
-            let args = args.place(site.buffer(x)).place(site.buffer(y)).size(width).float(scale);
-            elements(site, "add", width, args)
-        }
-        Op::Scale { x, scale, by, softcap, width } => {
-            let args = args.place(site.buffer(x)).address(site.vector(by)).size(width);
-            elements(site, "scale", width, args.float(scale).float(softcap.unwrap_or(0.0)))
-        }
-        Op::HeadGate { kind, gate, heads, x, width } => {
-            let kind = match kind {
-                GateKind::Plain => 0,
-                GateKind::Sigmoid => 1,
-                GateKind::Softplus => 2,
-            };
-            let args = args.place(site.buffer(gate)).place(site.buffer(x)).size(kind).size(heads).size(width);
-            elements(site, "head_gate", heads * width, args)
-        }
-        Op::Temperature { x, width, scale, period, shift } => {
-            let args = args.address(site.at.step).place(site.buffer(x)).size(width);
-            elements(site, "temperature", width, args.float(scale).float(period).float(shift))
-        }
-        Op::Copy { x, out, heads, len } => copy(site, args, x, out, heads, len),
-        ref other => unreachable!("{} is not elementwise", other.name()),
-    }
+pub(crate) fn add(site: &Site<'_>, op: &AddOp) -> Call {
+    let args = Args::new().address(site.count()).place(site.buffer(op.x)).place(site.buffer(op.y));
+    elements(site, "add", op.width, args.size(op.width).float(op.scale))
 }
 
-fn copy(site: &Site<'_>, args: Args, x: Strided, out: Strided, heads: usize, len: usize) -> Call {
-    let args = args.place(site.buffer(x.buffer)).place(site.buffer(out.buffer));
+pub(crate) fn scale(site: &Site<'_>, op: &ScaleOp) -> Call {
+    let args = Args::new().address(site.count()).place(site.buffer(op.x)).address(site.vector(op.by));
+    let args = args.size(op.width).float(op.scale).float(op.softcap.unwrap_or(0.0));
+    elements(site, "scale", op.width, args)
+}
+
+pub(crate) fn head_gate(site: &Site<'_>, op: &HeadGateOp) -> Call {
+    let kind = match op.kind {
+        GateKind::Plain => 0,
+        GateKind::Sigmoid => 1,
+        GateKind::Softplus => 2,
+    };
+    let args = Args::new().address(site.count()).place(site.buffer(op.gate)).place(site.buffer(op.x));
+    elements(site, "head_gate", op.heads * op.width, args.size(kind).size(op.heads).size(op.width))
+}
+
+pub(crate) fn temperature(site: &Site<'_>, op: &TemperatureOp) -> Call {
+    let args = Args::new().address(site.count()).address(site.at.step).place(site.buffer(op.x));
+    let args = args.size(op.width).float(op.scale).float(op.period).float(op.shift);
+    elements(site, "temperature", op.width, args)
+}
+
+pub(crate) fn copy(site: &Site<'_>, op: &CopyOp) -> Call {
+    let CopyOp { x, out, heads, len } = *op;
+    let args = Args::new().address(site.count()).place(site.buffer(x.buffer)).place(site.buffer(out.buffer));
     let args = args.size(x.first).size(x.stride).size(out.first).size(out.stride).size(heads).size(len);
     elements(site, "copy", heads * len, args)
 }

@@ -1,6 +1,6 @@
 //! Launches of `attention` and `kv_append`, and the size of their cache (see `cache.cuh`).
 
-use amoeba_plan::{AttentionOp, BufferId, CacheId, CacheKind, NormOp, RopeId, Window};
+use amoeba_plan::{AttentionOp, BufferId, CacheId, CacheKind, KvAppendOp, NormOp, RopeId, Window};
 
 use crate::cuda::{Args, Call, Setting, Site, Unit, unit};
 
@@ -73,8 +73,8 @@ pub(super) fn cache(site: &Site<'_>, args: Args, id: CacheId) -> (Args, [usize; 
     (args.size(kv_heads).size(setting.context.next_multiple_of(32)), [kv_heads, k_dim, v_dim])
 }
 
-pub(crate) fn append(site: &Site<'_>, id: CacheId, k: BufferId, v: BufferId) -> Call {
-    let (args, [kv_heads, k_dim, v_dim]) = cache(site, Args::new().address(site.at.step), id);
+pub(crate) fn append(site: &Site<'_>, op: &KvAppendOp) -> Call {
+    let (args, [kv_heads, k_dim, v_dim]) = cache(site, Args::new().address(site.at.step), op.cache);
     let width = kv_heads * (k_dim.next_multiple_of(8) + v_dim.next_multiple_of(8));
     Call {
         unit: heads_unit(k_dim, v_dim, &site.at.setting),
@@ -82,7 +82,7 @@ pub(crate) fn append(site: &Site<'_>, id: CacheId, k: BufferId, v: BufferId) -> 
         grid: [width.div_ceil(256) as u32, site.rows as u32, 1],
         block: 256,
         shared: 0,
-        args: args.place(site.buffer(k)).place(site.buffer(v)),
+        args: args.place(site.buffer(op.k)).place(site.buffer(op.v)),
     }
 }
 

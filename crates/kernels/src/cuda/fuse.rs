@@ -3,7 +3,9 @@
 //! Every buffer that an op alone would write is written, but for queries, keys and values of steps of one row: attention alone
 //! reads them.
 
-use amoeba_plan::{BufferId, CacheId, CacheKind, ExpertsOp, NormKind, NormOp, Op, Step};
+use amoeba_plan::{
+    AddOp, BufferId, CacheId, ExpertsOp, KvAppendOp, LinearOp, NormKind, NormOp, Op, RopeOp, RouterOp, Step,
+};
 
 use super::{Call, Lowered, Place, Site, Unsupported};
 use crate::attention::cuda::Heads;
@@ -25,10 +27,10 @@ pub(crate) fn fused(site: &Site<'_>, index: usize) -> Result<Option<Lowered>, Un
             let calls = linear::cuda::products(site, norm.out, &products, Some(norm))?;
             Some(Lowered { calls, ops: 1 + count })
         }
-        Op::Linear { x, .. } => {
+        Op::Linear(LinearOp { x, .. }) => {
             let count = reads(ops, *x);
             let mut products = products(site, &ops[..count]);
-            let added = added(site, &ops[count - 1..]).filter(|(to, _)| count == 1 && *to != *x);
+            let added = added(&ops[count - 1..]).filter(|(to, _)| count == 1 && *to != *x);
             if let Some((to, factor)) = added {
                 products[0].add = (site.buffer(to), factor);
             }
@@ -36,14 +38,14 @@ pub(crate) fn fused(site: &Site<'_>, index: usize) -> Result<Option<Lowered>, Un
             Some(Lowered { calls, ops: count + usize::from(added.is_some()) })
         }
         Op::Experts(op) => Some(routed(site, op, ops, None)?),
-        Op::Router { .. } => match routing(site, ops) {
+        Op::Router(_) => match routing(site, ops) {
             Some((op, routing)) => {
                 let Lowered { calls, ops } = routed(site, op, &ops[1..], Some(routing))?;
                 Some(Lowered { calls, ops: 1 + ops })
             }
             None => None,
         },
-        Op::Norm(_) | Op::Rope { .. } | Op::KvAppend { .. } => heads(site, ops),
+        Op::Norm(_) | Op::Rope(_) | Op::KvAppend(_) => heads(site, ops),
         _ => None,
     })
 }
@@ -55,18 +57,13 @@ fn normalises_rows(norm: &NormOp) -> bool {
 
 /// How many ops at the start are products of that buffer.
 fn reads(ops: &[Step], buffer: BufferId) -> usize {
-    let product = |step: &&Step| matches!(step.op, Op::Linear { x, out, .. } if x == buffer && out != buffer);
+    let product = |step: &&Step| matches!(&step.op, Op::Linear(op) if op.x == buffer && op.out != buffer);
     ops.iter().take_while(product).count()
 }
 
 fn products(site: &Site<'_>, ops: &[Step]) -> Vec<Product> {
-    let product = |step: &Step| match step.op {
-        Op::Linear { weight, bias, out, .. } => Product {
-            matrix: site.matrix(weight),
-            bias: site.vector(bias),
-            out: site.buffer(out),
-            add: (Place::default(), 0.0),
-        },
+    let product = |step: &Step| match &step.op {
+        Op::Linear(op) => Product::new(site, op),
         _ => unreachable!("`reads` counts products only"),
     };
     ops.iter().map(product).collect()
@@ -79,7 +76,7 @@ fn routed(
     ops: &[Step],
     routing: Option<Routing<'_>>,
 ) -> Result<Lowered, Unsupported> {
-    let added = added(site, ops).filter(|(to, _)| *to != op.x);
+    let added = added(ops).filter(|(to, _)| *to != op.x);
     let add = added.map_or((Place::default(), 0.0), |(to, factor)| (site.buffer(to), factor));
     let calls = experts::cuda::experts(site, op, add, routing)?;
     Ok(Lowered { calls, ops: 1 + usize::from(added.is_some()) })
@@ -88,7 +85,8 @@ fn routed(
 /// A router whose experts can choose for themselves, and those.
 fn routing<'a>(site: &Site<'_>, ops: &'a [Step]) -> Option<(&'a ExpertsOp, Routing<'a>)> {
     let (router, Op::Experts(op)) = (&ops.first()?.op, &ops.get(1)?.op) else { return None };
-    let Op::Router { logits, out, experts, rule, correction: None, per_expert, input_gate: None } = router
+    let Op::Router(router) = router else { return None };
+    let RouterOp { logits, out, experts, rule, correction: None, per_expert, input_gate: None } = router
     else {
         return None;
     };
@@ -97,21 +95,24 @@ fn routing<'a>(site: &Site<'_>, ops: &'a [Step]) -> Option<(&'a ExpertsOp, Routi
 }
 
 /// Where all of the first op's output is added to by the second, and its factor.
-fn added(site: &Site<'_>, ops: &[Step]) -> Option<(BufferId, f32)> {
-    let (first, Op::Add { x, y, scale, width }) = (&ops.first()?.op, &ops.get(1)?.op) else { return None };
-    let outputs = match first {
-        Op::Linear { weight, .. } => site.matrix(*weight).rows,
-        Op::Experts(op) => op.hidden,
+fn added(ops: &[Step]) -> Option<(BufferId, f32)> {
+    let (first, Op::Add(AddOp { x, y, scale, width })) = (&ops.first()?.op, &ops.get(1)?.op) else {
+        return None;
+    };
+    let (out, outputs) = match first {
+        Op::Linear(op) => (op.out, op.rows),
+        Op::Experts(op) => (op.out, op.hidden),
         _ => return None,
     };
-    (first.output() == Some(*y) && x != y && *width == outputs).then_some((*x, *scale))
+    (out == *y && x != y && *width == outputs).then_some((*x, *scale))
 }
 
 /// Norms of heads and rotations, up to where keys and values are appended.
 fn heads(site: &Site<'_>, ops: &[Step]) -> Option<Lowered> {
-    let append = ops.iter().position(|step| matches!(step.op, Op::KvAppend { .. }))?;
-    let Op::KvAppend { cache, k, v } = ops[append].op else { return None };
-    let CacheKind::Kv { kv_heads, k_dim, v_dim } = site.plan.caches[cache.0].kind else { return None };
+    let append = ops.iter().position(|step| matches!(step.op, Op::KvAppend(_)))?;
+    let Op::KvAppend(KvAppendOp { cache, kv_heads, k_dim, v_dim, k, v }) = ops[append].op else {
+        return None;
+    };
     let mut all: Vec<Heads> = Vec::new();
     for step in &ops[..append] {
         match &step.op {
@@ -122,7 +123,7 @@ fn heads(site: &Site<'_>, ops: &[Step]) -> Option<Lowered> {
                 }
                 all.push(Heads { norm: Some(*norm), ..Heads::new(norm.x, norm.chunks, norm.dim) });
             }
-            Op::Rope { rope, heads, head_dim, first, x } => {
+            Op::Rope(RopeOp { rope, heads, head_dim, first, x }) => {
                 let of = of(&mut all, *x, *heads, *head_dim)?;
                 if of.rope.replace((*rope, *first)).is_some() {
                     return None;

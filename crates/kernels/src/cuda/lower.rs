@@ -1,6 +1,6 @@
 //! From ops of the program to launches.
 
-use amoeba_plan::{BufferId, Op, Plan, WeightId, WeightShape};
+use amoeba_plan::{BufferId, Op, Plan, WeightId};
 
 use super::{Args, Call, Matrix, Place, Places, Setting, Tiling, WeightPlace, Work, fuse};
 use crate::{activate, add, attention, conv, delta_net, embed, experts, linear, norm, rope, router, ssm};
@@ -45,41 +45,24 @@ pub fn lower(plan: &Plan, index: usize, at: &Places, rows: usize) -> Result<Lowe
 
 fn calls(site: &Site<'_>, op: &Op) -> Result<Vec<Call>, Unsupported> {
     Ok(match op {
-        Op::Embed { table, scale, out } => vec![embed::cuda::embed(site, *table, *scale, *out)],
+        Op::Embed(op) => vec![embed::cuda::embed(site, op)],
         Op::Norm(op) => vec![norm::cuda::norm(site, op)],
-        Op::Linear { weight, bias, x, out } => linear::cuda::linear(site, *weight, *bias, *x, *out)?,
-        Op::Rope { rope, heads, head_dim, first, x } => {
-            vec![rope::cuda::rope(site, *rope, (*heads, *head_dim, *first), *x)]
-        }
-        Op::KvAppend { cache, k, v } => vec![attention::cuda::append(site, *cache, *k, *v)],
+        Op::Linear(op) => linear::cuda::linear(site, op)?,
+        Op::HeadLinear(op) => linear::cuda::head_linear(site, op)?,
+        Op::Copy(op) => vec![add::cuda::copy(site, op)],
+        Op::Rope(op) => vec![rope::cuda::rope(site, op)],
+        Op::KvAppend(op) => vec![attention::cuda::append(site, op)],
         Op::Attention(op) => vec![attention::cuda::attention(site, op)],
-        Op::Activate { activation, gate, up, out, width } => {
-            vec![activate::cuda::activate(site, *activation, *gate, *up, *out, *width)]
-        }
-        Op::Router { logits, out, experts, rule, correction, per_expert, input_gate } => {
-            let learned = [*correction, *per_expert];
-            vec![router::cuda::route(
-                site,
-                rule,
-                *experts,
-                learned,
-                [Some(*logits), Some(*out), *input_gate],
-            )?]
-        }
-        Op::Experts(op) => experts::cuda::experts(site, op, (Place::default(), 0.0), None)?,
-        Op::HeadGate { .. }
-        | Op::Add { .. }
-        | Op::Scale { .. }
-        | Op::Copy { .. }
-        | Op::Temperature { .. } => {
-            vec![add::cuda::elementwise(site, op)]
-        }
-        Op::HeadLinear { weight, heads, rows, cols, x, out } => {
-            linear::cuda::head_linear(site, *weight, (*heads, *rows, *cols), *x, *out)?
-        }
         Op::Conv(op) => vec![conv::cuda::conv(site, op)],
         Op::DeltaNet(op) => vec![delta_net::cuda::delta_net(site, op)],
         Op::Ssm(op) => vec![ssm::cuda::ssm(site, op)],
+        Op::Temperature(op) => vec![add::cuda::temperature(site, op)],
+        Op::Activate(op) => vec![activate::cuda::activate(site, op)],
+        Op::Router(op) => vec![router::cuda::route(site, op)?],
+        Op::Experts(op) => experts::cuda::experts(site, op, (Place::default(), 0.0), None)?,
+        Op::HeadGate(op) => vec![add::cuda::head_gate(site, op)],
+        Op::Add(op) => vec![add::cuda::add(site, op)],
+        Op::Scale(op) => vec![add::cuda::scale(site, op)],
     })
 }
 
@@ -90,16 +73,10 @@ pub fn compact(plan: &Plan, at: &Places, buffer: BufferId, width: usize) -> Call
 
 /// Scratch that the ops of a program need for steps of at most `rows` rows.
 pub fn scratch_bytes(plan: &Plan, setting: &Setting, rows: usize) -> usize {
-    let cols = |id: WeightId| match plan.weights[id.0].shape {
-        WeightShape::Matrix(_, cols) | WeightShape::Stack(_, _, cols) => cols,
-        WeightShape::Vector(_) => unreachable!("weight {} is used as a matrix", id.0),
-    };
     let many = rows > fuse::ROWS_MAX;
     let of = |op: &Op| match op {
-        Op::Linear { weight, .. } if many => linear::gemm::scratch_bytes(1, cols(*weight), setting, rows),
-        Op::HeadLinear { heads, cols, .. } if many => {
-            linear::gemm::scratch_bytes(*heads, *cols, setting, rows)
-        }
+        Op::Linear(op) if many => linear::gemm::scratch_bytes(1, op.cols, setting, rows),
+        Op::HeadLinear(op) if many => linear::gemm::scratch_bytes(op.heads, op.cols, setting, rows),
         Op::Attention(op) => attention::cuda::scratch_bytes(op, setting, rows),
         Op::Experts(op) => experts::cuda::scratch_bytes(op, setting, rows),
         _ => 0,

@@ -1,11 +1,11 @@
 //! Launches of `embed`.
 
-use amoeba_plan::{BufferId, WeightId};
+use amoeba_plan::EmbedOp;
 
 use crate::cuda::{Args, Call, Site, Unit, format_of, unit};
 
-pub(crate) fn embed(site: &Site<'_>, table: WeightId, scale: f32, out: BufferId) -> Call {
-    let table = site.matrix(table);
+pub(crate) fn embed(site: &Site<'_>, op: &EmbedOp) -> Call {
+    let table = site.matrix(op.table);
     Call {
         unit: Unit {
             headers: &[unit::DEVICE, unit::QUANT, unit::MATVEC],
@@ -16,6 +16,6 @@ pub(crate) fn embed(site: &Site<'_>, table: WeightId, scale: f32, out: BufferId)
         grid: [table.cols.div_ceil(256) as u32, site.rows as u32, 1],
         block: 256,
         shared: 0,
-        args: Args::new().address(site.at.step).matrix(&table).place(site.buffer(out)).float(scale),
+        args: Args::new().address(site.at.step).matrix(&table).place(site.buffer(op.out)).float(op.scale),
     }
 }

@@ -1,6 +1,6 @@
 //! Launches of `linear`.
 
-use amoeba_plan::{BufferId, NormOp, WeightId};
+use amoeba_plan::{BufferId, HeadLinearOp, LinearOp, NormOp};
 
 use super::gemm;
 use crate::cuda::fuse::ROWS_MAX as ROWS_FEW;
@@ -17,6 +17,12 @@ pub(crate) struct Product {
 }
 
 impl Product {
+    /// Of an op, added to nothing else.
+    pub fn new(site: &Site<'_>, op: &LinearOp) -> Product {
+        let (matrix, bias, out) = (site.matrix(op.weight), site.vector(op.bias), site.buffer(op.out));
+        Product { matrix, bias, out, add: (Place::default(), 0.0) }
+    }
+
     /// `struct Product`.
     pub fn args(&self, args: Args, first: usize) -> Args {
         let args = args.matrix(&self.matrix).address(self.bias).place(self.out).place(self.add.0);
@@ -27,25 +33,13 @@ impl Product {
 /// Products that share a launch.
 pub(crate) const PRODUCTS_MAX: usize = 4;
 
-pub(crate) fn linear(
-    site: &Site<'_>,
-    weight: WeightId,
-    bias: Option<WeightId>,
-    x: BufferId,
-    out: BufferId,
-) -> Result<Vec<Call>, Unsupported> {
-    let (matrix, bias, out) = (site.matrix(weight), site.vector(bias), site.buffer(out));
-    products(site, x, &[Product { matrix, bias, out, add: (Place::default(), 0.0) }], None)
+pub(crate) fn linear(site: &Site<'_>, op: &LinearOp) -> Result<Vec<Call>, Unsupported> {
+    products(site, op.x, &[Product::new(site, op)], None)
 }
 
-/// A product per head; `(heads, rows, cols)` as in the op.
-pub(crate) fn head_linear(
-    site: &Site<'_>,
-    weight: WeightId,
-    (heads, outputs, cols): (usize, usize, usize),
-    x: BufferId,
-    out: BufferId,
-) -> Result<Vec<Call>, Unsupported> {
+/// A product per head.
+pub(crate) fn head_linear(site: &Site<'_>, op: &HeadLinearOp) -> Result<Vec<Call>, Unsupported> {
+    let HeadLinearOp { weight, heads, rows: outputs, cols, x, out } = *op;
     let matrix = Matrix { rows: outputs, cols, ..site.matrix(weight) };
     if site.rows > ROWS_FEW {
         let product = Product { matrix, bias: 0, out: site.buffer(out), add: (Place::default(), 0.0) };

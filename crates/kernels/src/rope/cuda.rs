@@ -1,16 +1,11 @@
 //! Launches of `rope`.
 
-use amoeba_plan::{BufferId, RopeId};
+use amoeba_plan::RopeOp;
 
 use crate::cuda::{Args, Call, Site, Unit, unit};
 
-/// `(heads, head_dim, first)` as in the op.
-pub(crate) fn rope(
-    site: &Site<'_>,
-    rope: RopeId,
-    (heads, head_dim, first): (usize, usize, usize),
-    x: BufferId,
-) -> Call {
+pub(crate) fn rope(site: &Site<'_>, op: &RopeOp) -> Call {
+    let RopeOp { rope, heads, head_dim, first, x } = *op;
     let spec = &site.plan.ropes[rope.0];
     let half = spec.frequencies.len();
     Call {

@@ -1,20 +1,15 @@
 //! Launches of `router`.
 
-use amoeba_plan::{BufferId, RouterRule, Score, WeightId};
+use amoeba_plan::{RouterOp, Score};
 
 use crate::cuda::{Args, Call, Site, Unit, Unsupported, unit};
 
 /// A thread per expert.
 const EXPERTS_MAX: usize = 1024;
 
-/// `learned` is correction and factor per expert; buffers are logits, out, input gate.
-pub(crate) fn route(
-    site: &Site<'_>,
-    rule: &RouterRule,
-    experts: usize,
-    learned: [Option<WeightId>; 2],
-    buffers: [Option<BufferId>; 3],
-) -> Result<Call, Unsupported> {
+pub(crate) fn route(site: &Site<'_>, op: &RouterOp) -> Result<Call, Unsupported> {
+    let RouterOp { rule, experts, .. } = op;
+    let experts = *experts;
     if experts > EXPERTS_MAX || rule.top_k > experts {
         let what = format!("{} of {experts} experts, at most {EXPERTS_MAX}", rule.top_k);
         return Err(Unsupported(what));
@@ -28,10 +23,10 @@ pub(crate) fn route(
     let groups =
         rule.groups.map_or([0; 3], |groups| [groups.count, groups.keep, usize::from(groups.best_two)]);
     let mut args = Args::new().address(site.count());
-    for buffer in buffers {
+    for buffer in [Some(op.logits), Some(op.out), op.input_gate] {
         args = args.place(site.buffer_or_null(buffer));
     }
-    for weight in learned {
+    for weight in [op.correction, op.per_expert] {
         args = args.address(site.vector(weight));
     }
     Ok(Call {

@@ -3,7 +3,7 @@
 use amoeba_kernels::attention::{Shape, first_visible, reference};
 use amoeba_kernels::cuda::{Setting, StepRow};
 use amoeba_kernels::testing::Rng;
-use amoeba_plan::{AttentionOp, CacheKind, Op, Window};
+use amoeba_plan::{AttentionOp, CacheKind, KvAppendOp, Op, Window};
 
 use crate::bench::Bench;
 
@@ -56,7 +56,7 @@ fn check(case: Case) -> Option<()> {
     bench.rows(&(0..300).map(at).collect::<Vec<_>>());
     let (k, v) =
         (bench.buffer(kv_heads * head_dim, 300, &keys), bench.buffer(kv_heads * v_dim, 300, &values));
-    bench.run(Op::KvAppend { cache, k, v }, 300);
+    bench.run(Op::KvAppend(KvAppendOp { cache, kv_heads, k_dim: head_dim, v_dim, k, v }), 300);
 
     let sinks = rng.vector(heads);
     let sinks_id = case.sinks.then(|| bench.vector(&sinks));

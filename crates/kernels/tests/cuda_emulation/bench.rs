@@ -3,7 +3,8 @@
 use amoeba_checkpoint::{Config, Matrix};
 use amoeba_kernels::cuda::{self, Place, Places, Setting, StepRow, WeightPlace};
 use amoeba_plan::{
-    Buffer, BufferId, Cache, CacheId, CacheKind, Op, Plan, Rope, RopeId, Step, Weight, WeightId, WeightShape,
+    Buffer, BufferId, BufferKind, Cache, CacheId, CacheKind, LinearOp, Op, Part, Plan, Rope, RopeId, Step,
+    Weight, WeightId, WeightShape,
 };
 
 use crate::memory::Memory;
@@ -81,7 +82,7 @@ impl Bench {
         self.buffers.push(self.memory.len() - 1);
         let place = Place { address: self.memory[self.memory.len() - 1].address(), stride };
         self.places.buffers.push(place);
-        self.plan.buffers.push(Buffer { name: "buffer", width });
+        self.plan.buffers.push(Buffer { name: "buffer", width, kind: BufferKind::Values });
         let id = BufferId(self.places.buffers.len() - 1);
         self.write(id, values);
         id
@@ -136,6 +137,14 @@ impl Bench {
         WeightId(self.places.weights.len() - 1)
     }
 
+    /// A product with a matrix as it is shaped.
+    pub fn linear(&self, weight: WeightId, bias: Option<WeightId>, x: BufferId, out: BufferId) -> Op {
+        let WeightShape::Matrix(rows, cols) = self.plan.weights[weight.0].shape else {
+            unreachable!("a vector is no matrix")
+        };
+        Op::Linear(LinearOp { weight, bias, rows, cols, x, out })
+    }
+
     pub fn cache(&mut self, kind: CacheKind) -> CacheId {
         let mut memory = Memory::new(cuda::cache_bytes(kind, &self.places.setting));
         memory.bytes_mut().fill(0);
@@ -184,7 +193,7 @@ impl Bench {
         let before: Vec<Vec<u8>> = self.memory.iter().map(|memory| memory.bytes().to_vec()).collect();
         let mut first: Option<Vec<Vec<u8>>> = None;
         self.plan.head = ops.len();
-        self.plan.program = ops.into_iter().map(|op| Step { layer: None, op }).collect();
+        self.plan.program = ops.into_iter().map(|op| Step { layer: None, part: Part::Other, op }).collect();
         let calls = self.calls(rows);
         let needed = cuda::scratch_bytes(&self.plan, &self.places.setting, rows);
         assert!(needed <= self.memory[1].bytes().len(), "{needed} bytes of scratch");

@@ -4,7 +4,7 @@ use amoeba_checkpoint::{Float, Format, Matrix};
 use amoeba_kernels::experts::reference::{Experts, Stored};
 use amoeba_kernels::router::{Learned, reference};
 use amoeba_kernels::testing::{OwnedMatrix, Rng};
-use amoeba_plan::{Activation, ExpertWeights, ExpertsOp, Op, RouterRule, Score};
+use amoeba_plan::{Activation, ExpertWeights, ExpertsOp, Op, RouterOp, RouterRule, Score};
 
 use crate::bench::Bench;
 
@@ -34,7 +34,7 @@ fn check(rule: &RouterRule, factors: Option<&[f32]>, logits: &[f32]) -> bool {
     let [logits_id, x_id] = [logits, &x].map(|values| bench.buffer(values.len(), 2, values));
     let [route, out] = [2 * top_k, HIDDEN].map(|width| bench.buffer(width, 2, &[]));
     let (correction, input_gate, activation) = (None, None, Activation::SwiGlu);
-    let router = Op::Router {
+    let router = Op::Router(RouterOp {
         logits: logits_id,
         out: route,
         experts,
@@ -42,7 +42,7 @@ fn check(rule: &RouterRule, factors: Option<&[f32]>, logits: &[f32]) -> bool {
         correction,
         per_expert,
         input_gate,
-    };
+    });
     let (x, hidden, d_ff, gate) = (x_id, HIDDEN, D_FF, Some(gate));
     let op = ExpertsOp { x, route, out, experts, top_k, hidden, d_ff, activation, gate, up, down };
     assert_eq!(bench.run_all(vec![router, Op::Experts(op)], 2), 2, "no launch for the router");

@@ -4,7 +4,10 @@ use amoeba_kernels::add::{gate_of, reference, scale_of, temperature_of};
 use amoeba_kernels::cuda::StepRow;
 use amoeba_kernels::testing::Rng;
 use amoeba_kernels::{activate, rope};
-use amoeba_plan::{Activation, BufferId, GateKind, Op, Rope, Strided};
+use amoeba_plan::{
+    ActivateOp, Activation, AddOp, BufferId, CopyOp, GateKind, HeadGateOp, Op, Rope, RopeOp, ScaleOp,
+    Strided, TemperatureOp,
+};
 
 use crate::bench::Bench;
 
@@ -31,7 +34,8 @@ fn near(y: &[f32], truth: &[f32], relative: f32, absolute: f32, what: &str) {
 fn add_and_scale() {
     let (mut rng, Some(mut bench)) = (Rng(6), Bench::new()) else { return };
     bench.plain_rows(3);
-    let [after, before, y] = run(&mut bench, &mut rng, |x, y| Op::Add { x, y, scale: 0.3, width: WIDTH });
+    let [after, before, y] =
+        run(&mut bench, &mut rng, |x, y| Op::Add(AddOp { x, y, scale: 0.3, width: WIDTH }));
     for row in 0..3 {
         let mut truth = before[row].clone();
         reference::add(&mut truth, &y[row], 0.3);
@@ -39,7 +43,7 @@ fn add_and_scale() {
     }
     let by = bench.vector(&[1.7]);
     for (by, softcap) in [(None, None), (Some(by), None), (Some(by), Some(5.0))] {
-        let op = |x, _| Op::Scale { x, scale: 0.7, by, softcap, width: WIDTH };
+        let op = |x, _| Op::Scale(ScaleOp { x, scale: 0.7, by, softcap, width: WIDTH });
         let [after, before, _] = run(&mut bench, &mut rng, op);
         for (after, mut truth) in after.into_iter().zip(before) {
             reference::scale(&mut truth, scale_of(0.7, by.map(|_| &[1.7][..])), softcap);
@@ -54,7 +58,7 @@ fn gates_and_temperatures() {
     let rows = [0, 4000, 150_000].map(|position| StepRow { position, ..StepRow::default() });
     bench.rows(&rows);
     for kind in [GateKind::Plain, GateKind::Sigmoid, GateKind::Softplus] {
-        let op = |x, gate| Op::HeadGate { kind, gate, heads: 5, x, width: 60 };
+        let op = |x, gate| Op::HeadGate(HeadGateOp { kind, gate, heads: 5, x, width: 60 });
         let [after, before, gates] = run(&mut bench, &mut rng, op);
         for row in 0..3 {
             let mut truth = before[row].clone();
@@ -64,7 +68,8 @@ fn gates_and_temperatures() {
             near(&after[row], &truth, 3e-7, 0.0, "head_gate");
         }
     }
-    let op = |x, _| Op::Temperature { x, width: WIDTH, scale: 0.1, period: 4000.0, shift: 1.0 };
+    let op =
+        |x, _| Op::Temperature(TemperatureOp { x, width: WIDTH, scale: 0.1, period: 4000.0, shift: 1.0 });
     let [after, before, _] = run(&mut bench, &mut rng, op);
     for row in 0..3 {
         let factor = temperature_of(rows[row].position as usize, 0.1, 4000.0, 1.0);
@@ -91,7 +96,7 @@ fn activations() {
     ] {
         let op = |x, y| {
             let gate = activation.gated().then_some(y);
-            Op::Activate { activation, gate, up: x, out: x, width: WIDTH }
+            Op::Activate(ActivateOp { activation, gate, up: x, out: x, width: WIDTH })
         };
         let [after, up, gate] = run(&mut bench, &mut rng, op);
         for row in 0..3 {
@@ -112,7 +117,7 @@ fn copies_move_parts_of_heads() {
     let op = |x, y| {
         let (from, to) =
             (Strided { buffer: y, first: 4, stride: 40 }, Strided { buffer: x, first: 1, stride: 50 });
-        Op::Copy { x: from, out: to, heads: 5, len: 17 }
+        Op::Copy(CopyOp { x: from, out: to, heads: 5, len: 17 })
     };
     let [after, before, y] = run(&mut bench, &mut rng, op);
     for row in 0..3 {
@@ -133,7 +138,7 @@ fn rotations_hold_far_into_a_context() {
         let frequencies = (0..10).map(|i| 1e4f64.powf(-f64::from(i) / 10.0)).collect();
         let spec = Rope { dims: 20, interleaved, frequencies, amplitude: 1.1 };
         let id = bench.rope(spec.clone());
-        let op = |x, _| Op::Rope { rope: id, heads: 7, head_dim: 40, first: 8, x };
+        let op = |x, _| Op::Rope(RopeOp { rope: id, heads: 7, head_dim: 40, first: 8, x });
         let [after, before, _] = run(&mut bench, &mut rng, op);
         for row in 0..3 {
             let (mut truth, mut table) = (before[row].clone(), vec![0.0; 20]);

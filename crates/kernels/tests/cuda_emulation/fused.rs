@@ -4,8 +4,8 @@ use amoeba_checkpoint::{Float, Format};
 use amoeba_kernels::cuda::StepRow;
 use amoeba_kernels::testing::{OwnedMatrix, Rng};
 use amoeba_plan::{
-    Activation, AttentionOp, BufferId, CacheId, CacheKind, ExpertWeights, ExpertsOp, NormKind, NormOp, Op,
-    Rope, RopeId, RouterRule, Score, WeightId,
+    Activation, AddOp, AttentionOp, BufferId, CacheId, CacheKind, ExpertWeights, ExpertsOp, KvAppendOp,
+    NormKind, NormOp, Op, Rope, RopeId, RopeOp, RouterOp, RouterRule, Score, WeightId,
 };
 
 use crate::bench::Bench;
@@ -62,7 +62,7 @@ fn router(logits: BufferId, out: BufferId) -> Op {
         per_expert: None,
     };
     let (correction, per_expert, input_gate) = (None, None, None);
-    Op::Router { logits, out, experts: EXPERTS, rule, correction, per_expert, input_gate }
+    Op::Router(RouterOp { logits, out, experts: EXPERTS, rule, correction, per_expert, input_gate })
 }
 
 fn attention(cache: CacheId, q: BufferId, out: BufferId) -> Op {
@@ -88,9 +88,9 @@ fn layer(bench: &mut Bench, rng: &mut Rng, v_bits: u8) -> Layer {
         let (kind, weight, scale) = (NormKind::Rms, Some(weight), 1.0);
         Op::Norm(NormOp { kind, weight, bias: None, per_chunk: false, eps: 1e-6, scale, chunks, dim, x, out })
     };
-    let linear = |weight, x, out| Op::Linear { weight, bias: None, x, out };
-    let turn = |x, heads| Op::Rope { rope, heads, head_dim: HEAD, first: 0, x };
-    let add = Op::Add { x: residual, y: branch, scale: 1.0, width: HIDDEN };
+    let linear = |weight, x, out| bench.linear(weight, None, x, out);
+    let turn = |x, heads| Op::Rope(RopeOp { rope, heads, head_dim: HEAD, first: 0, x });
+    let add = Op::Add(AddOp { x: residual, y: branch, scale: 1.0, width: HIDDEN });
     let ops = vec![
         norm(residual, normed, norms[0], 1, HIDDEN),
         linear(linears[0], normed, q),
@@ -100,7 +100,7 @@ fn layer(bench: &mut Bench, rng: &mut Rng, v_bits: u8) -> Layer {
         norm(k, k, norms[3], 2, HEAD),
         turn(q, 4),
         turn(k, 2),
-        Op::KvAppend { cache, k, v },
+        Op::KvAppend(KvAppendOp { cache, kv_heads: 2, k_dim: HEAD, v_dim: HEAD, k, v }),
         attention(cache, q, attended),
         linear(linears[3], attended, branch),
         add.clone(),

@@ -4,7 +4,7 @@ use amoeba_checkpoint::{Float, Format};
 use amoeba_kernels::linear::{Digits, reference};
 use amoeba_kernels::testing::{OwnedMatrix, Rng, allowed};
 use amoeba_kernels::{cuda::StepRow, embed, testing};
-use amoeba_plan::Op;
+use amoeba_plan::{EmbedOp, HeadLinearOp, Op};
 
 use crate::bench::Bench;
 use crate::device;
@@ -76,7 +76,7 @@ fn check(
     let weight = bench.matrix(&matrix);
     let bias_id = biased.then(|| bench.vector(&bias));
     let (x_id, out) = (bench.buffer(cols, rows, &x), bench.buffer(outputs, rows, &[]));
-    bench.run(Op::Linear { weight, bias: bias_id, x: x_id, out }, rows.next_power_of_two());
+    bench.run(bench.linear(weight, bias_id, x_id, out), rows.next_power_of_two());
     let mut worst = 0.0f64;
     for (row, x) in x.chunks(cols).enumerate() {
         let y = bench.row(out, row);
@@ -191,7 +191,7 @@ fn embeddings(group: u8) {
         bench.rows(&tokens.map(|token| StepRow { token, ..StepRow::default() }));
         let table = bench.matrix(&owned.view());
         let out = bench.buffer(384, 4, &[]);
-        bench.run(Op::Embed { table, scale: 1.5, out }, 4);
+        bench.run(Op::Embed(EmbedOp { table, vocab: 9, width: 384, scale: 1.5, out }), 4);
         for (row, token) in tokens.into_iter().enumerate() {
             let mut truth = vec![0.0; 384];
             embed::embed(&owned.view(), token, 1.5, &mut truth);
@@ -219,7 +219,7 @@ fn heads_have_matrices_of_their_own() {
         bench.plain_rows(rows);
         let weight = bench.stack(&views);
         let (x_id, out) = (bench.buffer(heads * cols, rows, &x), bench.buffer(heads * outputs, rows, &[]));
-        bench.run(Op::HeadLinear { weight, heads, rows: outputs, cols, x: x_id, out }, rows);
+        bench.run(Op::HeadLinear(HeadLinearOp { weight, heads, rows: outputs, cols, x: x_id, out }), rows);
         for (row, x) in x.chunks(heads * cols).enumerate() {
             for (i, y) in bench.row(out, row).iter().enumerate() {
                 let one = views[i / outputs].rows(i % outputs, 1);

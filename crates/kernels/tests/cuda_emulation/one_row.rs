@@ -2,7 +2,7 @@
 
 use amoeba_kernels::cuda::{Setting, StepRow};
 use amoeba_kernels::testing::Rng;
-use amoeba_plan::{AttentionOp, BufferId, CacheKind, NormKind, NormOp, Op, Rope, Window};
+use amoeba_plan::{AttentionOp, BufferId, CacheKind, KvAppendOp, NormKind, NormOp, Op, Rope, RopeOp, Window};
 
 use crate::bench::Bench;
 
@@ -59,15 +59,12 @@ fn ops(bench: &mut Bench, rng: &mut Rng, case: Case) -> (Vec<Op>, [BufferId; 4])
         let frequencies = (0..pairs).map(|i| 1e4f64.powf(-(i as f64) / pairs as f64)).collect();
         let interleaved = case.interleaved;
         let rope = bench.rope(Rope { dims: 2 * pairs, interleaved, frequencies, amplitude: 1.1 });
-        ops.extend([(q, heads), (k, kv_heads)].map(|(x, heads)| Op::Rope {
-            rope,
-            heads,
-            head_dim: k_dim,
-            first,
-            x,
-        }));
+        ops.extend(
+            [(q, heads), (k, kv_heads)]
+                .map(|(x, heads)| Op::Rope(RopeOp { rope, heads, head_dim: k_dim, first, x })),
+        );
     }
-    ops.push(Op::KvAppend { cache, k, v });
+    ops.push(Op::KvAppend(KvAppendOp { cache, kv_heads, k_dim, v_dim, k, v }));
     let sinks = case.sinks.then(|| bench.vector(&rng.vector(heads)));
     let (head_dim, scale, window, softcap) = (k_dim, 0.3, case.window, None);
     ops.push(Op::Attention(AttentionOp {

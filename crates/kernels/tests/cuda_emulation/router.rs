@@ -2,7 +2,7 @@
 
 use amoeba_kernels::router::{Learned, reference, take_weight};
 use amoeba_kernels::testing::Rng;
-use amoeba_plan::{Groups, Op, RouterRule, Score};
+use amoeba_plan::{Groups, Op, RouterOp, RouterRule, Score};
 
 use crate::bench::Bench;
 
@@ -20,7 +20,15 @@ fn check(rule: &RouterRule, learned: Learned<'_>, gated: bool, logits: &[f32]) -
         [learned.correction, learned.per_expert].map(|v| v.map(|v| bench.vector(v)));
     let (experts, input_gate) = (logits.len(), gated.then_some(gate));
     bench.run(
-        Op::Router { logits: x, out, experts, rule: rule.clone(), correction, per_expert, input_gate },
+        Op::Router(RouterOp {
+            logits: x,
+            out,
+            experts,
+            rule: rule.clone(),
+            correction,
+            per_expert,
+            input_gate,
+        }),
         2,
     );
     let route = bench.row(out, 0);

@@ -1,7 +1,7 @@
 //! Attention with grouped query heads.
 
 use super::Lowering;
-use crate::op::{AttentionOp, Op};
+use crate::op::{AttentionOp, HeadGateOp, KvAppendOp, Op, RopeOp, ScaleOp};
 use crate::program::{BufferId, CacheKind};
 use crate::spec::{
     Activation, AttentionSpec, GateKind, NormSpec, OutputGate, Projections, QkNormSpec, QkNormWidth, RopeSpec,
@@ -20,7 +20,8 @@ impl Lowering {
             self.norm(norm, spec.kv_heads, spec.v_dim, v, v);
         }
         if spec.v_scale != 1.0 && own_keys {
-            self.push(Op::Scale { x: v, scale: spec.v_scale, by: None, softcap: None, width: v_width });
+            let (scale, width) = (spec.v_scale, v_width);
+            self.glue(Op::Scale(ScaleOp { x: v, scale, by: None, softcap: None, width }));
         }
         let mut turned = vec![(q, spec.heads, true)];
         turned.extend(own_keys.then_some((k, spec.kv_heads, false)));
@@ -36,16 +37,13 @@ impl Lowering {
         let attended = self.attend_over(spec, q, k, v);
         let (heads, o_width) = (spec.heads, spec.heads * spec.v_dim);
         if let Some((gate, kind)) = gate {
-            self.push(match kind {
-                None => Op::Activate {
-                    activation: Activation::Sigmoid,
-                    gate: Some(gate),
-                    up: attended,
-                    out: attended,
-                    width: o_width,
-                },
-                Some(kind) => Op::HeadGate { kind, gate, heads, x: attended, width: spec.v_dim },
-            });
+            match kind {
+                None => self.activate(Activation::Sigmoid, Some(gate), attended, attended, o_width),
+                Some(kind) => {
+                    let (x, width) = (attended, spec.v_dim);
+                    self.glue(Op::HeadGate(HeadGateOp { kind, gate, heads, x, width }));
+                }
+            }
         }
         self.linear(&spec.o, self.hidden, o_width, attended, out);
     }
@@ -96,7 +94,7 @@ impl Lowering {
             _ => {
                 let (kv_heads, k_dim, v_dim) = (spec.kv_heads, spec.head_dim, spec.v_dim);
                 let cache = self.cache(CacheKind::Kv { kv_heads, k_dim, v_dim });
-                self.push(Op::KvAppend { cache, k, v });
+                self.push(Op::KvAppend(KvAppendOp { cache, kv_heads, k_dim, v_dim, k, v }));
                 cache
             }
         };
@@ -165,7 +163,7 @@ impl Lowering {
         let Some(rope) = rope else { return };
         let rope = self.rope(rope);
         for &(x, heads, _) in turned {
-            self.push(Op::Rope { rope, heads, head_dim, first, x });
+            self.push(Op::Rope(RopeOp { rope, heads, head_dim, first, x }));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Multi-head latent attention.
 
 use super::Lowering;
-use crate::op::{AttentionOp, Op};
+use crate::op::{AttentionOp, HeadLinearOp, KvAppendOp, Op};
 use crate::program::{BufferId, CacheKind, Weight, WeightId, WeightShape};
 use crate::spec::{LatentForm, LatentQuery, LatentSpec};
 
@@ -66,14 +66,16 @@ impl Lowering {
         .map(|(name, width)| self.buffer(name, width));
         self.heads((q, 0, head_dim), (q_nope, 0, nope_dim), heads, nope_dim);
         let weight = self.stack(embed_q, heads, rank, nope_dim);
-        self.push(Op::HeadLinear { weight, heads, rows: rank, cols: nope_dim, x: q_nope, out: embedded });
+        let (rows, cols, x, out) = (rank, nope_dim, q_nope, embedded);
+        self.push(Op::HeadLinear(HeadLinearOp { weight, heads, rows, cols, x, out }));
         self.heads((embedded, 0, rank), (q_wide, 0, wide), heads, rank);
         self.heads((q, nope_dim, head_dim), (q_wide, rank, wide), heads, rope_dim);
         self.part((latent, 0), k, rank);
         self.heads((kv_a, rank, 0), (k, rank, 0), 1, rope_dim);
         self.attend(spec, (q_wide, k, latent, narrow), (1, wide, rank));
         let weight = self.stack(unembed_out, heads, v_dim, rank);
-        self.push(Op::HeadLinear { weight, heads, rows: v_dim, cols: rank, x: narrow, out: attended });
+        let (rows, cols, x, out) = (v_dim, rank, narrow, attended);
+        self.push(Op::HeadLinear(HeadLinearOp { weight, heads, rows, cols, x, out }));
     }
 
     /// Appends keys and values and attends.
@@ -84,7 +86,7 @@ impl Lowering {
         (kv_heads, head_dim, v_dim): (usize, usize, usize),
     ) {
         let cache = self.cache(CacheKind::Kv { kv_heads, k_dim: head_dim, v_dim });
-        self.push(Op::KvAppend { cache, k, v });
+        self.push(Op::KvAppend(KvAppendOp { cache, kv_heads, k_dim: head_dim, v_dim, k, v }));
         self.push(Op::Attention(AttentionOp {
             cache,
             q,

@@ -1,8 +1,7 @@
 //! Delta nets, state spaces, short convolutions: projections, the recurrent op, its gate.
 
 use super::Lowering;
-use crate::mixers::{ConvOp, DeltaNetOp, SsmOp};
-use crate::op::Op;
+use crate::op::{ConvOp, DeltaNetOp, Op, SsmOp};
 use crate::program::{BufferId, CacheKind, WeightId};
 use crate::spec::{
     Activation, ConvSpec, DeltaProjections, DeltaSpec, MambaSpec, NormKind, NormSpec, ShortConvSpec,
@@ -56,7 +55,7 @@ impl Lowering {
             out: y,
         }));
         self.norm(&spec.norm, v_heads, v_dim, y, y);
-        self.push(Op::Activate { activation: spec.gate, gate: Some(z), up: y, out: y, width: v_width });
+        self.activate(spec.gate, Some(z), y, y, v_width);
         self.linear(&spec.out, self.hidden, v_width, y, out);
     }
 
@@ -150,8 +149,7 @@ impl Lowering {
             state,
             out: y,
         }));
-        let activation = Activation::SwiGlu;
-        self.push(Op::Activate { activation, gate: Some(z), up: y, out: y, width });
+        self.activate(Activation::SwiGlu, Some(z), y, y, width);
         if let SsmInputs::Joint { norm, norm_groups, .. } = &spec.inputs {
             self.norm_with(norm, (*norm_groups, width / norm_groups, true), y, y);
         }
@@ -208,10 +206,9 @@ impl Lowering {
         self.part((all, 0), b, width);
         self.part((all, width), c, width);
         self.part((all, 2 * width), mixed, width);
-        let activation = Activation::Product;
-        self.push(Op::Activate { activation, gate: Some(b), up: mixed, out: mixed, width });
+        self.activate(Activation::Product, Some(b), mixed, mixed, width);
         let y = self.conv(&spec.conv, width, false, mixed);
-        self.push(Op::Activate { activation, gate: Some(c), up: y, out: y, width });
+        self.activate(Activation::Product, Some(c), y, y, width);
         self.linear(&spec.out, width, width, y, out);
     }
 

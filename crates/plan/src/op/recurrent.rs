@@ -1,5 +1,7 @@
 //! Operations that carry a state from position to position.
 
+use super::Operation;
+use crate::io::Io;
 use crate::program::{BufferId, CacheId, WeightId};
 
 /// Depthwise causal convolution over the positions of a sequence, `y_c(t) = act(b_c + Σ_j w_c,j · x_c(t - taps + j))`
@@ -22,6 +24,22 @@ pub struct ConvOp {
     pub x: BufferId,
     /// `[channels]`; not `x`.
     pub out: BufferId,
+}
+
+impl Operation for ConvOp {
+    fn name(&self) -> &'static str {
+        "conv"
+    }
+
+    fn io(&self) -> Io {
+        let io = Io::default().read(self.x, self.channels).write(self.out, self.channels);
+        let io = io.read_cache(self.cache).write_cache(self.cache);
+        io.vector(Some(self.weight), self.channels * (self.taps + 1)).vector(self.bias, self.channels)
+    }
+
+    fn details(&self) -> String {
+        format!("{} × {}{}", self.channels, self.taps + 1, if self.silu { ", silu" } else { "" })
+    }
 }
 
 /// Gated delta rule (Yang et al. 2024): per value head h with state `S [v_dim, k_dim]`, key head `h / (v_heads/k_heads)`,
@@ -59,6 +77,26 @@ pub struct DeltaNetOp {
     pub out: BufferId,
 }
 
+impl Operation for DeltaNetOp {
+    fn name(&self) -> &'static str {
+        "delta_net"
+    }
+
+    fn io(&self) -> Io {
+        let (keys, values) = (self.k_heads * self.k_dim, self.v_heads * self.v_dim);
+        let decays = if self.per_channel { self.v_heads * self.k_dim } else { self.v_heads };
+        let io = Io::default().read(self.q, keys).read(self.k, keys).read(self.v, values);
+        let io = io.read(self.decay, decays).read(self.beta, self.v_heads).write(self.out, values);
+        let io = io.read_cache(self.cache).write_cache(self.cache);
+        io.vector(Some(self.a_log), self.v_heads).vector(Some(self.dt_bias), decays)
+    }
+
+    fn details(&self) -> String {
+        let DeltaNetOp { v_heads, k_heads, v_dim, k_dim, .. } = self;
+        format!("{v_heads} heads / {k_heads} key heads, {v_dim} × {k_dim}")
+    }
+}
+
 /// Selective state space (Gu & Dao 2023; Dao & Gu 2024): per head h with state `S [head_dim, state]`, group
 /// `h / (heads/groups)`, `δ = clamp(softplus(dt + dt_bias))`:
 /// `S ← S · exp(-exp(a_log) δ) + δ x ⊗ B; out = S C + d x`.
@@ -94,4 +132,24 @@ pub struct SsmOp {
     pub state: usize,
     /// `[heads · head_dim]`; not `x`.
     pub out: BufferId,
+}
+
+impl Operation for SsmOp {
+    fn name(&self) -> &'static str {
+        "ssm"
+    }
+
+    fn io(&self) -> Io {
+        let (width, bc) = (self.heads * self.head_dim, self.groups * self.state);
+        let rates = if self.per_state { self.heads * self.state } else { self.heads };
+        let io = Io::default().read(self.x, width).read(self.b, bc).read(self.c, bc);
+        let io = io.read(self.dt, self.heads).write(self.out, width);
+        let io = io.read_cache(self.cache).write_cache(self.cache).vector(Some(self.a_log), rates);
+        io.vector(Some(self.d), self.heads).vector(self.dt_bias, self.heads)
+    }
+
+    fn details(&self) -> String {
+        let SsmOp { heads, head_dim, state, groups, .. } = self;
+        format!("{heads} heads × {head_dim} × {state}, {groups} groups")
+    }
 }

@@ -6,8 +6,8 @@ use crate::Error;
 /// Folder name of the bundled model.
 pub const BUNDLED: &str = "tiny-chat-moe-4bit";
 
-/// The folder of the bundled model. Looks in `$AMOEBA_MODELS`, then for `models/` in the current folder and those
-/// above it, in the program's folder and those above it, and where the program was built.
+/// The folder of the bundled model. Looks in `$AMOEBA_MODELS`, then for `models/` in the current folder and
+/// those above it, in the program's folder and those above it, and where the program was built.
 ///
 /// # Errors
 /// [`Error::NoBundledModel`] with all places tried.

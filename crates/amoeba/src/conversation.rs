@@ -88,8 +88,8 @@ impl Conversation {
         &self.turns
     }
 
-    /// Says `text` and streams the answer into `on_piece`. What the prompt shares with the previous one is not
-    /// computed again. A turn that fails, or that is ended before its first word, is forgotten.
+    /// Says `text` and streams the answer into `on_piece`. What the prompt shares with the previous one is
+    /// not computed again. A turn that fails, or that is ended before its first word, is forgotten.
     ///
     /// # Errors
     /// As [`stream`], or the model's chat template refuses the conversation.
@@ -121,7 +121,7 @@ impl Conversation {
         match &reply {
             Ok(reply) if !reply.calls.is_empty() => {
                 let mut turn = Message::calling(reply.text.trim(), &reply.calls);
-                // Between calls and their results models go on with what they thought.
+                // Between calls and their results, models continue their earlier thoughts.
                 if !reply.thoughts.is_empty() {
                     turn.extra.insert("reasoning_content".into(), reply.thoughts.trim().into());
                 }
@@ -164,9 +164,9 @@ mod tests {
         prompt.format = Format::thoughts(tags[0], tags[1], false);
         let reply = run(&prompt).unwrap();
         let (mut texts, mut rest, mut inside) = ([String::new(), String::new()], whole.as_str(), 0);
-        while let Some((text, behind)) = rest.split_once(tags[inside]) {
+        while let Some((text, after)) = rest.split_once(tags[inside]) {
             texts[inside] += text;
-            (rest, inside) = (behind, 1 - inside);
+            (rest, inside) = (after, 1 - inside);
         }
         texts[inside] += rest;
         assert!(!reply.thoughts.is_empty(), "{whole}");

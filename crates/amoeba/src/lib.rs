@@ -27,8 +27,9 @@
 //! # }
 //! ```
 //!
-//! For several turns see [`Conversation`], which keeps the messages and streams into a closure; what consecutive
-//! prompts share is computed once. `examples/complete.rs` and `examples/chat.rs` are whole programs.
+//! For several turns see [`Conversation`], which keeps the messages and streams into a closure; what
+//! consecutive prompts share is computed once. `examples/complete.rs` and `examples/chat.rs` are whole
+//! programs.
 //!
 //! Invariant: no logic of models here; everything below is in the crates that this one re-exports.
 
@@ -60,7 +61,8 @@ pub fn load(name_or_dir: impl AsRef<Path>) -> Result<Model, Error> {
     load_with(name_or_dir, &LoadOptions::default(), &mut |_, _| {})
 }
 
-/// Loads a model as [`load`] does, with options; `progress` hears bytes prepared and bytes in all.
+/// Loads a model as [`load`] does, with options; `progress` is called as
+/// `progress(done_bytes, total_bytes)`.
 ///
 /// # Errors
 /// As [`load`], or a context that the model was not made for.

@@ -32,11 +32,12 @@ pub enum Error {
         /// What was reserved.
         limits: Limits,
     },
-    /// A sequence of a recurrent model asked to go on elsewhere than where it ended, or in two stretches of a step.
+    /// A sequence of a recurrent model asked to continue elsewhere than where it ended, or twice in a step.
     #[error(
-        "sequence {slot} cannot go on at position {position}: this model has summed up what it read and cannot go back; \
+        "sequence {slot} cannot continue at position {position}: this model keeps a summary of what it read and \
+         cannot go back; \
          {}", next.map_or("start the sequence again, at position 0".to_owned(), |next| format!(
-            "go on at position {next}, row by row without gaps, or start the sequence again, at position 0"
+            "continue at position {next}, row by row without gaps, or start the sequence again, at position 0"
         ))
     )]
     NotContinuous {
@@ -44,7 +45,7 @@ pub enum Error {
         slot: usize,
         /// Position asked for.
         position: usize,
-        /// Where it can go on; `None` after a step that failed or was stopped.
+        /// Where it can continue; `None` after a step that failed or was stopped.
         next: Option<usize>,
     },
     /// A token id past the embedding table.

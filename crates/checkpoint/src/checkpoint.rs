@@ -36,8 +36,8 @@ impl Checkpoint {
     /// Opens a folder with `config.json` and `model*.safetensors`: maps every file, checks every header, and
     /// compares them with the index if there is one. No weight is read.
     ///
-    /// `auto_map` in the configuration is ignored: there is no code path that runs anything. `model_file`, which
-    /// other loaders would run, is refused, since the model is not what its `model_type` says.
+    /// `auto_map` in the configuration is ignored: there is no code path that runs anything. `model_file`,
+    /// which other loaders would run, is refused, since the model is not what its `model_type` says.
     ///
     /// # Errors
     /// [`Error::NotFound`] for a missing folder or file; otherwise what is wrong with the first bad file.
@@ -122,8 +122,8 @@ impl Checkpoint {
     }
 
     /// The matrix `path.weight` with `.scales` and `.biases` where quantised; `rows` and `cols` are what the
-    /// model's configuration makes of it. The format follows from the shapes and is compared with the override
-    /// for `path`, if there is one.
+    /// model's configuration makes of it. The format follows from the shapes and is compared with the
+    /// override for `path`, if there is one.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when a tensor is missing, of the wrong type or shape, or contradicts an override;
@@ -135,8 +135,8 @@ impl Checkpoint {
         Ok(self.views(&layout, rows, cols))
     }
 
-    /// The matrices of `experts` experts, each `rows × cols` and all of one format: stacked at `path`, or where
-    /// that is absent one by one at `each`, in which `{}` stands for the expert's number.
+    /// The matrices of `experts` experts, each `rows × cols` and all of one format: stacked at `path`, or
+    /// where that is absent one by one at `each`, in which `{}` stands for the expert's number.
     ///
     /// # Errors
     /// As [`Checkpoint::matrix`], and [`Error::Corrupt`] when two experts differ in format.
@@ -208,8 +208,8 @@ impl Checkpoint {
         })
     }
 
-    /// Reads every scale, bias and float tensor and reports the first number that is not finite, or that would
-    /// not be once dequantised. Zeros and subnormals are fine. Reads packed codes not at all.
+    /// Reads every scale, bias and float tensor and reports the first number that is not finite, or that
+    /// would not be once dequantised. Zeros and subnormals are fine. Reads packed codes not at all.
     ///
     /// # Errors
     /// [`Error::Corrupt`] with file, tensor, position and value.
@@ -217,8 +217,8 @@ impl Checkpoint {
         self.index.iter().try_for_each(|info| values::check(&self.index, &info, self.bytes(&info)))
     }
 
-    /// Compares the weight files with what they were when opened. Call it after copying weights, to tell a file
-    /// that was rewritten meanwhile.
+    /// Compares the weight files with what they were when opened. Call it after copying weights, to tell a
+    /// file that was rewritten meanwhile.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when one changed.
@@ -226,9 +226,9 @@ impl Checkpoint {
         self.shards.iter().try_for_each(Shard::check_unchanged)
     }
 
-    /// Takes the file pages under `bytes`, a part of what this checkpoint hands out, out of this process's memory:
-    /// for a loader that has copied them. Reading them again is allowed and brings them back from the file. Does
-    /// nothing to bytes from elsewhere.
+    /// Takes the file pages under `bytes`, a part of what this checkpoint hands out, out of this process's
+    /// memory: for a loader that has copied them. Reading them again is allowed and brings them back from the
+    /// file. Does nothing to bytes from elsewhere.
     pub fn release(&self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.shards.iter().any(|shard| shard.release(bytes));
@@ -240,8 +240,9 @@ impl Checkpoint {
         self.shards.iter().for_each(|shard| self.release(shard.bytes()));
     }
 
-    /// Of each weight file, in order: what tells it from any other (name, length, times and place on the disk;
-    /// `None` where the system does not tell), and its header as written. For caches of what was made of them.
+    /// Of each weight file, in order: what tells it from any other (name, length, times and place on the
+    /// disk; `None` where the system does not tell), and its header as written. For caches of what was made
+    /// of them.
     pub fn stamps(&self) -> impl Iterator<Item = (Option<&str>, &[u8])> {
         self.shards.iter().map(|shard| (shard.stamp(), shard.header()))
     }
@@ -300,7 +301,8 @@ fn open_shards(dir: &Path) -> Result<(Vec<Shard>, TensorIndex), Error> {
         compare(&index, &listed)?;
     }
     for file in &files.extras {
-        // Loaders that take every model*.safetensors would see these too: harmless unless they shadow a tensor.
+        // Loaders that take every model*.safetensors would see these too: harmless unless they shadow a
+        // tensor.
         let shard = Shard::map(dir, file)?;
         for (name, _) in header::parse(file, shard.bytes(), 0)? {
             if let Some(used) = index.get(&name) {

@@ -22,8 +22,8 @@ impl Config {
     /// Parses the object in `text`; `file` is used in messages only.
     ///
     /// # Errors
-    /// [`Error::Config`] when it is not JSON, not an object, too large, nested deeper than 64 levels, or has a
-    /// key twice.
+    /// [`Error::Config`] when it is not JSON, not an object, too large, nested deeper than 64 levels, or has
+    /// a key twice.
     pub fn parse(file: &str, text: &str) -> Result<Config, Error> {
         Ok(Config { file: file.to_owned(), prefix: String::new(), map: json::object(file, text)? })
     }

@@ -118,10 +118,7 @@ impl TensorIndex {
         self.expect_shape(scales, &expected.shape(groups))?;
         match (scales.dtype, biases) {
             (DType::U8, Some(biases)) => {
-                return Err(Error::corrupt(
-                    self.place(biases),
-                    "stands beside U8 scales, which have no biases",
-                ));
+                return Err(Error::corrupt(self.place(biases), "belongs to U8 scales, which have no biases"));
             }
             (DType::U8, None) => {}
             (dtype, _) if dtype.float().is_none() => {
@@ -129,10 +126,7 @@ impl TensorIndex {
                 return Err(Error::corrupt(self.place(scales), what));
             }
             (_, None) => {
-                return Err(Error::corrupt(
-                    self.place(scales),
-                    "is of a float type but has no biases beside it",
-                ));
+                return Err(Error::corrupt(self.place(scales), "is of a float type but has no biases"));
             }
             (dtype, Some(biases)) if biases.dtype != dtype => {
                 let what = format!("is {}, expected {dtype} like its scales", biases.dtype);
@@ -183,8 +177,9 @@ impl TensorIndex {
         if let Some(stated) = stated.filter(|stated| *stated != derived) {
             return differs(format!("config.json says {stated} for it"));
         }
-        // Halving the columns doubles the bits: shapes alone cannot tell 4-bit group 64 from 8-bit group 32 of
-        // half the width. Where the default explains both shapes, it decides, and the width is what is wrong.
+        // Halving the columns doubles the bits: shapes alone cannot tell 4-bit group 64 from 8-bit group 32
+        // of half the width. Where the default explains both shapes, it decides, and the width is what is
+        // wrong.
         if let (None, Some(packing)) = (choice, default.filter(|d| *d != derived && d.mode == derived.mode)) {
             let width = last(scales).saturating_mul(usize::from(packing.group));
             if width.saturating_mul(usize::from(packing.bits)) == last(weight).saturating_mul(32) {

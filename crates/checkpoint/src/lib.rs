@@ -5,9 +5,10 @@
 //!
 //! **Invariant: all hostile input ends here.** Every number is bounded where it is read, every product is
 //! checked, and what this crate hands out can be used without looking again: slices lie inside their file and
-//! have the lengths their format promises. Nothing in a folder is ever executed, nothing outside the folder is
-//! opened but the targets of symlinks placed in it, and what is allocated before validation stays below twice
-//! the file plus 64 MiB. Damaged input is an [`Error`] that names file and tensor or key, never a panic.
+//! have the lengths their format promises. Nothing in a folder is ever executed, nothing outside the folder
+//! is opened but the targets of symlinks placed in it, and what is allocated before validation stays below
+//! twice the file plus 64 MiB. Damaged input is an [`Error`] that names file and tensor or key, never a
+//! panic.
 //!
 //! **Never here:** devices, arithmetic on weights (beyond float widening and the finiteness scan), model
 //! architectures.

@@ -11,9 +11,9 @@ use std::time::SystemTime;
 /// One mapped weight file.
 ///
 /// A file that shrinks while it is mapped makes later reads beyond its new end raise SIGBUS, which no private
-/// mapping prevents. Weights are copied into memory by backends at load, so the window is the load: the length
-/// is compared after mapping, [`Shard::check_unchanged`] lets the loader compare again after copying, and a
-/// folder others may write to during a load must be copied first (see the security notes).
+/// mapping prevents. Weights are copied into memory by backends at load, so the window is the load: the
+/// length is compared after mapping, [`Shard::check_unchanged`] lets the loader compare again after copying,
+/// and a folder others may write to during a load must be copied first (see the security notes).
 #[derive(Debug)]
 pub(crate) struct Shard {
     pub(crate) file: String,
@@ -23,8 +23,8 @@ pub(crate) struct Shard {
     stamp: Option<String>,
 }
 
-/// Other contents have another stamp: archives and package managers set the time of writing as they like, but nobody
-/// sets the time of change or the inode.
+/// Other contents have another stamp: archives and package managers set the time of writing as they like, but
+/// nobody sets the time of change or the inode.
 #[cfg(unix)]
 fn stamp(file: &str, meta: &Metadata) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
@@ -84,8 +84,8 @@ impl Shard {
         self.stamp.as_deref()
     }
 
-    /// Takes the pages under `part` out of this process's memory, whole pages at both ends; false if it is no part
-    /// of this file. A refusal of the system changes only how much memory is held.
+    /// Takes the pages under `part` out of this process's memory, whole pages at both ends; false if it is
+    /// not part of this file. A refusal of the system changes only how much memory is held.
     pub(crate) fn release(&self, part: &[u8]) -> bool {
         let (map, part) = (self.map.as_ptr_range(), part.as_ptr_range());
         if part.start < map.start || part.end > map.end {
@@ -94,10 +94,10 @@ impl Shard {
         #[cfg(unix)]
         {
             let (offset, len) = (part.start.addr() - map.start.addr(), part.end.addr() - part.start.addr());
-            // SAFETY: the range was just found to lie in the map, which stays mapped. It is a read-only map of a
-            // file, so there is nothing in it to lose: the next access, by any thread and to a neighbour on the
-            // same page too, brings the page back from the file as the first one did. That the file may have
-            // changed by then is the risk documented above, no other than before the first access.
+            // SAFETY: the range was just found to lie in the map, which stays mapped. It is a read-only map
+            // of a file, so there is nothing in it to lose: the next access, by any thread and to a neighbour
+            // on the same page too, brings the page back from the file as the first one did. That the file
+            // may have changed by then is the risk documented above, no other than before the first access.
             let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, len) };
         }
         true

@@ -12,8 +12,8 @@ static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 struct Counting;
 
-// SAFETY: every call goes to the system allocator unchanged; the counters are atomics and allocate nothing. The
-// default `realloc` allocates, copies and frees, which counts both buffers as the bound does.
+// SAFETY: every call goes to the system allocator unchanged; the counters are atomics and allocate nothing.
+// The default `realloc` allocates, copies and frees, which counts both buffers as the bound does.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         PEAK.fetch_max(NOW.fetch_add(layout.size(), SeqCst) + layout.size(), SeqCst);

@@ -1,4 +1,4 @@
-//! Folders with expected results: the layout `expected.json` + `expected.safetensors` beside a checkpoint.
+//! Folders with expected results: a checkpoint with `expected.json` and `expected.safetensors`.
 
 use std::path::Path;
 

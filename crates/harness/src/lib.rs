@@ -1,5 +1,5 @@
-//! Proves things about models and backends: `verify` compares a folder with its recorded results, [`gate`] judges a
-//! fast path, [`eval`] measures perplexity and distances between distributions, [`mod@bench`] speed.
+//! Proves things about models and backends: `verify` compares a folder with its recorded results, [`gate`]
+//! judges a fast path, [`eval`] measures perplexity and distances between distributions, [`mod@bench`] speed.
 //!
 //! Start reading at [`verify`] or [`gate::gate`].
 

@@ -9,7 +9,8 @@ use crate::numbers::argmax;
 use crate::probe::{Point, Recorder, points};
 use crate::{Error, Fixture};
 
-/// Largest allowed difference of a logit between two f32 computations of these models (see docs/parity.md).
+/// Largest allowed difference of a logit between two f32 computations of these models (see
+/// docs/results/parity.md).
 const LOGIT_ALLOWED: f64 = 2e-3;
 /// Largest allowed normalised RMS error of a block tensor: the contract for f32 activations.
 const BLOCK_ALLOWED: f64 = 5e-4;
@@ -90,7 +91,8 @@ impl Report {
 /// Runs the prompt in one step and the recorded continuation token by token, and compares.
 ///
 /// # Errors
-/// The folder or the model cannot be read, or a step fails. Differences are no errors: see [`Report::passed`].
+/// The folder or the model cannot be read, or a step fails. Differences are not errors: see
+/// [`Report::passed`].
 pub fn verify(dir: &Path, options: &VerifyOptions) -> Result<Report, Error> {
     let fixture = Fixture::open(dir)?;
     let checkpoint = open(dir)?;

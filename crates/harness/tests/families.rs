@@ -121,11 +121,14 @@ fn the_table_of_families_is_what_fixtures_do() {
     seen.sort_by(|a, b| a.fixture.cmp(&b.fixture));
     let mut text = String::from(
         "# Families\n\n\
-         What runs, on the CPU, by `model_type` of `config.json`. Written by `crates/harness/tests/families.rs` from a fixture of\n\
-         each family: it is loaded, a prompt of nine tokens and one more are run and recorded, and the path named is the one its\n\
-         experts took. [parity.md](parity.md) has the errors. The paths do not depend on the format: every family reads every\n\
-         format of [the list below](#formats); the formats named are those of its fixtures' experts (of a dense family's products).\n\n\
-         A checkpoint of several parts (`text_config`: `gemma4`, `llama4`, `qwen3_5_moe`, `mistral3`, `kimi_k25`, …) runs its text part.\n\n\
+         What runs, on the CPU, by `model_type` of `config.json`. `crates/harness/tests/families.rs`\n\
+         writes this page from a fixture of each family: it loads the fixture, runs and records a\n\
+         prompt of nine tokens and one decode step, and names the path that the experts took.\n\
+         [results/parity.md](results/parity.md) has the errors. The path does not depend on the format:\n\
+         every family reads every format of [the list below](#formats). The formats in the table are\n\
+         those of the fixture's experts (for a dense family: of its products).\n\n\
+         A checkpoint of several parts (`text_config`: `gemma4`, `llama4`, `qwen3_5_moe`, `mistral3`,\n\
+         `kimi_k25`, …) runs its text part.\n\n\
          | `model_type` | the same | mixers | formats | decode | prefill | fixtures |\n|---|---|---|---|---|---|---|\n",
     );
     for (name, also) in families() {
@@ -148,8 +151,8 @@ fn the_table_of_families_is_what_fixtures_do() {
         )
         .unwrap();
     }
-    text += "\nUp to 8 rows take the fused path through the experts, more rows the unfused one (`amoeba inspect MODEL` says so layer by\n\
-             layer); – means no experts.\n\n## Formats\n\nOf experts in fixtures: ";
+    text += "\nUp to 8 rows take the fused path through the experts, more rows the unfused one (`amoeba\n\
+             inspect MODEL` says so layer by layer); – means no experts.\n\n## Formats\n\nOf experts in fixtures: ";
     text += &list(seen.iter().flat_map(|seen| &seen.formats).collect::<BTreeSet<_>>());
     text += ".\n\n## Not built in\n\n| `model_type` | why |\n|---|---|\n";
     let names: Vec<&str> = families().flat_map(|(name, also)| [&[name], also].concat()).collect();

@@ -59,12 +59,12 @@ impl Layout {
 }
 
 impl Hub {
-    /// Finds the model that `name` means, in this order: a folder, `owner/name[@revision]` in the cache, a bare
-    /// name as one of `mlx-community` in the cache. Never touches the network.
+    /// Finds the model that `name` means, in this order: a folder, `owner/name[@revision]` in the cache, a
+    /// bare name as one of `mlx-community` in the cache. Never touches the network.
     ///
     /// # Errors
-    /// [`Error::NotFound`] says what was looked for and how to get it, [`Error::Incomplete`] which file a folder
-    /// lacks, [`Error::BadName`] why the name cannot be a model's.
+    /// [`Error::NotFound`] says what was looked for and how to get it, [`Error::Incomplete`] which file a
+    /// folder lacks, [`Error::BadName`] why the name cannot be a model's.
     pub fn resolve(&self, name: &str) -> Result<Resolved, Error> {
         let folder = Path::new(name);
         if folder.join("config.json").is_file() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub enum Error {
     /// The name cannot be a model's.
     #[error(
-        "`{name}` is no model name: {why}\n  a name is a folder, `owner/name`, `owner/name@revision`, or `name`"
+        "`{name}` is not a model name: {why}\n  a name is a folder, `owner/name`, `owner/name@revision`, or `name`"
     )]
     BadName {
         /// The name as given.
@@ -72,7 +72,7 @@ pub enum Error {
         /// The model, the revision or the file.
         what: String,
     },
-    /// The server answered with something that is no help.
+    /// The server answered with an unexpected status.
     #[error("{url}: the server answered {status}\n  try again later, or another HF_ENDPOINT")]
     Status {
         /// The URL without its query.

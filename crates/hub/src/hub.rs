@@ -97,15 +97,16 @@ impl Hub {
         self
     }
 
-    /// Refuses a download that would leave fewer bytes free than this (64 MiB unless told).
+    /// Refuses a download that would leave fewer bytes free than this (default: 64 MiB).
     #[must_use]
     pub fn with_disk_reserve(mut self, bytes: u64) -> Self {
         self.reserve_bytes = bytes;
         self
     }
 
-    /// Attempts in a row that bring nothing before giving up (6), the first wait between them (1 s, doubling),
-    /// the longest wait whatever `Retry-After` says (120 s), and the longest silence of the server (60 s).
+    /// Attempts in a row that bring nothing before giving up (6), the first wait between them (1 s,
+    /// doubling), the longest wait whatever `Retry-After` says (120 s), and the longest silence of the server
+    /// (60 s).
     #[must_use]
     pub fn with_retries(
         mut self,

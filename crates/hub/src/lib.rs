@@ -1,9 +1,12 @@
-//! Model names and where the models are: a local folder, the Hugging Face cache, or a download into that cache.
+//! Model names and where the models are: a local folder, the Hugging Face cache, or a download into that
+//! cache.
 //!
 //! Owns: what a name means ([`Hub::resolve`]), the download ([`Hub::pull`]) and the listing of the cache
 //! ([`Hub::list`]). Invariants:
-//! - only `pull` touches the network, never when offline, and the token goes to the endpoint's own origin alone;
-//! - a file appears in the cache only after its checksum was verified, and a reference only after all its files;
+//! - only `pull` touches the network, never when offline, and the token goes to the endpoint's own origin
+//!   alone;
+//! - a file appears in the cache only after its checksum was verified, and a reference only after all its
+//!   files;
 //! - names, revisions and file names from outside become paths only after [`name`]'s strict check;
 //! - nothing of this process is global: what the environment says is read once, in [`Hub::from_env`].
 //!

@@ -81,7 +81,7 @@ fn check_revision(revision: &str) -> Result<(), &'static str> {
     }
     let good =
         |s: &str| !s.is_empty() && s.chars().all(is_word) && !s.starts_with(['-', '.']) && !s.contains("..");
-    if revision.split('/').all(good) { Ok(()) } else { Err("the revision is no branch, tag or commit") }
+    if revision.split('/').all(good) { Ok(()) } else { Err("the revision is not a branch, tag or commit") }
 }
 
 /// Whether a file that a server lists belongs to a model; anything else, pickles above all, is never fetched.
@@ -126,7 +126,7 @@ mod tests {
             "a/b@c@d", "a--b/c", "é/b", "a/b?x", "a/b#x", "a/%2e%2e", "~/b", &long,
         ] {
             let error = ModelId::parse(name).unwrap_err().to_string();
-            assert!(error.contains("is no model name: "), "{name:?}: {error}");
+            assert!(error.contains("is not a model name: "), "{name:?}: {error}");
         }
         assert!(ModelId::parse("a/b").unwrap().at("x/../y").is_err());
         assert!(ModelId::parse("a/b").unwrap().at(&"x".repeat(201)).is_err());

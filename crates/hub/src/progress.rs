@@ -21,8 +21,8 @@ pub struct PullPlan {
 pub trait Progress {
     /// Called once, before anything is fetched.
     fn plan(&mut self, _plan: &PullPlan) {}
-    /// `done` of `total` bytes of `file` are here; called at the start (more than 0 when a download is resumed),
-    /// after each block, and with `done == total` when the file is verified and in place.
+    /// `done` of `total` bytes of `file` are here; called at the start (more than 0 when a download is
+    /// resumed), after each block, and with `done == total` when the file is verified and in place.
     fn bytes(&mut self, _file: &str, _done: u64, _total: u64) {}
     /// Something a person may want to know: a retry, a wait for another process, a file without checksum.
     fn note(&mut self, _text: &str) {}

@@ -19,8 +19,8 @@ pub struct PullOptions {
 impl Hub {
     /// Downloads the model into the cache, or completes what is there, and returns its snapshot folder.
     ///
-    /// Fetches configuration, tokeniser, templates and safetensors weights; never pickles. Each file is verified
-    /// before it appears. A second process that pulls the same model waits for the first.
+    /// Fetches configuration, tokeniser, templates and safetensors weights; never pickles. Each file is
+    /// verified before it appears. A second process that pulls the same model waits for the first.
     ///
     /// # Errors
     /// See [`Error`]: offline, refused by the server, broken connection (resumed by the next call), wrong

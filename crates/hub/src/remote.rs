@@ -38,9 +38,9 @@ impl<'a> Remote<'a> {
         if hub.offline {
             return Err(Error::Offline { id: id.to_string() });
         }
-        let home: Uri = hub.endpoint.parse().map_err(|_| bad(&hub.endpoint, "the endpoint is no URL"))?;
+        let home: Uri = hub.endpoint.parse().map_err(|_| bad(&hub.endpoint, "the endpoint is not a URL"))?;
         if home.host().is_none() || home.scheme().is_none() {
-            return Err(bad(&hub.endpoint, "the endpoint is no URL like https://host"));
+            return Err(bad(&hub.endpoint, "the endpoint is not a URL like https://host"));
         }
         let silence = Some(hub.retry.silence);
         let config = Agent::config_builder()
@@ -91,14 +91,15 @@ impl<'a> Remote<'a> {
             return Err(bad(url, "the listing is longer than 16 MiB").into());
         }
         let value: serde_json::Value =
-            serde_json::from_slice(&body).map_err(|e| bad(url, &format!("the listing is no JSON: {e}")))?;
+            serde_json::from_slice(&body).map_err(|e| bad(url, &format!("the listing is not JSON: {e}")))?;
         let commit = value.get("sha").and_then(|v| v.as_str()).unwrap_or_default();
         if is_hex(commit, 40) { Ok(value) } else { Err(bad(url, "the listing names no commit").into()) }
     }
 
-    /// Asks for `url` from byte `start` on, following redirects; only statuses that a download understands return.
+    /// Asks for `url` from byte `start` on, following redirects; only statuses that a download understands
+    /// return.
     pub(crate) fn get(&self, url: &str, start: u64, what: &str) -> Result<Response<Body>, Failure> {
-        let mut uri: Uri = url.parse().map_err(|_| bad(url, "this is no URL"))?;
+        let mut uri: Uri = url.parse().map_err(|_| bad(url, "this is not a URL"))?;
         for _ in 0..=REDIRECTS_MAX {
             let response = self.get_once(&uri, start)?;
             let status = response.status();
@@ -170,7 +171,7 @@ fn redirected(from: &Uri, response: &Response<Body>) -> Result<Uri, Error> {
             (true, Some(scheme), Some(authority)) => format!("{scheme}://{authority}{target}"),
             _ => target.to_owned(),
         };
-    let to: Uri = absolute.parse().map_err(|_| bad(&here, "a redirect to no URL"))?;
+    let to: Uri = absolute.parse().map_err(|_| bad(&here, "a redirect to something that is not a URL"))?;
     match (from.scheme_str(), to.scheme_str()) {
         (_, Some("https")) | (Some("http"), Some("http")) => Ok(to),
         _ => Err(bad(&here, "a redirect away from https")),

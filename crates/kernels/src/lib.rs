@@ -1,8 +1,8 @@
-//! The ops of the decode program, one folder each: contract (`mod.rs`), scalar reference in f64 (`reference.rs`),
-//! CPU kernel (`cpu.rs`), cases (`cases.rs`). Names follow `amoeba_plan::Op`.
+//! The ops of the decode program, one folder each: contract (`mod.rs`), scalar reference in f64
+//! (`reference.rs`), CPU kernel (`cpu.rs`), cases (`cases.rs`). Names follow `amoeba_plan::Op`.
 //!
-//! Invariant: all maths of the engine is here, none in backends. A kernel is written once over `simd::Simd` and
-//! gives the same bits on every instruction set.
+//! Invariant: all maths of the engine is here, none in backends. A kernel is written once over `simd::Simd`
+//! and gives the same bits on every instruction set.
 
 pub mod activate;
 pub mod add;

@@ -1,6 +1,8 @@
-//! Anonymous memory for weights, aligned to cache lines; large ones on huge pages where the system grants them.
+//! Anonymous memory for weights, aligned to cache lines; large ones on huge pages where the system grants
+//! them.
 
-/// Zeroed bytes whose first one lies on a cache line (on a huge page, if there is at least one huge page of them).
+/// Zeroed bytes whose first one lies on a cache line (on a huge page, if there is at least one huge page of
+/// them).
 pub struct Bytes {
     data: Vec<u8>,
     start: usize,
@@ -25,13 +27,14 @@ impl Bytes {
         bytes
     }
 
-    /// Fewer address translations (`bench/peers/bw.c` measures what plain reads gain). A refusal changes only speed.
+    /// Fewer address translations (`bench/peers/bw.c` measures what plain reads gain). A refusal changes only
+    /// speed.
     fn ask_for_huge_pages(&self) {
         #[cfg(target_os = "linux")]
         {
             let pages = self.as_slice();
-            // SAFETY: the range is a live allocation of ours, its start is page-aligned, and the advice does not
-            // change its contents.
+            // SAFETY: the range is a live allocation of ours, its start is page-aligned, and the advice does
+            // not change its contents.
             let _ =
                 unsafe { libc::madvise(pages.as_ptr().cast_mut().cast(), pages.len(), libc::MADV_HUGEPAGE) };
         }

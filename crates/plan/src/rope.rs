@@ -23,7 +23,7 @@ fn kind(scaling: &Config) -> Result<&str, Error> {
 /// Whether all of a head is laid out in pairs but only the first share of them turns (Gemma 4).
 ///
 /// # Errors
-/// The kind is no string.
+/// The kind is not a string.
 pub(crate) fn is_proportional(scaling: &Config) -> Result<bool, Error> {
     Ok(kind(scaling)? == "proportional")
 }

@@ -67,7 +67,7 @@ fn contradictions_are_named() {
             &[("num_experts_per_tok", json!(9))],
             "num_experts_per_tok 9 exceeds the 8 experts",
         ),
-        ("qwen3_moe-q4g64", &[("num_key_value_heads", json!(3))], "no multiple of num_key_value_heads 3"),
+        ("qwen3_moe-q4g64", &[("num_key_value_heads", json!(3))], "not a multiple of num_key_value_heads 3"),
         ("qwen3_moe-q4g64", &[("head_dim", json!(31))], "head_dim 31: rotary pairs need an even width"),
         (
             "qwen2_moe-q4g64",

@@ -11,8 +11,9 @@ pub struct Message {
     pub role: String,
     /// What is said.
     pub content: String,
-    /// Further fields a template may read: `reasoning_content` and `tool_calls` of an assistant, `tool_call_id` and
-    /// `name` of a tool. A `content` here replaces the text above, for templates that take null or a list of parts.
+    /// Further fields a template may read: `reasoning_content` and `tool_calls` of an assistant,
+    /// `tool_call_id` and `name` of a tool. A `content` here replaces the text above, for templates that take
+    /// null or a list of parts.
     pub extra: Map<String, Value>,
 }
 
@@ -79,8 +80,8 @@ impl Chat {
         self.messages.iter().any(|message| message.extra.contains_key("tool_calls"))
     }
 
-    /// What the template's variables hold; `text` is applied to every string that came from the caller, and the
-    /// arguments of calls get the given form.
+    /// What the template's variables hold; `text` is applied to every string that came from the caller, and
+    /// the arguments of calls get the given form.
     pub(crate) fn context(
         &self,
         arguments: Arguments,
@@ -108,8 +109,8 @@ impl Chat {
     }
 }
 
-/// What a template is given for the arguments of a call. Callers have the JSON text that the model wrote; templates
-/// expect objects as a rule, and some join text.
+/// What a template is given for the arguments of a call. Callers have the JSON text that the model wrote;
+/// templates expect objects as a rule, and some join text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arguments {
     Object,

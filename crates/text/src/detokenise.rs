@@ -2,8 +2,8 @@
 //!
 //! Two ways, by the decoder in `tokenizer.json`:
 //! * byte-level: tokens are bytes, and what has arrived of a character waits for the rest;
-//! * others: the decoder runs over the last finished token and the new ones, and the text beyond the former is
-//!   new. Byte-fallback tokens wait for the end of their run, because one bad byte spoils the whole run.
+//! * others: the decoder runs over the last finished token and the new ones, and the text beyond the former
+//!   is new. Byte-fallback tokens wait for the end of their run, because one bad byte spoils the whole run.
 //!
 //! Either way a token is decoded at most twice, and nothing is shown before it is final.
 
@@ -116,7 +116,7 @@ impl Window {
         Ok(text)
     }
 
-    /// The text of the waiting tokens behind the context.
+    /// The text of the waiting tokens, which follow the context.
     fn new_text(&self, tokenizer: &Tokenizer) -> Result<String, Error> {
         let before = decode(tokenizer, self.context.clone())?;
         let all = decode(tokenizer, self.context.iter().chain(&self.waiting).cloned().collect())?;

@@ -39,9 +39,9 @@ pub(crate) fn environment(time: Option<u64>) -> Result<Environment<'static>, Err
 
 /// Prepares a source for compiling.
 ///
-/// `{% generation %}` blocks, which only mark text for training, become blocks that are always taken, with the
-/// same whitespace control and line numbers. Over-long expressions are refused: folding constants takes time
-/// quadratic in their length. Errors come with their line.
+/// `{% generation %}` blocks, which only mark text for training, become blocks that are always taken, with
+/// the same whitespace control and line numbers. Over-long expressions are refused: folding constants takes
+/// time quadratic in their length. Errors come with their line.
 pub(crate) fn prepare(source: &str) -> Result<String, (usize, Error)> {
     let mut out = String::with_capacity(source.len());
     let (mut copied, mut inside, mut tag_start) = (0, 0, false);

@@ -27,7 +27,7 @@ pub(crate) struct Guard {
     every: AhoCorasick,
     /// Special spellings as the tokenizer takes them, leftmost and longest first.
     longest: AhoCorasick,
-    /// Added tokens that are not special: a template may cut them out, so text ends beside them too.
+    /// Added tokens that are not special: a template may cut them out, so text may end next to them too.
     joints: AhoCorasick,
     heads: HashSet<String>,
     tails: HashSet<String>,

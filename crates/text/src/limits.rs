@@ -2,7 +2,7 @@
 
 /// Largest `tokenizer.json`, in bytes.
 pub const TOKENIZER_BYTES: u64 = 256 << 20;
-/// Largest of the small JSON files beside it, in bytes.
+/// Largest of the small JSON files in its folder, in bytes.
 pub const CONFIG_BYTES: u64 = 32 << 20;
 /// Largest template source, in bytes.
 pub const TEMPLATE_BYTES: u64 = 256 << 10;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use tokenizers::models::TrainerWrapper;
 use tokenizers::{Model, ModelWrapper, Result, Token};
 
-/// A model behind a counter. A derived tokenizer gives it fixed ids for its added tokens and the ids that
+/// A reference-counted model. A derived tokenizer gives it fixed ids for its added tokens and the ids that
 /// text must never become, even where the base vocabulary happens to spell them.
 #[derive(Clone)]
 pub(crate) struct SharedModel {

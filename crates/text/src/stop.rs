@@ -7,7 +7,7 @@ use crate::Error;
 pub struct StopResult {
     /// Text that is safe to show now.
     pub text: String,
-    /// A stop string has been found; neither it nor anything behind it is shown.
+    /// A stop string has been found; neither it nor anything after it is shown.
     pub stopped: bool,
 }
 

@@ -110,8 +110,8 @@ impl ChatTemplate {
         self.run(chat, &mut |text| text.to_owned())
     }
 
-    /// The prompt's ids. Spellings of special tokens in messages, tools and variables stay plain text; without
-    /// any, the ids are those of the rendered text.
+    /// The prompt's ids. Spellings of special tokens in messages, tools and variables stay plain text;
+    /// without any, the ids are those of the rendered text.
     pub fn encode(&self, tokenizer: &Tokenizer, chat: &Chat) -> Result<Vec<u32>, Error> {
         chat.check()?;
         let mut refused = None;

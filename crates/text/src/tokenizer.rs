@@ -18,7 +18,7 @@ use crate::{Detokeniser, Error, limits};
 pub(crate) type Inner =
     TokenizerImpl<SharedModel, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
-/// A loaded tokenizer; cheap to share between threads behind a reference or `Arc`.
+/// A loaded tokenizer; cheap to share between threads by reference or `Arc`.
 pub struct Tokenizer {
     pub(crate) inner: Inner,
     /// As `inner`, but spellings of control tokens are plain text.

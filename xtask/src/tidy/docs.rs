@@ -20,8 +20,7 @@ pub fn check(root: &Path, names: &[String]) -> Vec<Fault> {
                 faults.push(Fault::new(name, index + 1, "forbidden-word", format!("`{word}`")));
             }
         }
-        let is_document = name.ends_with(".md") && (!name.contains('/') || name.starts_with("docs/"));
-        if is_document {
+        if name.ends_with(".md") {
             faults.extend(dead_paths(root, name, &text));
         }
     }

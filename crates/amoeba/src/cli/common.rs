@@ -21,7 +21,7 @@ use super::memory::Need;
 pub struct DeviceArgs {
     #[command(flatten)]
     pub place: PlaceArgs,
-    /// Worker threads; one per core unless told
+    /// Worker threads [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 }
@@ -37,25 +37,25 @@ impl DeviceArgs {
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Device")]
 pub struct PlaceArgs {
-    /// Where to run: auto is a GPU if there is one that takes the model, else the CPU; cuda:N is the GPU of that number; the
-    /// reference is slow
+    /// Where to run: auto is a GPU that the model fits on, else the CPU; cuda:N is GPU number N; reference is
+    /// exact and slow
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = Devices)]
     pub device: Device,
     /// Path through the experts
     #[arg(long, value_name = "PATH", default_value = "auto", value_parser = paths())]
     pub path: PathChoice,
-    /// Keep packed weights in ~/.cache/amoeba/packed, as many bytes as the model has, to load faster from then on; beyond
-    /// so many GB there, those used least recently go
+    /// Keep packed weights (as large as the model) in ~/.cache/amoeba/packed, so that later loads are faster.
+    /// Above GB gigabytes in all, the least recently used are deleted
     #[arg(long, value_name = "GB", num_args = 0..=1, require_equals = true, default_missing_value = "64")]
     pub repack_cache: Option<u32>,
-    /// What keys and values are kept as: f16 halves their memory, at 11 bits of precision
+    /// Type of the KV cache: f16 halves its memory and keeps 11 bits of precision
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv_types())]
     pub kv_cache: KvType,
-    /// What activations are rounded to where they meet quantised weights: int16 and int8 read prompts faster, at 16
+    /// Precision of activations in products with quantised weights: int16 and int8 prefill faster, with 16
     /// and 8 bits of precision (llama.cpp uses 8)
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = activations())]
     pub activations: Activations,
-    /// Instruction set; the widest of the machine unless told
+    /// Instruction set [default: the widest of this machine]
     #[arg(long, hide = true, value_parser = isa)]
     pub isa: Option<Isa>,
 }
@@ -79,7 +79,7 @@ impl PlaceArgs {
     }
 }
 
-/// `amoeba` where programs keep what they can make again.
+/// The folder `amoeba` in the user's cache folder.
 pub fn cache_folder() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
@@ -90,7 +90,7 @@ fn notice(text: &str) {
     console::say(&format!("note: {text}\n"));
 }
 
-/// The CPU where the choice is left to us and there is no GPU: what follows then need not ask again.
+/// Replaces `auto` by the CPU if there is no GPU, so that the driver is looked for only once.
 fn present(device: Device) -> Device {
     match device {
         Device::Auto if Machine::find(&Libraries::from_env()).devices.is_err() => Device::Cpu,
@@ -119,7 +119,7 @@ fn repack_cache(gigabytes: u32) -> Option<RepackCache> {
     }
 }
 
-/// Names of devices; besides those that help lists, `cuda:N`.
+/// Names of devices: those that help lists, and `cuda:N`.
 #[derive(Clone)]
 struct Devices;
 

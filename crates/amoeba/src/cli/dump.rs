@@ -10,7 +10,7 @@ use super::failure::Failure;
 /// Flags of `dump`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Model folder or name; the bundled one unless told
+    /// Model folder or name [default: the bundled model]
     #[arg(value_name = "MODEL")]
     model: Option<String>,
     /// Prompt, taken as it is
@@ -22,7 +22,7 @@ pub struct Args {
     /// Op to stop after: a name, or a number as `inspect --plan` prints it
     #[arg(long, value_name = "OP")]
     stop_after: String,
-    /// Buffer to print; the one the op writes unless told
+    /// Buffer to print [default: the one the op writes]
     #[arg(short, long, value_name = "NAME")]
     buffer: Option<String>,
     /// As JSON

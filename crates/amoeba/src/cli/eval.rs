@@ -13,7 +13,7 @@ use super::failure::Failure;
 /// Flags of `eval`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Model folder or name; the bundled one unless told
+    /// Model folder or name [default: the bundled model]
     #[arg(value_name = "MODEL")]
     model: Option<String>,
     /// The text; perplexity counts every token but the first
@@ -85,7 +85,7 @@ fn as_text(found: &Evaluation) -> String {
     );
     if let Some(distance) = &found.distance {
         text += &format!(
-            "recorded {:.4} by model {}\nKL mean {:.2e}, median {:.2e}, 99 % below {:.2e}, max {:.2e} behind token {} (nats)\n\
+            "recorded {:.4} by model {}\nKL mean {:.2e}, median {:.2e}, 99 % below {:.2e}, max {:.2e} after token {} (nats)\n\
              same likeliest token {:.2} %\n",
             distance.perplexity,
             if distance.model == found.model { "the same" } else { &distance.model },

@@ -44,7 +44,7 @@ impl Failure {
     }
 }
 
-/// Writing to standard output failed; a reader that went away (`| head`) is no error.
+/// Writing to standard output failed; a reader that went away (`| head`) is not an error.
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Failure {
         match error.kind() {

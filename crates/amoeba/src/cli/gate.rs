@@ -14,19 +14,19 @@ use super::system;
 /// Flags of `gate`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Model folder or name; the bundled one unless told
+    /// Model folder or name [default: the bundled model]
     #[arg(value_name = "MODEL")]
     model: Option<String>,
-    /// What answers and distributions are held against: unfused, reference, or a file of `eval --record`
+    /// What answers and distributions are compared with: unfused, reference, or a file of `eval --record`
     #[arg(long, value_name = "unfused|reference|FILE", default_value = "unfused", value_parser = against)]
     against: Against,
-    /// Fewer tokens, and times are told but not judged
+    /// Fewer tokens; timings are reported but cannot fail the gate
     #[arg(long)]
     fast: bool,
-    /// Measure no times
+    /// Skip all timings
     #[arg(long)]
     no_bench: bool,
-    /// Hold phases, bytes and idle time against a file of `trace --save-baseline` too
+    /// Also compare phases, bytes and idle time with a file of `trace --save-baseline`
     #[arg(long, value_name = "FILE")]
     trace_baseline: Option<PathBuf>,
     /// Also write the report to a file

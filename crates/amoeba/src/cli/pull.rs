@@ -41,7 +41,7 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     // Never armed: Ctrl-C ends the program, and the next pull resumes.
     let _interrupt = Interrupt::install()?;
     let options = PullOptions { revision: args.revision.clone() };
-    let mut screen = Download { console, bar: None, file: String::new(), told: Instant::now() };
+    let mut screen = Download { console, bar: None, file: String::new(), reported: Instant::now() };
     let outcome = hub.pull(&args.model, &options, &mut screen);
     screen.end();
     print(&format!("{}\n", outcome?.display()))
@@ -52,10 +52,10 @@ struct Download<'a> {
     console: &'a Console,
     bar: Option<ProgressBar>,
     file: String,
-    told: Instant,
+    reported: Instant,
 }
 
-const TELL_EVERY: Duration = Duration::from_secs(10);
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 impl Download<'_> {
     fn end(&mut self) {
@@ -85,8 +85,8 @@ impl Progress for Download<'_> {
         let complete = done == total;
         match &self.bar {
             Some(bar) => bar.set_position(done),
-            None if complete || self.told.elapsed() >= TELL_EVERY => {
-                self.told = Instant::now();
+            None if complete || self.reported.elapsed() >= REPORT_EVERY => {
+                self.reported = Instant::now();
                 self.console.note(&format!("{file}: {} of {}", bytes(done), bytes(total)));
             }
             None => {}

@@ -58,7 +58,8 @@ pub fn peak_memory() -> Option<u64> {
     kilobytes(&read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
-/// Forgets the most memory held, so that [`peak_memory`] counts from now on; where that is refused it does not.
+/// Forgets the most memory held, so that [`peak_memory`] counts from now on; where that is refused it does
+/// not.
 pub fn reset_peak_memory() {
     let _ = std::fs::write("/proc/self/clear_refs", "5"); // Linux: proc_pid_clear_refs(5)
 }
@@ -78,7 +79,8 @@ fn ticks(all: &str, own: &str) -> Option<(i64, i64)> {
     let of_all: Vec<i64> = all.lines().next()?.split_whitespace().skip(1).filter_map(number).collect();
     // user, nice, system, (idle, iowait,) irq, softirq, steal; guests are part of user
     let busy = [0, 1, 2, 5, 6, 7].map(|field| of_all.get(field).copied().unwrap_or(0));
-    // The name in brackets may hold blanks; user and system time are the twelfth and thirteenth field after it.
+    // The name in brackets may hold blanks; user and system time are the twelfth and thirteenth field after
+    // it.
     let mut fields = own.rsplit_once(')')?.1.split_whitespace().skip(11).filter_map(number);
     Some((busy.iter().sum(), fields.next()? + fields.next()?))
 }
@@ -107,7 +109,7 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The number behind `key`, in bytes.
+/// The number after `key`, in bytes.
 fn kilobytes(text: &str, key: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
     rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)

@@ -1,4 +1,5 @@
-//! `amoeba trace`: what every worker does during a decode token, where it waits, and whether that became worse.
+//! `amoeba trace`: what every worker does during a decode token, where it waits, and whether that became
+//! worse.
 use std::path::{Path, PathBuf};
 
 use amoeba::PathChoice;
@@ -25,18 +26,18 @@ const RULES: &str = "\
 What is written:
   -o FILE             open it at https://ui.perfetto.dev or chrome://tracing: a process per path, a row per worker, a slice
                       per piece of an op (args: layer, op, bytes, phase, path), the bandwidth as a counter
-  --svg FILE          the shortest token captured, and the way through the experts of one layer; idle time is grey
+  --svg FILE          the shortest token captured, and the experts of one layer; idle time is grey
 
 What the summary says, per token:
-  phases              stretches of work shared out among workers (on a GPU: launches), each ended by a wait
+  phases              pieces of work divided among workers (on a GPU: launches), each ended by a wait
   idle                workers' time without work; in the table under the op that the worker waited for, and of it what lies
                       between a router's output and the weighted sum of its experts
-  (start) (input)     what only exists because work is shared out: counting and grouping items; x as the weights need it
+  (start) (input)     overhead of dividing work: counting and grouping items; preparing x in the form the weights need
 
 What --check compares (--tokens is that of the baseline, or 32; at least 8):
   refused (exit 2)    another model, device, number of workers, path, type of cache, rounding, depth or number of tokens
   phases, bytes       may not grow at all
-  idle time           of the whole token, and on the way through the experts, as shares of the workers' time, since hosts
+  idle time           of the whole token, and of the experts' part of a layer, as shares of the workers' time, since hosts
                       differ: grown when even the quietest tenth of the tokens is worse than the baseline's ninetieth
                       percentile by more than 2 points. Other work can only add to it, so while that is all that grew
                       the capture is repeated (5 in all within 2 seconds); the last one counts
@@ -46,16 +47,17 @@ What --check compares (--tokens is that of the baseline, or 32; at least 8):
 #[derive(clap::Args)]
 #[command(after_long_help = RULES)]
 pub struct Args {
-    /// Model folder or name; the bundled one unless told
+    /// Model folder or name [default: the bundled model]
     #[arg(value_name = "MODEL")]
     model: Option<String>,
     /// Positions cached before the first captured token
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     depth: u32,
-    /// Tokens to capture after the warm-up; 1 unless told, 32 where a spread is needed
+    /// Tokens to capture after the warm-up [default: 1, or 32 where a spread is needed]
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     tokens: Option<u16>,
-    /// Write the trace for Perfetto to a file; trace.json unless told, none with --check, --save-baseline, --json, --svg
+    /// Write the trace for Perfetto to a file [default: trace.json; none with --check, --save-baseline,
+    /// --json, --svg]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Draw the timelines into a file

@@ -1,4 +1,5 @@
-//! `--device cuda` and `auto`, on a GPU that is not there: the fake driver and compiler of the CUDA backend's tests.
+//! `--device cuda` and `auto`, on a GPU that is not there: the fake driver and compiler of the CUDA backend's
+//! tests.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[path = "../../../backend-cuda/tests/fake_cuda/mod.rs"]
 mod fake_cuda;

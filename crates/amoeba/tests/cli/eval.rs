@@ -69,7 +69,7 @@ fn damaged_and_foreign_records_are_refused() {
         bad
     };
     let cases = [
-        (flip(0), "no record of logits"),
+        (flip(0), "not a record of logits"),
         (flip(8), "version 17"),
         (flip(12), "logits of 18 bytes"),
         (flip(16), "checksum"),
@@ -81,8 +81,8 @@ fn damaged_and_foreign_records_are_refused() {
         (flip(good.len() - 1), "checksum"),
         (good[..good.len() - 1].to_vec(), "instead of"),
         ([&good[..], &[0]].concat(), "instead of"),
-        (good[..20].to_vec(), "no record of logits"),
-        (Vec::new(), "no record of logits"),
+        (good[..20].to_vec(), "not a record of logits"),
+        (Vec::new(), "not a record of logits"),
     ];
     for (bad, said) in cases {
         std::fs::write(&path, bad).unwrap();

@@ -49,7 +49,7 @@ fn a_record_may_take_the_place_of_the_other_side() {
     // Another model, with the same vocabulary and with another one; a file that is none.
     gate(&repository("fixtures/qwen3_moe-q8g64")).expect(2, &["recorded from model"]);
     gate(&repository("models/tiny-chat-moe-4bit")).expect(2, &["vocabulary of 512, this model has 8192"]);
-    ran(&["gate", &model, "--fast", "--no-bench", "--against", &text]).expect(6, &["no record of logits"]);
+    ran(&["gate", &model, "--fast", "--no-bench", "--against", &text]).expect(6, &["not a record of logits"]);
     ran(&["gate", &model, "--fast", "--no-bench", "--against", "/no/such"]).expect(2, &["/no/such"]);
 }
 

@@ -54,7 +54,7 @@ fn a_model_that_is_not_here_is_exit_code_3_and_says_how_to_get_it() {
 #[test]
 fn nothing_is_downloaded_when_offline() {
     ran(&["pull", "a/b", "--offline"]).expect(3, &["offline"]);
-    ran(&["pull", "not a name"]).expect(3, &["no model name"]);
+    ran(&["pull", "not a name"]).expect(3, &["not a model name"]);
 }
 
 #[test]

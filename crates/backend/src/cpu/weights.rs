@@ -14,7 +14,7 @@ use crate::Error;
 use packing::Source;
 pub use repack_cache::RepackCache;
 
-/// Told as the work goes on: bytes packed so far and bytes in all.
+/// Called as `progress(done_bytes, total_bytes)`.
 pub type PackProgress<'a> = &'a mut dyn FnMut(usize, usize);
 
 /// All weights of a plan.
@@ -77,7 +77,7 @@ impl Weights {
     pub fn matrix(&self, id: WeightId) -> &Packed {
         match &self.matrices[id.0] {
             Some(packed) => packed,
-            None => unreachable!("weight {} is no matrix; the plan was built wrongly", id.0),
+            None => unreachable!("weight {} is not a matrix; the plan was built wrongly", id.0),
         }
     }
 
@@ -165,8 +165,8 @@ impl Loader<'_> {
     fn pack(&mut self, sources: &[Source<'_>]) -> Vec<Packed> {
         let pack = |source: &Source<'_>| {
             let (before, total) = (self.done, self.total);
-            let told = &mut |bytes| (self.progress)(before + bytes, total);
-            let packed = source.pack(self.checkpoint, self.threads, told);
+            let progress = &mut |bytes| (self.progress)(before + bytes, total);
+            let packed = source.pack(self.checkpoint, self.threads, progress);
             self.done += source.bytes();
             (self.progress)(self.done, total);
             packed

@@ -57,7 +57,7 @@ pub const OTHERS_MAX: f64 = 0.15;
 /// Version of the JSON of a floor.
 const SCHEMA: u64 = 2;
 
-/// The size of [`SIZES`] that stands for weights of so many bytes: the smallest that holds them, else the largest.
+/// The size of [`SIZES`] that stands for `bytes` bytes of weights: the smallest that holds them, else the largest.
 pub fn size_class(bytes: usize) -> usize {
     SIZES.into_iter().find(|&size| size >= bytes).unwrap_or(SIZES[SIZES.len() - 1])
 }
@@ -180,7 +180,7 @@ pub(super) const DISTURBED: char = '*';
 pub(super) const DISTURBED_MEANS: &str =
     "too low: other work ran meanwhile; repeat `amoeba bench --floor --refresh` when the machine is quiet";
 
-/// The mark, if other work used so many cores.
+/// The mark, if other work used `cores` cores.
 pub(super) fn star(others: Option<f64>) -> String {
     others.filter(|&cores| cores > OTHERS_MAX).map_or_else(String::new, |_| DISTURBED.to_string())
 }

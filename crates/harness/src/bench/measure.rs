@@ -53,7 +53,7 @@ pub fn measure_missing(floor: &Floor, threads: usize, bytes: usize, others: Othe
     (found.read.len() + found.compute.len() > 0).then(|| watched(found, &watch))
 }
 
-/// Numbers of threads worth measuring on a machine of so many cores: all to eight, then every doubling, and all cores.
+/// Numbers of threads worth measuring on a machine of `cores` cores: all to eight, then every doubling, and all cores.
 pub fn thread_counts(cores: usize) -> Vec<usize> {
     let mut counts: Vec<usize> = (1..=cores.min(8)).collect();
     counts.extend((4..32).map(|power| 1 << power).take_while(|&n| n < cores));
@@ -83,7 +83,7 @@ fn reads(bytes: usize, threads: &[usize], quick: bool) -> Vec<Bandwidth> {
 /// Bytes that are read in one go.
 pub(super) const PIECE: usize = 1 << 20;
 
-/// Bytes a second that so many threads read of some pieces over and over, each its own part: median and best round
+/// Bytes a second that `threads` threads read of some pieces over and over, each its own part: median and best round
 /// of the fastest order of reading.
 pub(super) fn read_rate(pieces: &[&[u8]], threads: usize, rounds: usize) -> (f64, f64) {
     let isa = Isa::best();

@@ -39,7 +39,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Bytes of a file with so many tokens; `None` where no file can be that large.
+    /// Bytes of a file with `tokens` tokens; `None` where no file can be that large.
     pub fn file_bytes(&self, tokens: usize) -> Option<u64> {
         let row = self.vocab.checked_mul(self.precision.bytes())?;
         let rows = row.checked_mul(tokens.checked_sub(1)?)?;
@@ -64,7 +64,7 @@ impl Header {
         let long = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
         let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
         if &bytes[..8] != MAGIC {
-            return Err("is no record of logits; `amoeba eval --record` writes them".to_owned());
+            return Err("is not a record of logits; `amoeba eval --record` writes them".to_owned());
         }
         if word(8) != VERSION {
             return Err(format!("has version {}, this program reads {VERSION}; record it anew", word(8)));

@@ -1,7 +1,7 @@
 //! `eval`: how surprised a model is by a text, and how far its distributions are from recorded ones.
 //!
-//! A [`Record`] holds the logits behind every token of a text, so that a model can be held against another one, another
-//! build or another machine without both at hand. docs/eval.md describes the file.
+//! A [`Record`] holds the logits after every token of a text, so that a model can be compared with another
+//! model, build or machine without having both at once. docs/eval.md describes the file.
 
 mod layout;
 mod record;
@@ -65,14 +65,14 @@ pub struct Distances {
     pub p99: f64,
     /// The largest.
     pub max: f64,
-    /// The token behind which it was.
+    /// The token after which it was.
     pub max_at: usize,
     /// Share of tokens for which both think the same one the likeliest.
     pub same_top: f64,
 }
 
-/// Evaluates the model in `dir` over `tokens`: each window also predicts the first token of the next, so every token but
-/// the first is counted once.
+/// Evaluates the model in `dir` over `tokens`: each window also predicts the first token of the next, so
+/// every token but the first is counted once.
 ///
 /// # Errors
 /// The model cannot be loaded, fewer than two tokens, or the record cannot be written.
@@ -133,7 +133,8 @@ pub fn eval_against(dir: &Path, record: &mut Record, options: &LoadOptions) -> R
     Ok(evaluation(&*executable, window, model, (sum, count), Some(distance)))
 }
 
-/// Shows an executable's logits beside the recorded ones: index of the token they are behind, recorded, computed.
+/// Calls back with an executable's logits and the recorded ones: index of the token they follow, recorded,
+/// computed.
 ///
 /// # Errors
 /// A step fails, or the record cannot be read.
@@ -159,7 +160,8 @@ fn load(dir: &Path, window: usize, load: &LoadOptions) -> Result<(Box<dyn Execut
     Ok((executable, model))
 }
 
-/// Runs windows of tokens and shows the logits behind every token but the last, with the token's index.
+/// Runs windows of tokens and calls back with the logits after every token but the last, and the token's
+/// index.
 fn walk(
     executable: &mut dyn Executable,
     tokens: &[u32],

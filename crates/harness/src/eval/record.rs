@@ -22,7 +22,7 @@ impl Record {
     /// Opens a record and reads it once to see that it is whole.
     ///
     /// # Errors
-    /// It cannot be read, is no record, or is damaged.
+    /// It cannot be read, is not a record, or is damaged.
     pub fn open(file: &Path) -> Result<Record, Error> {
         let fault = |what: String| Error::Record(format!("{}: {what}", file.display()));
         let opened = File::open(file).map_err(|e| Error::Unreadable(format!("{}: {e}", file.display())))?;
@@ -30,7 +30,7 @@ impl Record {
         let mut rows = BufReader::with_capacity(1 << 16, opened);
         let mut bytes = [0; HEADER];
         rows.read_exact(&mut bytes)
-            .map_err(|_| fault("is no record of logits; `amoeba eval --record` writes them".to_owned()))?;
+            .map_err(|_| fault("is not a record of logits; `amoeba eval --record` writes them".to_owned()))?;
         let (header, count) = Header::read(&bytes).map_err(fault)?;
         if header.file_bytes(count) != Some(length) {
             let expected =
@@ -97,7 +97,7 @@ impl Record {
         )))
     }
 
-    /// The logits behind the next token, less the largest of them.
+    /// The logits after the next token, minus the largest of them.
     ///
     /// # Errors
     /// They cannot be read.

@@ -12,7 +12,7 @@ use crate::Error;
 /// Least number an f16 holds.
 const LEAST: f32 = -65_504.0;
 
-/// Writes a record beside its name and gives it the name when it is whole.
+/// Writes a record under a temporary name and renames it when it is whole.
 pub struct RecordWriter {
     file: PathBuf,
     part: PathBuf,
@@ -51,7 +51,7 @@ impl RecordWriter {
         Ok(writer)
     }
 
-    /// The logits behind the next token.
+    /// The logits after the next token.
     ///
     /// # Errors
     /// They cannot be written.

@@ -1,5 +1,5 @@
-//! Whether the same tokens give the same bits: on a second run, beside other sequences, after the allocator was stirred,
-//! with other numbers of threads, and in steps of other sizes.
+//! Whether the same tokens give the same bits: on a second run, together with other sequences, after the
+//! allocator was stirred, with other numbers of threads, and in steps of other sizes.
 
 use amoeba_backend::{Executable, Row};
 
@@ -7,7 +7,7 @@ use super::check::Check;
 use super::lab::Lab;
 use crate::Error;
 
-/// Steps of so many rows, beside the widest that runs fused; those that run another path are left out.
+/// Rows of a step, in addition to the most that run fused; sizes that run another path are left out.
 const CHUNKS: [usize; 3] = [1, 3, 64];
 
 const THREADS: &str = "bits: threads";
@@ -21,17 +21,18 @@ pub fn check(lab: &Lab<'_>) -> Result<Vec<Check>, Error> {
 
     run(&mut *candidate, &lab.random(17, 4), lab.chunk)?;
     let after = run(&mut *candidate, &tokens, lab.chunk)?;
-    // What is kept twice and used in turn is in the other turn now: so many steps more that their number is odd.
+    // Double-buffered state alternates per step: an odd number of extra steps makes the rerun start on the
+    // other buffer.
     for _ in 0..1 + tokens.len().div_ceil(lab.chunk) % 2 {
         candidate.step(&super::lab::rows(&tokens[..1], 0, 0), None)?;
     }
     let again = run(&mut *candidate, &tokens, lab.chunk)?;
-    let reruns = [("after another sequence".to_owned(), after), ("in the other turn".to_owned(), again)];
+    let reruns = [("after another sequence".to_owned(), after), ("from the other buffer".to_owned(), again)];
     checks.push(verdict("bits: rerun", &first, &reruns));
     let alike = candidate.alike(lab.chunk);
-    let beside = company(&mut *candidate, &tokens, &lab.random(tokens.len(), 5))?;
+    let together = company(&mut *candidate, &tokens, &lab.random(tokens.len(), 5))?;
     let alone = if alike.contains(&2) { &first } else { &run(&mut *candidate, &tokens, 2)? };
-    checks.push(verdict("bits: company", alone, &[("beside another sequence".to_owned(), beside)]));
+    checks.push(verdict("bits: company", alone, &[("together with another sequence".to_owned(), together)]));
     let kind = candidate.path(lab.chunk).kind;
     // Where only some sizes of steps give the same bits, those.
     let mut chunks = if alike.contains(&1) { CHUNKS.to_vec() } else { vec![*alike.start(), lab.chunk - 1] };
@@ -68,7 +69,7 @@ fn thread_counts() -> Vec<usize> {
     counts
 }
 
-/// A hash of the logits behind every token, in steps of `chunk` rows.
+/// A hash of the logits after every token, in steps of `chunk` rows.
 fn run(executable: &mut dyn Executable, tokens: &[u32], chunk: usize) -> Result<Vec<u64>, Error> {
     let mut hashes = Vec::with_capacity(tokens.len());
     for (i, part) in tokens.chunks(chunk).enumerate() {
@@ -78,7 +79,7 @@ fn run(executable: &mut dyn Executable, tokens: &[u32], chunk: usize) -> Result<
     Ok(hashes)
 }
 
-/// The same with a row of another sequence in every step, before or behind.
+/// The same with a row of another sequence in every step, before or after ours.
 fn company(executable: &mut dyn Executable, tokens: &[u32], others: &[u32]) -> Result<Vec<u64>, Error> {
     let mut hashes = Vec::with_capacity(tokens.len());
     for (position, (&token, &other)) in tokens.iter().zip(others).enumerate() {

@@ -56,7 +56,7 @@ impl Check {
         Check { name, verdict: Verdict::Skipped, measured: None, allowed: None, detail: why.into() }
     }
 
-    /// The same numbers, told but not judged.
+    /// The same numbers, reported but not judged.
     #[must_use]
     pub fn told_only(self, why: &str) -> Check {
         Check { verdict: Verdict::Skipped, detail: format!("not judged: {why}; {}", self.detail), ..self }

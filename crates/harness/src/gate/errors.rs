@@ -15,7 +15,8 @@ use crate::probe::{Recorder, points};
 const RMS_ALLOWED: f64 = 5e-4;
 /// The same where numbers are kept in 16 bits.
 const RMS_ALLOWED_16: f64 = 5e-3;
-/// The largest of N normal errors is √(2 ln N) times their RMS: below 6 up to N = 6·10^7. More is an error of few elements.
+/// The largest of N normal errors is √(2 ln N) times their RMS: below 6 up to N = 6·10^7. More is an error of
+/// few elements.
 const MAX_OF_RMS: f64 = 6.0;
 /// Normalised RMS of fused against unfused.
 const BETWEEN_ALLOWED: f64 = 5e-3;

@@ -39,7 +39,7 @@ pub struct Lab<'a> {
 /// How much to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// Tokens generated behind each prompt.
+    /// Tokens generated after each prompt.
     pub generated: usize,
     /// Tokens of each repetition of the bench, and pairs of repetitions.
     pub bench: [usize; 2],
@@ -131,7 +131,8 @@ impl<'a> Lab<'a> {
 
 impl Effort {
     fn new(fast: bool, products: f64) -> Effort {
-        // A thread of the reference does some 10^8 products a second. Op by op it computes 4 × (8 + 4) rows, and the blocks twice.
+        // A thread of the reference does some 10^8 products a second. Op by op it computes 4 × (8 + 4) rows,
+        // and the blocks twice.
         let [all, some, budget] = if fast { [3e7, 3e8, 6e8] } else { [1e8, 1e9, 1e10] };
         let judged = match products {
             few if few <= all => [8, 4],

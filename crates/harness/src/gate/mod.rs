@@ -1,7 +1,8 @@
-//! `gate`: whether a fast path may be trusted. One check per file; docs/gate.md has the bounds with their derivation.
+//! `gate`: whether a fast path may be trusted. One check per file; docs/gate.md has the bounds with their
+//! derivation.
 //!
-//! What is judged comes from a [`Loader`], so that a test can hand in an executable that is broken in a known way and
-//! see the right check fail; the truth (`Reference`) is loaded here and nowhere else.
+//! What is judged comes from a [`Loader`], so that a test can hand in an executable that is broken in a known
+//! way and see the right check fail; the truth (`Reference`) is loaded here and nowhere else.
 
 mod bits;
 mod check;
@@ -45,7 +46,7 @@ pub struct GateOptions<'a> {
     pub against: Against,
     /// Prompts; random tokens are added.
     pub prompts: Vec<Prompt>,
-    /// Fewer tokens, and times are told but not judged.
+    /// Fewer tokens; timings are reported but cannot fail the gate.
     pub fast: bool,
     /// Whether to measure times.
     pub bench: bool,
@@ -84,7 +85,7 @@ type Group = fn(&Lab<'_>) -> Result<Vec<Check>, Error>;
 /// Runs all checks.
 ///
 /// # Errors
-/// The model cannot be loaded or a step fails. Differences are no errors: see [`Report::passed`].
+/// The model cannot be loaded or a step fails. Differences are not errors: see [`Report::passed`].
 pub fn gate(
     checkpoint: &Arc<Checkpoint>,
     options: &GateOptions<'_>,

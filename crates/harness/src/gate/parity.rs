@@ -1,4 +1,5 @@
-//! Greedy answers and distributions, token by token on the same text, against the unfused path, the reference or a record.
+//! Greedy answers and distributions, token by token on the same text, against the unfused path, the reference
+//! or a record.
 
 use amoeba_backend::Executable;
 
@@ -9,12 +10,13 @@ use crate::Error;
 use crate::eval::{Record, compare};
 use crate::numbers::{argmax, divergence, margin, worse};
 
-/// Two f32 computations of these models differ by at most 2e-3 in a logit (docs/parity.md), so two logits of one of
-/// them closer than twice that may change places.
+/// Two f32 computations of these models differ by at most 2e-3 in a logit (docs/results/parity.md), so two
+/// logits of one of them closer than twice that may change places.
 const NOISE: f64 = 4e-3;
 /// Mean KL divergence allowed.
 const KL_MEAN: f64 = 1e-4;
-/// Largest KL divergence allowed: with no logit off by more than 2e-3, no log-probability is by more than twice that.
+/// Largest KL divergence allowed: with no logit off by more than 2e-3, no log-probability is by more than
+/// twice that.
 const KL_MAX: f64 = 4e-3;
 
 /// Greedy, mean and largest KL.
@@ -83,7 +85,8 @@ struct Tally {
 }
 
 impl Tally {
-    /// A prompt and its greedy continuation by `other`, which the candidate follows in steps that it runs fused.
+    /// A prompt and its greedy continuation by `other`, which the candidate follows in steps that it runs
+    /// fused.
     fn prompt(
         &mut self,
         lab: &Lab<'_>,

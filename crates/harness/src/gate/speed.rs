@@ -1,4 +1,5 @@
-//! Fused against unfused decode, in pairs of runs that take turns, so that drift of the machine hits both alike.
+//! Fused against unfused decode, in pairs of runs that take turns, so that drift of the machine hits both
+//! alike.
 
 use amoeba_backend::Executable;
 
@@ -48,7 +49,8 @@ fn time(lab: &Lab<'_>, executable: &mut dyn Executable, tokens: &[u32]) -> Resul
     Ok((lab.options.clock)().saturating_sub(started))
 }
 
-/// Fails if nine pairs in ten say that fused is slower than allowed: a verdict that the spread does not explain.
+/// Fails if nine pairs in ten say that fused is slower than allowed: a verdict that the spread does not
+/// explain.
 fn judge(times: &[[u64; 2]], tokens: usize) -> Check {
     let ratio = |[fused, unfused]: &[u64; 2]| *fused as f64 / (*unfused).max(1) as f64;
     let Spread { median, p10, p90 } = Spread::of_values(times.iter().map(ratio).collect());

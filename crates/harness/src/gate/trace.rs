@@ -80,7 +80,8 @@ fn against_unfused(lab: &Lab<'_>, candidate: &mut dyn Executable) -> Result<[Che
     }
 }
 
-/// Idle time of a token in units of the unfused token's duration: a share of its own would grow by every ns of work saved.
+/// Idle time of a token in units of the unfused token's duration: a share of its own would grow by every ns
+/// of work saved.
 fn idle(name: &'static str, (ours, token): (Spread, &Summary), (theirs, other): (Spread, &Summary)) -> Check {
     let scale = token.wall_ns.median / other.wall_ns.median;
     let allowed = theirs.p90 + IDLE_MARGIN + (ours.median - ours.p10) * scale;

@@ -1,4 +1,4 @@
-//! What fills tensors: SplitMix64 by position, so any stretch can be made on its own and scales and biases of a
+//! What fills tensors: SplitMix64 by position, so any part can be made on its own and scales and biases of a
 //! group agree.
 
 use amoeba_checkpoint::Format;

@@ -1,8 +1,8 @@
 //! Synthetic checkpoints: model folders of any size with random weights, for measuring speed.
 //!
-//! The weights mean nothing, but every activation stays of order one, so such a model runs as a real one does.
-//! The same spec always gives the same bytes. Start reading at [`synth`], then `tensors.rs` (what is written),
-//! `fill.rs` (with which numbers).
+//! The weights mean nothing, but every activation stays of order one, so such a model runs as a real one
+//! does. The same spec always gives the same bytes. Start reading at [`synth`], then `tensors.rs` (what is
+//! written), `fill.rs` (with which numbers).
 
 mod error;
 mod fill;
@@ -22,7 +22,8 @@ use spec::Spec;
 const SHARD: u64 = 4_000_000_000;
 
 /// Writes an MLX model folder of random weights: `dir` is made, or must be empty. `spec` follows [`GRAMMAR`];
-/// `progress` hears bytes written and bytes in all. `config.json` comes last, so a folder that has it is whole.
+/// `progress` is called with the bytes written and the bytes in all. `config.json` comes last, so a folder
+/// that has it is whole.
 ///
 /// # Errors
 /// A spec outside the grammar, a folder that already holds something, or a failing write.

@@ -100,7 +100,7 @@ impl Spec {
         if let Some(layers) = parts.next_if(|part| part.starts_with(|c: char| c.is_ascii_digit())) {
             shape.layers = match layers.parse() {
                 Ok(layers @ 1..=1024) => layers,
-                _ => return Err(fail(format!("`{layers}` is no number of layers"))),
+                _ => return Err(fail(format!("`{layers}` is not a layer count"))),
             };
         }
         let format = match parts.next() {

@@ -1,4 +1,5 @@
-//! Writes tensors into safetensors files, with every core: a number's place gives its value, so pieces can be made in any order.
+//! Writes tensors into safetensors files, with every core: a number's place gives its value, so pieces can be
+//! made in any order.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -43,7 +44,7 @@ pub(super) fn weights(
 }
 
 /// Writes the pieces of all files, several files at a time: a file system lets one write at a time into each.
-fn fill(shards: &[Shard<'_>], heard: &mut dyn FnMut(u64)) -> Result<(), SynthError> {
+fn fill(shards: &[Shard<'_>], progress: &mut dyn FnMut(u64)) -> Result<(), SynthError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (sender, receiver) = channel();
     std::thread::scope(|scope| {
@@ -52,7 +53,7 @@ fn fill(shards: &[Shard<'_>], heard: &mut dyn FnMut(u64)) -> Result<(), SynthErr
             scope.spawn(move || {
                 let (before, after) = shards.split_at(thread % shards.len());
                 let mut shards = after.iter().chain(before);
-                // Whoever hears no more has seen a failure.
+                // A closed channel means that the writer failed; its error is returned below.
                 shards.try_for_each(|shard| shard.fill(&sender)).ok();
             });
         }
@@ -60,7 +61,7 @@ fn fill(shards: &[Shard<'_>], heard: &mut dyn FnMut(u64)) -> Result<(), SynthErr
         let mut done = 0;
         for written in receiver {
             done += written?;
-            heard(done);
+            progress(done);
         }
         Ok(())
     })
@@ -120,16 +121,16 @@ impl<'a> Shard<'a> {
         Ok(Shard { path: path.to_owned(), pieces, next: AtomicUsize::new(0) })
     }
 
-    /// Writes pieces until there are none left; fails when nobody hears of them.
-    fn fill(&self, heard: &Sender<Result<u64, SynthError>>) -> Result<(), ()> {
+    /// Writes pieces until there are none left; fails when the channel is closed.
+    fn fill(&self, done: &Sender<Result<u64, SynthError>>) -> Result<(), ()> {
         let mut buffer = Vec::new();
         let mut file = None;
         while let Some(piece) = self.pieces.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             buffer.resize(piece.len, 0);
             piece.tensor.fill.write(piece.offset, &mut buffer);
             let written = self.write(&mut file, piece.position, &buffer);
-            let told = written.map(|()| piece.len as u64).map_err(SynthError::io(&self.path));
-            heard.send(told).map_err(|_| ())?;
+            let written = written.map(|()| piece.len as u64).map_err(SynthError::io(&self.path));
+            done.send(written).map_err(|_| ())?;
         }
         Ok(())
     }

@@ -211,7 +211,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// One token with what was done, and the phases it was shared out in.
+    /// One token: what was done, and in how many phases.
     fn recorded(&mut self, position: usize) -> Result<(Recording, u32), Error> {
         let before = self.executable.phases();
         self.decode(position)?;

@@ -72,7 +72,7 @@ pub struct Token {
     pub position: usize,
     /// When its step began, in ns since the first one's beginning; rests in between are left out.
     pub at: u64,
-    /// Phases (launches) that were shared out among workers, each of which ends with a wait for its last item.
+    /// Phases (launches) divided among workers, each of which ends with a wait for its last item.
     pub phases: u32,
     /// What the workers did.
     pub recording: Recording,

@@ -55,7 +55,7 @@ pub fn picture(traces: &[&Trace]) -> String {
     let title = traces.first().map_or_else(String::new, |trace| {
         let subject = &trace.subject;
         format!(
-            "{}: one decode token behind {} cached, {}",
+            "{}: one decode token, {} cached before, {}",
             subject.model, subject.depth, subject.device_detail
         )
     });

@@ -20,7 +20,7 @@ impl Summary {
             }
         };
         let mut out = format!(
-            "{model} on {device_detail}, {path_reason}, behind {depth} cached\n{tokens}, {:.0} phases, {:.2} MB read, \
+            "{model} on {device_detail}, {path_reason}, {depth} cached before\n{tokens}, {:.0} phases, {:.2} MB read, \
              {:.1} GB/s\n",
             self.phases,
             self.bytes / 1e6,
@@ -34,7 +34,7 @@ impl Summary {
         }
         if self.tick_ns > 0 {
             out += &format!(
-                "the device's clock ticks every {} ns: nothing shorter is told apart\n",
+                "the device's clock ticks every {} ns: shorter intervals cannot be distinguished\n",
                 self.tick_ns
             );
         }

@@ -1,7 +1,7 @@
 //! `activate`: the elementwise middle of an MLP or expert, `out = act(gate, up)`.
 //!
-//! Contract: `gate`, `up`, `out` of equal length; ungated activations ignore `gate`. Tolerance against the f64
-//! reference: 1e-6 relative to `|gate·up| + |up|`, from the error of [`crate::simd::exp`].
+//! Contract: `gate`, `up`, `out` of equal length; ungated activations ignore `gate`. Tolerance against the
+//! f64 reference: 1e-6 relative to `|gate·up| + |up|`, from the error of [`crate::simd::exp`].
 
 pub(crate) mod cuda;
 

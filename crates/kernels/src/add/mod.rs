@@ -1,7 +1,7 @@
 //! `add`, `head_gate`, `scale`, `temperature`: the elementwise rest.
 //!
-//! Contract: everything works in place. Factors are computed in f64 and rounded once; a soft cap is within 1e-6 of the
-//! cap of the f64 reference, all else within an ulp.
+//! Contract: everything works in place. Factors are computed in f64 and rounded once; a soft cap is within
+//! 1e-6 of the cap of the f64 reference, all else within an ulp.
 
 use amoeba_plan::GateKind;
 

@@ -1,5 +1,5 @@
-//! Where keys and values of one head lie: keys of sixteen positions side by side, so that scores need no horizontal
-//! sums; values one position after another, padded to sixteen.
+//! Where keys and values of one head lie: keys of sixteen positions side by side, so that scores need no
+//! horizontal sums; values one position after another, padded to sixteen.
 
 use half::f16;
 

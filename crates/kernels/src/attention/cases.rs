@@ -116,7 +116,8 @@ fn half_caches_stay_within_their_rounding() {
         let exact = run(Isa::Scalar, &shape, &q, &[(0, n)], Head::F32(&k32, &v32), sink);
         for isa in Isa::available() {
             let half = run(isa, &shape, &q, &[(0, n)], Head::F16(&k, &v), sink);
-            // 2^-11 of each value, and of each score (at most scale·Σ|q| ≤ sqrt(head_dim)) times the spread of values.
+            // 2^-11 of each value, and of each score (at most scale·Σ|q| ≤ sqrt(head_dim)) times the spread
+            // of values.
             let allowed = 2f32.powi(-11) * (1.0 + 2.0 * (shape.head_dim as f32).sqrt());
             for (y, truth) in half.iter().zip(&exact) {
                 assert!((y - truth).abs() <= allowed, "{isa} {shape:?}: {y} vs {truth}");

@@ -97,7 +97,7 @@ fn attend<S: Simd, E: Element>(
 }
 
 dispatch! {
-    /// `state` and the partial result of the positions behind it, as one partial result in `state`.
+    /// `state` and the partial result of the positions after it, as one partial result in `state`.
     pub fn fold(state: &mut [f32], partial: &[f32]) = fold_with
 }
 
@@ -129,7 +129,8 @@ fn weight(score: f32, max: f32) -> f32 {
 }
 
 dispatch! {
-    /// The attention output `[v_dim]` of a partial result over all visible positions and an optional sink logit.
+    /// The attention output `[v_dim]` of a partial result over all visible positions and an optional sink
+    /// logit.
     pub fn finish(state: &[f32], sink: Option<f32>, out: &mut [f32]) = finish_with
 }
 

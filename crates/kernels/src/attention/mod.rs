@@ -1,11 +1,11 @@
 //! `attention`: softmax attention of query positions over cached keys and values (GQA, Ainslie et al. 2023).
 //!
-//! Contract: a query at position p sees positions [`first_visible`]`..=p`; scores are `scale·q·k`, soft-capped
-//! if asked; an optional sink logit takes part in the softmax without a value. The CPU kernel works on chunks of
-//! [`CHUNK`] positions, whose partial results (max, sum, unscaled output) are folded in order of position
-//! (online softmax, Milakov & Gimelshein 2018), so its bits depend neither on how chunks are spread over workers
-//! nor on how many queries share a pass.
-//! Tolerance against the f64 reference: 1e-5 of the largest value for f32 caches, checked in `cases`.
+//! Contract: a query at position p sees positions [`first_visible`]`..=p`; scores are `scale·q·k`,
+//! soft-capped if asked; an optional sink logit takes part in the softmax without a value. The CPU kernel
+//! works on chunks of [`CHUNK`] positions, whose partial results (max, sum, unscaled output) are folded in
+//! order of position (online softmax, Milakov & Gimelshein 2018), so its bits depend neither on how chunks
+//! are spread over workers nor on how many queries share a pass. Tolerance against the f64 reference: 1e-5 of
+//! the largest value for f32 caches, checked in `cases`.
 
 mod cache;
 pub mod cpu;

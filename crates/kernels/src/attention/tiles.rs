@@ -1,7 +1,7 @@
 //! The two products of attention, a few queries at a time: every key and value loaded once per tile.
 //!
-//! Each score and each output is one chain of fused multiply-adds in order of dimension or position, whatever the
-//! tile, so its bits do not depend on how many queries share it. Plain loops only, as in `linear/cpu.rs`.
+//! Each score and each output is one chain of fused multiply-adds in order of dimension or position, whatever
+//! the tile, so its bits do not depend on how many queries share it. Plain loops only, as in `linear/cpu.rs`.
 
 #![allow(
     clippy::needless_range_loop,
@@ -151,7 +151,8 @@ fn value_tile<S: Simd, E: Element, const R: usize, const N: usize>(
     N
 }
 
-/// Scores to softmax weights of the positions `visible`, zero elsewhere in `positions`; returns maximum and sum.
+/// Scores to softmax weights of the positions `visible`, zero elsewhere in `positions`; returns maximum and
+/// sum.
 #[inline(always)]
 pub(super) fn soften<S: Simd>(
     simd: S,

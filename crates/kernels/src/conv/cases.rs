@@ -1,10 +1,11 @@
-//! Cases of `conv`: channels that do not fill a vector, every kernel width in use, with and without bias and SiLU.
+//! Cases of `conv`: channels that do not fill a vector, every kernel width in use, with and without bias and
+//! SiLU.
 
 use super::{Filter, pack, reference, state_len, step};
 use crate::simd::{Isa, LANES};
 use crate::testing::Rng;
 
-/// Outputs of all positions; the channels in parts of so many blocks, each part over all positions at once.
+/// Outputs of all positions; the channels in parts of `blocks` blocks, each part over all positions at once.
 fn run(isa: Isa, filter: &Filter<'_>, xs: &[f32], channels: usize, blocks: usize) -> Vec<f32> {
     let (taps, mut out) = (filter.taps, vec![0.0; xs.len()]);
     for first in (0..channels).step_by(blocks * LANES) {

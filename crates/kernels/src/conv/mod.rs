@@ -1,12 +1,12 @@
-//! `conv`: depthwise causal convolution over the positions of a sequence, optionally followed by SiLU: the short
-//! convolutions before delta rules and state spaces (Gu & Dao 2023), and LFM2's mixer.
+//! `conv`: depthwise causal convolution over the positions of a sequence, optionally followed by SiLU: the
+//! short convolutions before delta rules and state spaces (Gu & Dao 2023), and LFM2's mixer.
 //!
-//! Contract: `out_c = act(b_c + Σ_j w_c,j · x_c(t - taps + j))`, j from 0 to `taps`; inputs before position 0 are zero.
-//! Weights are stored `[channels, taps + 1]`, the oldest input's first ([`pack`] makes of them what the kernel reads).
-//! The last `taps` inputs of a channel are kept as they are, in a ring: the input at position t lies in place
-//! `t mod taps`, so one step moves nothing else. Terms are added oldest first, so bits depend on no chunking.
-//! Tolerance: `taps + 2` roundings of a sum of `|b| + Σ|w·x|`, 2^-24 each; SiLU, whose slope is below 1.1, adds 1e-6 of the
-//! result. Checked in `cases`.
+//! Contract: `out_c = act(b_c + Σ_j w_c,j · x_c(t - taps + j))`, j from 0 to `taps`; inputs before position 0
+//! are zero. Weights are stored `[channels, taps + 1]`, the oldest input's first ([`pack`] makes of them what
+//! the kernel reads). The last `taps` inputs of a channel are kept as they are, in a ring: the input at
+//! position t lies in place `t mod taps`, so one step moves nothing else. Terms are added oldest first, so
+//! bits depend on no chunking. Tolerance: `taps + 2` roundings of a sum of `|b| + Σ|w·x|`, 2^-24 each; SiLU,
+//! whose slope is below 1.1, adds 1e-6 of the result. Checked in `cases`.
 
 pub mod cpu;
 pub(crate) mod cuda;
@@ -32,7 +32,7 @@ pub struct Filter<'a> {
     pub silu: bool,
 }
 
-/// Floats kept for so many channels: `[channels / 16, taps, 16]`.
+/// Floats kept for `channels` channels: `[channels / 16, taps, 16]`.
 pub const fn state_len(channels: usize, taps: usize) -> usize {
     channels.next_multiple_of(LANES) * taps
 }

@@ -1,7 +1,7 @@
 //! Scalar reference of `conv` in f64.
 
-/// One position: weights `[channels, taps + 1]`, `kept [taps, channels]` with the oldest input first, x and out
-/// `[channels]`.
+/// One position: weights `[channels, taps + 1]`, `kept [taps, channels]` with the oldest input first, x and
+/// out `[channels]`.
 pub fn step(weights: &[f32], bias: Option<&[f32]>, silu: bool, kept: &mut [f32], x: &[f32], out: &mut [f32]) {
     let (channels, taps) = (x.len(), kept.len() / x.len());
     for c in 0..channels {

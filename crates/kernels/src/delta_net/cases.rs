@@ -1,4 +1,5 @@
-//! Cases of `delta_net`: widths that fill no vector and no chain, one decay per head or per channel, long runs, NaN.
+//! Cases of `delta_net`: widths that fill no vector and no chain, one decay per head or per channel, long
+//! runs, NaN.
 
 use super::{Head, Scratch, Token, rates, reference, state_len, step};
 use crate::simd::{Isa, LANES};
@@ -59,7 +60,7 @@ impl Case {
         }
     }
 
-    /// Outputs; the rows of the state in parts of so many blocks, each part over all positions at once.
+    /// Outputs; the rows of the state in parts of `blocks` blocks, each part over all positions at once.
     fn run(&self, isa: Isa, blocks: usize) -> Vec<f32> {
         let mut out = vec![0.0; self.positions() * self.v_dim];
         let head = Head { rate: rates(&[self.a_log])[0], dt_bias: &self.dt_bias };

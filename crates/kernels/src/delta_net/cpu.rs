@@ -7,8 +7,8 @@ use crate::simd::{LANES, Simd, dispatch, exp, lanes_mut, load_at, sigmoid, softp
 type Quad = [[f32; LANES]; CHAINS];
 
 dispatch! {
-    /// One position of some rows of a value head: `state` as [`state_len`](super::state_len) says, v and out as many
-    /// as there are rows.
+    /// One position of some rows of a value head: `state` as [`state_len`](super::state_len) says, v and out
+    /// as many as there are rows.
     pub fn step(head: &Head<'_>, token: &Token<'_>, scratch: &mut Scratch, state: &mut [f32], out: &mut [f32])
         = step_with
 }

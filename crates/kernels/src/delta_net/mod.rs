@@ -1,18 +1,18 @@
-//! `delta_net`: the gated delta rule (Yang, Kautz & Hatamizadeh 2024), with one decay per head or, as in Kimi delta
-//! attention (Moonshot 2025), one per key channel.
+//! `delta_net`: the gated delta rule (Yang, Kautz & Hatamizadeh 2024), with one decay per head or, as in Kimi
+//! delta attention (Moonshot 2025), one per key channel.
 //!
 //! Contract, per value head with state `S [v_dim, k_dim]`, zero before position 0:
 //! `g = exp(-exp(a_log) · softplus(decay + dt_bias))`, `β = σ(beta)`,
 //! `S ← S · g; S ← S + β (v - S k) ⊗ k; out = S q`. Keys and queries come normalised; nothing is scaled here.
-//! The state is f32. Sixteen rows of it lie side by side ([`state_len`]), so that both products run over k without
-//! horizontal sums; each is four chains over k modulo four, joined as `(0 + 1) + (2 + 3)`. Rows of the state do not meet:
-//! bits depend neither on how they are shared out nor on chunking.
+//! The state is f32. Sixteen rows of it are interleaved ([`state_len`]), so that both products run over k
+//! without horizontal sums; each is four chains over k modulo four, joined as `(0 + 1) + (2 + 3)`. Rows of
+//! the state do not meet: bits depend neither on how they are divided among workers nor on chunking.
 //!
 //! Tolerance: with `u = 2^-24`, `|k| ≤ 1` and `g, β ≤ 1` a step moves row s of the state by at most
-//! `u · ((k_dim/4 + 24) |s| + 16 |v|)` from where exact arithmetic would: `k_dim/4 + 3` roundings in each element of the
-//! product with k (Cauchy-Schwarz), 12 of the decay, 8 of β, and a few of the update. The exact step is a contraction,
-//! `|g s (1 - β k kᵀ)| ≤ g |s|`, so these errors add up, less what decays, and never grow; the output adds
-//! `u (k_dim/4 + 3) |s| |q|`. `cases` runs this bound along.
+//! `u · ((k_dim/4 + 24) |s| + 16 |v|)` from where exact arithmetic would: `k_dim/4 + 3` roundings in each
+//! element of the product with k (Cauchy-Schwarz), 12 of the decay, 8 of β, and a few of the update. The
+//! exact step is a contraction, `|g s (1 - β k kᵀ)| ≤ g |s|`, so these errors add up, less what decays, and
+//! never grow; the output adds `u (k_dim/4 + 3) |s| |q|`. `cases` runs this bound along.
 
 pub mod cpu;
 pub(crate) mod cuda;

@@ -2,7 +2,8 @@
 
 use super::Token;
 
-/// One position of a value head: `state [v_dim, k_dim]`, `out [v_dim]`; `dt_bias` is as long as `token.decay`.
+/// One position of a value head: `state [v_dim, k_dim]`, `out [v_dim]`; `dt_bias` is as long as
+/// `token.decay`.
 pub fn step(a_log: f32, dt_bias: &[f32], token: &Token<'_>, state: &mut [f64], out: &mut [f32]) {
     let k_dim = token.k.len();
     let decay = |j: usize| {

@@ -1,7 +1,7 @@
 //! `embed`: `out = scale · table[token]`.
 //!
-//! Contract: table `[vocab, hidden]` in any format, read in the file's order; `out [hidden]`. One implementation
-//! serves every CPU path: a row is too small to matter.
+//! Contract: table `[vocab, hidden]` in any format, read in the file's order; `out [hidden]`. One
+//! implementation serves every CPU path: a row is too small to matter.
 
 pub(crate) mod cuda;
 

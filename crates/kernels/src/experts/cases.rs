@@ -102,9 +102,9 @@ impl Case {
         prepared
     }
 
-    /// Gate of the numerics contract for f32 activations. Fewer digits are outside of it: each of x and of the inner
-    /// activations is then off by at most half a step of its group's largest, some four times its typical value, the
-    /// product of two inner factors doubles that, and the down projection adds its own.
+    /// Gate of the numerics contract for f32 activations. Fewer digits are outside of it: each of x and of
+    /// the inner activations is then off by at most half a step of its group's largest, some four times its
+    /// typical value, the product of two inner factors doubles that, and the down projection adds its own.
     fn rms_allowed(&self) -> f64 {
         match self.digits {
             Digits::Three => RMS_ALLOWED,

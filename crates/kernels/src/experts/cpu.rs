@@ -91,7 +91,8 @@ pub struct Rows<'a> {
     pub digits: Digits,
 }
 
-/// One expert × one slice for up to [`FUSED_ROWS_MAX`] rows: gate, up, activation and this slice's share of down.
+/// One expert × one slice for up to [`FUSED_ROWS_MAX`] rows: gate, up, activation and this slice's share of
+/// down.
 ///
 /// `sink(row, col, values)` receives the unweighted partial output, sixteen columns at a time.
 pub fn fused_item(

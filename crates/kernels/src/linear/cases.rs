@@ -1,4 +1,5 @@
-//! Cases of `linear`: every format, odd shapes, slices, one to many rows; bits equal on every instruction set.
+//! Cases of `linear`: every format, odd shapes, slices, one to many rows; bits equal on every instruction
+//! set.
 
 use amoeba_checkpoint::Matrix;
 
@@ -12,7 +13,7 @@ fn run(isa: Isa, matrix: &Matrix<'_>, slices: usize, x: &[f32], rows: usize) -> 
     run_digits(Digits::Three, isa, matrix, slices, x, rows)
 }
 
-/// The same with x in so many digits.
+/// The same with x in `digits` digits.
 fn run_digits(
     digits: Digits,
     isa: Isa,

@@ -1,5 +1,5 @@
-//! How packed codes become numbers: [`Codes`] for small integers, [`Codec`] for floats, [`Scales`] for what follows
-//! them in a unit.
+//! How packed codes become numbers: [`Codes`] for small integers, [`Codec`] for floats, [`Scales`] for what
+//! follows them in a unit.
 
 #![allow(
     clippy::needless_range_loop,
@@ -24,12 +24,12 @@ pub(super) enum Scales<S: Simd> {
 impl<S: Simd> Scales<S> {
     #[inline(always)]
     pub(super) fn read(simd: S, layout: &Layout, unit: &[u8]) -> Scales<S> {
-        Scales::behind(simd, layout, unit, LANES * layout.format.row_bytes(layout.unit_cols()))
+        Scales::after_codes(simd, layout, unit, LANES * layout.format.row_bytes(layout.unit_cols()))
     }
 
     /// The same where the bytes of the codes are known.
     #[inline(always)]
-    fn behind(simd: S, layout: &Layout, unit: &[u8], codes: usize) -> Scales<S> {
+    fn after_codes(simd: S, layout: &Layout, unit: &[u8], codes: usize) -> Scales<S> {
         match layout.format {
             Format::Dense(_) => Scales::None,
             Format::Mxfp4 => Scales::Scale(simd.e8m0(simd.bytes(array(unit, codes)))),
@@ -73,7 +73,7 @@ impl<S: Simd> UnitScales<S> {
     /// Those of a unit of `cols` columns.
     #[inline(always)]
     pub(super) fn read_cols<C: Codes>(simd: S, layout: &Layout, unit: &[u8], cols: usize) -> UnitScales<S> {
-        UnitScales::of(simd, Scales::behind(simd, layout, unit, LANES * cols * C::BITS / 8))
+        UnitScales::of(simd, Scales::after_codes(simd, layout, unit, LANES * cols * C::BITS / 8))
     }
 
     #[inline(always)]
@@ -117,7 +117,7 @@ pub(super) trait Codec {
     /// Sixteen values of each of four columns: quad `quad` of word `word` of a unit of `cols` columns.
     fn quad<S: Simd>(simd: S, unit: &[u8], cols: usize, word: usize, quad: usize) -> [S::F; 4];
 
-    /// Sixteen values of one column behind the last quad; only dense units have such columns.
+    /// Sixteen values of one column after the last quad; only dense units have such columns.
     #[inline(always)]
     fn rest<S: Simd>(simd: S, _unit: &[u8], _col: usize) -> S::F {
         simd.splat(0.0)

@@ -1,10 +1,10 @@
 //! `linear` on packed weights, any instruction set, any number of rows.
 //!
-//! Plain loops only: a closure or an adaptor of the standard library that is not inlined is compiled without the
-//! instruction set of its caller, and costs a factor of fifty.
+//! Plain loops only: a closure or an adaptor of the standard library that is not inlined is compiled without
+//! the instruction set of its caller, and costs a factor of fifty.
 //!
-//! Codes that are small integers are multiplied as such (`int.rs`); this file does the floats. Order of the sum, the
-//! same for every caller: within a unit of floats four accumulators take the columns in turn and are
+//! Codes that are small integers are multiplied as such (`int.rs`); this file does the floats. Order of the
+//! sum, the same for every caller: within a unit of floats four accumulators take the columns in turn and are
 //! added as (a0+a1)+(a2+a3); units are added in order, scaled; slices are added in order.
 
 #![allow(
@@ -30,8 +30,8 @@ pub struct Input<'a> {
     pub index: Option<&'a [u32]>,
     /// How many.
     pub rows: usize,
-    /// Every row of x prepared by [`prepare`](super::prepare), `prepared_stride` apart; read only if the format has
-    /// an [`Arrangement`].
+    /// Every row of x prepared by [`prepare`](super::prepare), `prepared_stride` apart; read only if the
+    /// format has an [`Arrangement`].
     pub prepared: &'a [f32],
     /// Slots from one prepared row to the next.
     pub prepared_stride: usize,
@@ -46,7 +46,7 @@ impl<'a> Input<'a> {
         Input { x: &self.x[col..], prepared: &self.prepared[prepared..], ..self }
     }
 
-    /// Rows of x behind the inputs `first..first + R`; past the last, the last.
+    /// Rows of x that the inputs `first..first + R` read; past the last, the last.
     #[inline(always)]
     pub(super) fn indices<const R: usize>(&self, first: usize) -> [usize; R] {
         let mut rows = [0; R];
@@ -88,8 +88,8 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Takes row of x (in the order of the input), first output and the values of one or more blocks of sixteen; outputs
-/// past the matrix's rows are padding.
+/// Takes row of x (in the order of the input), first output and the values of one or more blocks of sixteen;
+/// outputs past the matrix's rows are padding.
 pub type Sink<'a> = dyn FnMut(usize, usize, &[f32]) + 'a;
 
 /// Arguments of [`matmul`](super::matmul).

@@ -1,9 +1,10 @@
 //! x as integers: up to three balanced base-256 digits per value, for products of small integers.
 //!
-//! Within a group, x ≈ scale · (65536·a + 256·b + c) with a, b, c in -128..=127 and scale = max|x| / 8,355,000, close
-//! to what f32 arithmetic has ([`Arrangement::step`]). Products with codes below 256 are summed exactly in i32
-//! (128 · 255 · 128 < 2^22), so the order of summation is free and every instruction set gives the same bits.
-//! Two digits or one are faster with many rows, and miss the contract for f32 activations (NOTES.md): on request only.
+//! Within a group, x ≈ scale · (65536·a + 256·b + c) with a, b, c in -128..=127 and scale = max|x| /
+//! 8,355,000, close to what f32 arithmetic has ([`Arrangement::step`]). Products with codes below 256 are
+//! summed exactly in i32 (128 · 255 · 128 < 2^22), so the order of summation is free and every instruction
+//! set gives the same bits. Two digits or one are faster with many rows, and miss the contract for f32
+//! activations (NOTES.md): on request only.
 
 #![allow(
     clippy::needless_range_loop,
@@ -39,7 +40,7 @@ impl Digits {
         }
     }
 
-    /// Just below the largest integer of so many balanced digits where f32 could round past it.
+    /// The largest integer of these balanced digits, or just below it where f32 could round past it.
     const fn largest(self) -> f32 {
         match self {
             Digits::One => 127.0,
@@ -49,8 +50,9 @@ impl Digits {
     }
 }
 
-/// How the digits of a group lie: a plane of words for each digit, highest first, a word being four columns that
-/// the same shift of a word of codes brings side by side. Follows from the format of the matrix that multiplies x.
+/// How the digits of a group lie: a plane of words for each digit, highest first, a word being four columns
+/// that the same shift of a word of codes brings side by side. Follows from the format of the matrix that
+/// multiplies x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrangement {
     /// Columns of a group.
@@ -61,7 +63,8 @@ pub struct Arrangement {
     pub digits: Digits,
 }
 
-/// f32 slots before the digits of a group: scale, sum of the integers, and the sums of each digit (as i32 bits).
+/// f32 slots before the digits of a group: scale, sum of the integers, and the sums of each digit (as i32
+/// bits).
 pub(super) const HEADER: usize = 2 + MOST;
 /// Digits per value, at most.
 pub(super) const MOST: usize = 3;
@@ -90,13 +93,13 @@ impl Arrangement {
         HEADER + self.group / 4 * self.digits.count()
     }
 
-    /// Bound on the error of a value, as a part of the largest of its group: half a step for the integer, and half
-    /// an ulp each for the reciprocal, the product and the scale.
+    /// Bound on the error of a value, as a part of the largest of its group: half a step for the integer, and
+    /// half an ulp each for the reciprocal, the product and the scale.
     pub(super) fn step(self) -> f64 {
         0.5 / f64::from(self.digits.largest()) + 3.0 / 16_777_216.0
     }
 
-    /// Byte of digit `digit` of column `col` behind the header.
+    /// Byte of digit `digit` of column `col`, counted after the header.
     #[cfg(test)]
     fn place(self, col: usize, digit: usize) -> usize {
         let (per_word, steps) = (32 / self.plane, 8 / self.plane);

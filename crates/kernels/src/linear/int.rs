@@ -54,7 +54,8 @@ fn with_digits<S: Simd, C: Codes, const D: usize>(simd: S, args: Args<'_>, sink:
     }
 }
 
-/// The same sums in plain loops over one row at a time, for lanes that are no instructions: little code, not fast.
+/// The same sums in plain loops over one row at a time, for lanes without vector instructions: little code,
+/// not fast.
 #[inline(always)]
 fn compact<S: Simd, C: Codes>(simd: S, args: &Args<'_>, sink: &mut Sink<'_>) {
     let (layout, digits) = (args.w.layout, args.x.digits());
@@ -93,7 +94,8 @@ fn compact<S: Simd, C: Codes>(simd: S, args: &Args<'_>, sink: &mut Sink<'_>) {
     }
 }
 
-/// How far ahead of the unit at work memory is asked for: about what a core reads while one access is under way.
+/// How far ahead of the unit at work memory is asked for: about what a core reads while one access is under
+/// way.
 pub(super) const AHEAD: usize = 8192;
 
 /// Up to `R` rows against all blocks, straight from the codes; rows past the last repeat it and are dropped.
@@ -153,7 +155,8 @@ fn units<S: Simd, C: Codes, const D: usize, const R: usize, const SETS: usize>(
     part
 }
 
-/// The sums of some rows over one unit of `Q` quads of columns; the lengths are constants, so that no access is checked.
+/// The sums of some rows over one unit of `Q` quads of columns; the lengths are constants, so that no access
+/// is checked.
 #[inline(always)]
 fn unit_sums<S: Simd, C: Codes, const D: usize, const R: usize, const SETS: usize, const Q: usize>(
     simd: S,
@@ -255,8 +258,8 @@ struct GroupOfRows<'a> {
     starts: &'a [usize],
 }
 
-/// The body once for each number below a constant of at most 32, so that what it indexes stays in registers: a loop of
-/// this size the compiler would not unroll.
+/// The body once for each number below a constant of at most 32, so that what it indexes stays in registers:
+/// a loop of this size the compiler would not unroll.
 macro_rules! each {
     ($i:ident below $count:ident, $body:block) => {
         each!(@ $i $count $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15

@@ -1,4 +1,5 @@
-//! Which kernel a product runs on: by format, by instruction set, and by number of rows where there is a tile unit.
+//! Which kernel a product runs on: by format, by instruction set, and by number of rows where there is a tile
+//! unit.
 
 use std::ops::Range;
 
@@ -18,7 +19,7 @@ use super::tiles;
 use crate::simd::{Amx, Simd, tiles::dispatch_tiles};
 use crate::simd::{Isa, dispatch};
 
-/// Whether [`matmul`] multiplies so many rows on the tile unit.
+/// Whether [`matmul`] multiplies this many rows on the tile unit.
 pub fn runs_on_tiles(isa: Isa, format: Format, rows: usize) -> bool {
     #[cfg(target_arch = "x86_64")]
     {
@@ -33,9 +34,11 @@ pub fn runs_on_tiles(isa: Isa, format: Format, rows: usize) -> bool {
     }
 }
 
-/// `y = W·x` over row blocks `blocks` and column slices `slices`; x is indexed from the matrix's first column.
+/// `y = W·x` over row blocks `blocks` and column slices `slices`; x is indexed from the matrix's first
+/// column.
 ///
-/// With `Isa::Amx` products of integer codes with sixteen rows or more run on the tile unit, others on AVX-512.
+/// With `Isa::Amx` products of integer codes with sixteen rows or more run on the tile unit, others on
+/// AVX-512.
 pub fn matmul(
     isa: Isa,
     w: Weights<'_>,

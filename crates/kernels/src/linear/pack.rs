@@ -1,10 +1,10 @@
-//! Kernel order of weights: sixteen rows side by side, a group's scales and biases behind its codes.
+//! Kernel order of weights: sixteen rows interleaved, a group's scales and biases after its codes.
 //!
 //! The unit is 16 rows × one group (64 columns when dense). Lane i of every word belongs to row i, so a dot
-//! product needs no horizontal sum, x is broadcast, and a unit is one contiguous read (576 bytes for 4-bit g64).
-//! Codes of 3, 5 and 6 bits are split into planes of power-of-two width, which keeps the file's bit count.
-//! Columns may be cut into slices, each holding all rows: a worker that owns some columns of `down` reads one
-//! contiguous stretch.
+//! product needs no horizontal sum, x is broadcast, and a unit is one contiguous read (576 bytes for 4-bit
+//! g64). Codes of 3, 5 and 6 bits are split into planes of power-of-two width, which keeps the file's bit
+//! count. Columns may be cut into slices, each holding all rows: a worker that owns some columns of `down`
+//! reads one contiguous range.
 
 use amoeba_checkpoint::{Format, Matrix};
 
@@ -12,13 +12,13 @@ use crate::memory::Bytes;
 use crate::quant::{e2m1, e4m3, e8m0, read_code, read_float};
 use crate::simd::LANES;
 
-/// Version of the order of packed bytes. Whoever changes a byte of it raises this, or weights that were packed
-/// before and kept in a file would be misread; `tests/packing_version.rs` tells.
+/// Version of the order of packed bytes. Whoever changes a byte of it raises this, or weights that were
+/// packed before and kept in a file would be misread; `tests/packing_version.rs` tells.
 pub const PACKING: u32 = 1;
 /// Columns of a unit of unquantised weights.
 const DENSE_UNIT: usize = 64;
 
-/// One slice of quantised weights: block after block of so many units.
+/// One slice of quantised weights: block after block of `units` units.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
     /// First byte.
@@ -251,8 +251,9 @@ pub struct Piece<'a> {
     out: &'a mut [u8],
 }
 
-/// Word and shift of a column's field in the high plane. A high word serves several low words; its byte b holds
-/// the fields of the columns that lie in byte b of those, so that one shift brings both planes side by side.
+/// Word and shift of a column's field in the high plane. A high word serves several low words; its byte b
+/// holds the fields of the columns that lie in byte b of those, so that one shift brings both planes side by
+/// side.
 pub(crate) const fn high_place(low: usize, high: usize, col: usize) -> (usize, usize) {
     let (per_low, steps) = (32 / low, 8 / low);
     let (word, i) = (col / per_low, col % per_low);

@@ -1,11 +1,11 @@
-//! Products with many rows on the tile unit: the sums of `int.rs` from tiles, then its f32 operations in its order,
-//! so the bits are the same.
+//! Products with many rows on the tile unit: the sums of `int.rs` from tiles, then its f32 operations in its
+//! order, so the bits are the same.
 //!
-//! Rows go in passes, blocks of outputs in batches, columns in strips of a few groups. x of a strip is arranged in
-//! tiles once for a batch, the codes of a block once for a pass; the f32 sums of sixteen rows stay in registers over
-//! a strip. What one unit has stored the other can load only after a hundred cycles, so the products are one step
-//! ahead of the f32 operations, over the ends of tiles and blocks, and the codes one block ahead of the products,
-//! unpacked and asked of memory a group at a time, in between.
+//! Rows go in passes, blocks of outputs in batches, columns in strips of a few groups. x of a strip is
+//! arranged in tiles once for a batch, the codes of a block once for a pass; the f32 sums of sixteen rows
+//! stay in registers over a strip. What one unit has stored the other can load only after a hundred cycles,
+//! so the products are one step ahead of the f32 operations, over the ends of tiles and blocks, and the codes
+//! one block ahead of the products, unpacked and asked of memory a group at a time, in between.
 
 #![allow(
     clippy::needless_range_loop,
@@ -249,8 +249,8 @@ impl<'a, const D: usize, const H: usize> Operands<'a, D, H> {
     }
 }
 
-/// The groups of a strip with all blocks and tiles of rows. A step is one tile of rows and one group of a block; each
-/// product is asked for before the one before it is scaled and added.
+/// The groups of a strip with all blocks and tiles of rows. A step is one tile of rows and one group of a
+/// block; each product is asked for before the one before it is scaled and added.
 #[inline(always)]
 fn multiply<S: Simd, T: Tiles, C: Codes, const D: usize, const Q: usize, const H: usize>(
     simd: S,
@@ -291,8 +291,8 @@ fn multiply<S: Simd, T: Tiles, C: Codes, const D: usize, const Q: usize, const H
     }
 }
 
-/// The steps of one block and tile of rows. With the first tile the codes of the next block are unpacked, and memory
-/// is asked for those of a later one.
+/// The steps of one block and tile of rows. With the first tile the codes of the next block are unpacked, and
+/// memory is asked for those of a later one.
 #[inline(always)]
 fn steps<S: Simd, T: Tiles, C: Codes, const D: usize, const Q: usize, const H: usize>(
     simd: S,

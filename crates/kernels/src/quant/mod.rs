@@ -58,7 +58,8 @@ pub fn e2m1(code: u32) -> f32 {
     if code & 8 == 0 { magnitude } else { -magnitude }
 }
 
-/// E4M3 byte to value, as MLX reads it: the bits moved into a half and scaled, so 0x7f is 480 rather than NaN.
+/// E4M3 byte to value, as MLX reads it: the bits moved into a half and scaled, so 0x7f is 480 rather than
+/// NaN.
 pub fn e4m3(byte: u8) -> f32 {
     let byte = u16::from(byte);
     f16::from_bits((byte & 0x80) << 8 | (byte & 0x7f) << 7).to_f32() * 256.0

@@ -1,8 +1,8 @@
 //! `rope`: rotary position embedding (Su et al. 2021) of `dims` dimensions of each head, in place.
 //!
-//! Contract: pair i turns by `position · frequency_i`; pairs are (i, i + dims/2), or (2i, 2i+1) when interleaved;
-//! the result is scaled by the amplitude. Angles are computed in f64, so long contexts lose nothing; one
-//! implementation serves every CPU path ([`table`] once per row and rope, not per layer).
+//! Contract: pair i turns by `position · frequency_i`; pairs are (i, i + dims/2), or (2i, 2i+1) when
+//! interleaved; the result is scaled by the amplitude. Angles are computed in f64, so long contexts lose
+//! nothing; one implementation serves every CPU path ([`table`] once per row and rope, not per layer).
 
 pub(crate) mod cuda;
 
@@ -19,8 +19,8 @@ pub fn table(rope: &Rope, position: u32, out: &mut [f32]) {
     }
 }
 
-/// Rotates the first dimensions of `head`, as many as the [`table`] is wide, in place; a head that turns from its middle
-/// on is passed from there.
+/// Rotates the first dimensions of `head`, as many as the [`table`] is wide, in place; a head that turns from
+/// its middle on is passed from there.
 pub fn rotate(head: &mut [f32], table: &[f32], interleaved: bool) {
     let half = table.len() / 2;
     let (cos, sin) = table.split_at(half);

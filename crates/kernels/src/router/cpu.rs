@@ -1,5 +1,5 @@
-//! `router` without allocation: f64 scalar arithmetic on a caller's scratch. A few hundred experts cost about a
-//! microsecond, and f64 keeps the choice independent of the instruction set.
+//! `router` without allocation: f64 scalar arithmetic on a caller's scratch. A few hundred experts cost about
+//! a microsecond, and f64 keeps the choice independent of the instruction set.
 
 use amoeba_plan::{Groups, RouterRule, Score};
 

@@ -1,9 +1,9 @@
 //! `router`: from logits over experts to the chosen ones and their weights.
 //!
-//! Contract: `logits [experts]`; `out [2·top_k]`: indices (exact small integers in f32) ascending, then their weights
-//! in the same order. On ties the lowest index wins. A NaN logit is never chosen before a number; if fewer than
-//! `top_k` are numbers the weights become NaN, which the engine reports. A single weight may be taken out, to scale the
-//! expert's input instead ([`take_weight`]).
+//! Contract: `logits [experts]`; `out [2·top_k]`: indices (exact small integers in f32) ascending, then their
+//! weights in the same order. On ties the lowest index wins. A NaN logit is never chosen before a number; if
+//! fewer than `top_k` are numbers the weights become NaN, which the engine reports. A single weight may be
+//! taken out, to scale the expert's input instead ([`take_weight`]).
 
 pub mod cpu;
 pub(crate) mod cuda;
@@ -30,7 +30,8 @@ pub fn take_weight(route: &mut [f32]) -> f32 {
     std::mem::replace(&mut route[1], 1.0)
 }
 
-/// Positions of the `k` largest values, ties to the lowest index, ascending; `f32::NEG_INFINITY` and NaN lose.
+/// Positions of the `k` largest values, ties to the lowest index, ascending; `f32::NEG_INFINITY` and NaN
+/// lose.
 fn top_k(values: &[f64], k: usize, picked: &mut [usize]) {
     for n in 0..k {
         let mut best: Option<usize> = None;
@@ -45,8 +46,8 @@ fn top_k(values: &[f64], k: usize, picked: &mut [usize]) {
     picked[..k].sort_unstable();
 }
 
-/// Sets the scores of all but the best groups to zero, as DeepSeek's and mlx-lm's routers do: the scores that decide the
-/// choice, a correction included.
+/// Sets the scores of all but the best groups to zero, as DeepSeek's and mlx-lm's routers do: the scores that
+/// decide the choice, a correction included.
 fn limit_groups(scores: &mut [f64], groups: Groups) {
     let size = scores.len() / groups.count;
     let mut best = [0.0; GROUPS_MAX];

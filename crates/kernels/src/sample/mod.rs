@@ -1,20 +1,22 @@
 //! `sample`: from the logits of a row, f32 `[vocab]`, to a token.
 //!
-//! 1. Repeat penalty: a logit above 0 of a token among the last `repeat_last_n` is divided by `repeat_penalty`, any other
-//!    one is multiplied by it; once per token, in f32.
-//! 2. Temperature 0: the largest logit, the lowest id on ties. Otherwise, all in the order of the logits, ties by id:
+//! 1. Repeat penalty: a logit above 0 of a token among the last `repeat_last_n` is divided by
+//!    `repeat_penalty`, any other one is multiplied by it; once per token, in f32.
+//! 2. Temperature 0: the largest logit, the lowest id on ties. Otherwise, all in the order of the logits,
+//!    ties by id:
 //! 3. top-k: the first k.
-//! 4. A weight for each, [`weight`] of its distance from the largest logit: `e^-distance` in units of 2^-44. Dropped are
-//!    weights of 0 and those below `min_p` times the largest.
+//! 4. A weight for each, [`weight`] of its distance from the largest logit: `e^-distance` in units of 2^-44.
+//!    Dropped are weights of 0 and those below `min_p` times the largest.
 //! 5. top-p: the shortest head whose weights reach `top_p` times their sum.
-//! 6. Temperature: the weights of `distance / temperature`. One of the tokens is drawn by them, counted up in the order of
-//!    their ids: the first at which the sum exceeds `sum · u / 2^64`, `u` being [`uniform`].
+//! 6. Temperature: the weights of `distance / temperature`. One of the tokens is drawn by them, counted up in
+//!    the order of their ids: the first at which the sum exceeds `sum · u / 2^64`, `u` being [`uniform`].
 //!
-//! If all weights are 0, which finite logits do not give, it is the largest logit. That the logits are finite is for the
-//! caller to see to; -∞ is a token that is never drawn.
+//! If all weights are 0, which finite logits do not give, it is the largest logit. That the logits are finite
+//! is for the caller to see to; -∞ is a token that is never drawn.
 //!
-//! **Same draws everywhere.** The steps from the logit to the weight are single IEEE operations in f64, none of them fused;
-//! from there on all is integers. So sums may be taken in any order, and the token is the same on every device.
+//! **Same draws everywhere.** The steps from the logit to the weight are single IEEE operations in f64, none
+//! of them fused; from there on all is integers. So sums may be taken in any order, and the token is the same
+//! on every device.
 
 pub mod cpu;
 pub mod cuda;
@@ -32,7 +34,7 @@ pub struct Sampling {
     pub temperature: f32,
     /// Keep the most likely tokens whose probabilities add up to this; 1 is off.
     pub top_p: f32,
-    /// Keep so many most likely tokens; 0 is off.
+    /// Number of most likely tokens to keep; 0 is off.
     pub top_k: usize,
     /// Drop tokens less likely than this times the most likely one; 0 is off.
     pub min_p: f32,
@@ -128,8 +130,9 @@ pub const FAR: f64 = 32.0;
 
 /// `e^-distance` in units of 1 / [`ONE`], to the nearest; 0 for NaN. The distance is not negative.
 ///
-/// `e^-x = 2^-n · e^r` with `r = n·ln 2 - x` (Cody-Waite, ln 2 in two parts), and Taylor's polynomial of degree 12 for
-/// `|r| ≤ ln 2 / 2`, off by at most 2e-16. The kernel has the same operations in the same order.
+/// `e^-x = 2^-n · e^r` with `r = n·ln 2 - x` (Cody-Waite, ln 2 in two parts), and Taylor's polynomial of
+/// degree 12 for `|r| ≤ ln 2 / 2`, off by at most 2e-16. The kernel has the same operations in the same
+/// order.
 pub fn weight(distance: f64) -> u64 {
     const LN_2: [f64; 2] = [6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10];
     if distance.is_nan() || distance >= FAR {

@@ -2,7 +2,8 @@
 
 use super::{Sampling, distance, fall, id_of, key, logit_of, needed, uniform, weight};
 
-/// The token of draw number `draw` (from 1; greedy draws nothing); `recent` is everything so far, the last token last.
+/// The token of draw number `draw` (from 1; greedy draws nothing); `recent` is everything so far, the last
+/// token last.
 ///
 /// # Panics
 /// No logits.

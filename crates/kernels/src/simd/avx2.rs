@@ -22,8 +22,8 @@ impl Avx2 {
 type F = [__m256; 2];
 type U = [__m256i; 2];
 
-/// One intrinsic expression. SAFETY of all uses: `self` exists only if the machine has the features, and every
-/// pointer comes from a reference to an array of the full width (unaligned loads and stores).
+/// One intrinsic expression. SAFETY of all uses: `self` exists only if the machine has the features, and
+/// every pointer comes from a reference to an array of the full width (unaligned loads and stores).
 macro_rules! avx2 {
     ($e:expr) => {
         // SAFETY: see above; the token proves the features, references prove the memory.
@@ -205,7 +205,7 @@ impl Simd for Avx2 {
     fn narrow(self, a: U) -> [u8; LANES] {
         let mut out = [0; LANES];
         avx2!({
-            // The low bytes of four lanes beside each other in each half, then the halves beside each other.
+            // The low bytes of four lanes next to each other in each half, then the halves.
             let pick = _mm256_setr_epi8(
                 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, //
                 -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1,

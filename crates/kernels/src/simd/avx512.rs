@@ -27,8 +27,8 @@ impl Avx512 {
 const E2M1: [f32; 16] =
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
-/// One intrinsic expression. SAFETY of all uses: `self` exists only if the machine has the features, and every
-/// pointer comes from a reference to an array of the full width (unaligned loads and stores).
+/// One intrinsic expression. SAFETY of all uses: `self` exists only if the machine has the features, and
+/// every pointer comes from a reference to an array of the full width (unaligned loads and stores).
 macro_rules! avx512 {
     ($e:expr) => {
         // SAFETY: see above; the token proves the features, references prove the memory.

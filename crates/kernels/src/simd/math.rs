@@ -2,7 +2,8 @@
 
 use super::{LANES, Simd};
 
-/// `e^x`, relative error below 2e-7 on [-87, 88]; saturates outside (never infinite, never zero). NaN stays NaN.
+/// `e^x`, relative error below 2e-7 on [-87, 88]; saturates outside (never infinite, never zero). NaN stays
+/// NaN.
 ///
 /// Cody-Waite reduction by ln 2 in two parts, then a degree-7 polynomial on [-ln2/2, ln2/2].
 #[inline(always)]
@@ -35,8 +36,8 @@ pub fn tanh<S: Simd>(simd: S, x: S::F) -> S::F {
 
 /// `ln(1 + e^x)`, relative error below 3e-7 for x above -87 (it saturates below). NaN stays NaN.
 ///
-/// `max(x, 0) + ln(1 + u)` with `u = e^-|x|`; the logarithm is `2 artanh(u / (2 + u))`, a series whose terms fall by
-/// more than nine each.
+/// `max(x, 0) + ln(1 + u)` with `u = e^-|x|`; the logarithm is `2 artanh(u / (2 + u))`, a series whose terms
+/// fall by more than nine each.
 #[inline(always)]
 pub fn softplus<S: Simd>(simd: S, x: S::F) -> S::F {
     let zero = simd.splat(0.0);

@@ -1,8 +1,9 @@
-//! Sixteen f32 lanes on any machine. A kernel is written once over [`Simd`]; [`Isa`] picks the instance at run time.
+//! Sixteen f32 lanes on any machine. A kernel is written once over [`Simd`]; [`Isa`] picks the instance at
+//! run time.
 //!
 //! Every operation is exactly rounded and lane-wise, so all instruction sets give the same bits.
 //! A value of an implementing type is a token: it exists only after detection, which is what makes the
-//! intrinsics behind its methods sound.
+//! intrinsics in its methods sound.
 
 mod math;
 pub mod peak;
@@ -51,7 +52,8 @@ pub trait Simd: Copy {
     /// Whether kernels should rather be small than fast.
     const COMPACT: bool = false;
 
-    /// Asks for the cache lines of `data` shifted by `ahead` bytes; may lie past the end, where it does nothing.
+    /// Asks for the cache lines of `data` shifted by `ahead` bytes; may lie past the end, where it does
+    /// nothing.
     #[inline(always)]
     fn prefetch<T>(self, _data: &[T], _ahead: usize) {}
     /// All lanes `x`.

@@ -1,7 +1,8 @@
 //! [`Simd`] on NEON: four registers a vector.
 //!
-//! NEON belongs to every aarch64 target, so kernels need no attribute to be compiled for it. Only the instruction
-//! behind [`Simd::dot4`] differs between machines, and it is written in assembly that names its own extension.
+//! NEON belongs to every aarch64 target, so kernels need no attribute to be compiled for it. Only the
+//! instruction of [`Simd::dot4`] differs between machines, and it is written in assembly that names its own
+//! extension.
 
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
@@ -70,8 +71,8 @@ macro_rules! neon {
     };
 }
 
-/// The same bits as another type: how vectors are loaded and stored. (`vld1q` and its like are pointer copies,
-/// each with a check in debug builds, which makes kernels several times as long to compile.)
+/// The same bits as another type: how vectors are loaded and stored. (`vld1q` and its like are pointer
+/// copies, each with a check in debug builds, which makes kernels several times as long to compile.)
 macro_rules! cast {
     ($e:expr, $from:ty => $to:ty) => {
         // SAFETY: arrays of numbers and registers of numbers of the same total size; any bits are a value.
@@ -121,7 +122,8 @@ impl Dot for Pairs {
 impl Dot for Sdot {
     #[inline(always)]
     fn dot4(self, acc: I, u: U, x: int32x4_t) -> I {
-        // Both factors of SDOT are signed: u - 128 takes part (u with its top bit flipped), and 128 · Σ x is added.
+        // Both factors of SDOT are signed: u - 128 takes part (u with its top bit flipped), and 128 · Σ x is
+        // added.
         let flip = neon!(vdupq_n_u32(0x8080_8080));
         let less = self.sdot(neon!(vdupq_n_s32(0)), flip, x);
         four!(i => self.sdot(vsubq_s32(acc[i], less), veorq_u32(u[i], flip), x))
@@ -220,7 +222,8 @@ impl<D: Dot> Simd for Neon<D> {
     fn fma(self, a: F, b: F, c: F) -> F {
         four!(i => vfmaq_f32(c[i], a[i], b[i]))
     }
-    // FMIN and FMAX give NaN where an operand is NaN and order the zeros: a choice after a comparison does neither.
+    // FMIN and FMAX give NaN where an operand is NaN and order the zeros: a choice after a comparison does
+    // neither.
     #[inline(always)]
     fn min(self, a: F, b: F) -> F {
         four!(i => vbslq_f32(vcltq_f32(a[i], b[i]), a[i], b[i]))
@@ -324,8 +327,8 @@ impl<D: Dot> Simd for Neon<D> {
     }
     #[inline(always)]
     fn e2m1(self, u: U, shift: u32) -> F {
-        // With the exponent's low bit at 23 and the one bit of mantissa at 22, the value is 2^126 too small; code 1
-        // is then subnormal, as it is in E2M1.
+        // With the exponent's low bit at 23 and the one bit of mantissa at 22, the value is 2^126 too small;
+        // code 1 is then subnormal, as it is in E2M1.
         four!(i => {
             let sign = vshlq_n_u32::<28>(bits(u[i], shift, 8));
             let rest = vshlq_n_u32::<22>(bits(u[i], shift, 7));

@@ -1,5 +1,5 @@
-//! What one core can do at best: reading memory, multiply-adds in f32 and in int8. No part of any model; `bench`
-//! holds its figures against these.
+//! What one core can do at best: reading memory, multiply-adds in f32 and in int8. No part of any model;
+//! `bench` holds its figures against these.
 //!
 //! Plain loops only: a closure that is not inlined would lose the instruction set.
 
@@ -110,8 +110,8 @@ fn fma_rounds<S: Simd, const N: usize>(simd: S, factors: [f32; 2], rounds: usize
 /// Bytes that the int8 chains multiply: small enough for the first-level cache.
 const CODES: usize = 4096;
 
-/// Runs independent chains of int8 products with `Simd::dot4`, which is what this engine multiplies with (VNNI
-/// where the machine has it); returns how many multiply-adds of single bytes were done.
+/// Runs independent chains of int8 products with `Simd::dot4`, which is what this engine multiplies with
+/// (VNNI where the machine has it); returns how many multiply-adds of single bytes were done.
 pub fn dot(isa: Isa, rounds: usize) -> u64 {
     let (codes, x) = (black_box([3; CODES]), black_box([0x0102_0304, 0x0203_0405, 0x0304_0506]));
     black_box(if wide(isa) { dot_12(isa, &codes, x, rounds) } else { dot_6(isa, &codes, x, rounds) });
@@ -147,9 +147,9 @@ fn dot_rounds<S: Simd, const N: usize>(simd: S, codes: &[u8; CODES], x: [i32; 3]
     out[0].to_bits() as u8
 }
 
-/// Runs int8 products on the tile unit (AMX), with the one operation that this engine has for it: factors from the
-/// first-level cache, sums back into it. Returns how many multiply-adds of single bytes were done; `None` where the
-/// machine has no tiles or the system does not grant them.
+/// Runs int8 products on the tile unit (AMX), with the one operation that this engine has for it: factors
+/// from the first-level cache, sums back into it. Returns how many multiply-adds of single bytes were done;
+/// `None` where the machine has no tiles or the system does not grant them.
 pub fn dot_tiles(rounds: usize) -> Option<u64> {
     #[cfg(target_arch = "x86_64")]
     {
@@ -182,8 +182,8 @@ pub fn pin(n: usize) -> bool {
     #[cfg(target_os = "linux")]
     {
         let size = size_of::<libc::cpu_set_t>();
-        // SAFETY: a set of all zero bits is the empty set; both calls get a valid set and its true size, and the
-        // macros index below that size.
+        // SAFETY: a set of all zero bits is the empty set; both calls get a valid set and its true size, and
+        // the macros index below that size.
         return unsafe {
             let mut allowed: libc::cpu_set_t = std::mem::zeroed();
             let mut one: libc::cpu_set_t = std::mem::zeroed();

@@ -1,8 +1,8 @@
 //! The tile unit (Intel AMX): products of 16×64 signed bytes with 64×16 unsigned bytes, exact in i32.
 //!
-//! One operation covers what a kernel needs, so that no tile lives longer than a statement of assembly. What each
-//! instruction does is written down in `tiles/emulated.rs`, which runs the same program on any machine for tests.
-//! Source: Intel SDM vol. 1 ch. 18 and vol. 2 (LDTILECFG, TILELOADD, TDPBSUD, TILESTORED).
+//! One operation covers what a kernel needs, so that no tile lives longer than a statement of assembly. What
+//! each instruction does is written down in `tiles/emulated.rs`, which runs the same program on any machine
+//! for tests. Source: Intel SDM vol. 1 ch. 18 and vol. 2 (LDTILECFG, TILELOADD, TDPBSUD, TILESTORED).
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -40,8 +40,9 @@ impl Sums {
 
 /// A tile unit, set up for factors of some number of columns: 16, 32 or 64.
 pub trait Tiles {
-    /// `sums[f][i][j] = Σ_h Σ_k a[h][f].0[i][k] · b[h].0[k / 4][4·j + k % 4]`, a signed and b unsigned, wrapping;
-    /// k over the columns set up, h over one or two halves, f over up to three factors that share b.
+    /// `sums[f][i][j] = Σ_h Σ_k a[h][f].0[i][k] · b[h].0[k / 4][4·j + k % 4]`, a signed and b unsigned,
+    /// wrapping; k over the columns set up, h over one or two halves, f over up to three factors that share
+    /// b.
     fn products<const H: usize, const D: usize>(
         &mut self,
         a: &[[Tile; D]; H],
@@ -50,8 +51,8 @@ pub trait Tiles {
     );
 }
 
-/// The operand of LDTILECFG: registers 0 to 2 hold sums, 3 unsigned and 4 to 6 signed factors of `cols` columns.
-/// Palette in byte 0, bytes of a row from byte 16 (two each), rows from byte 48.
+/// The operand of LDTILECFG: registers 0 to 2 hold sums, 3 unsigned and 4 to 6 signed factors of `cols`
+/// columns. Palette in byte 0, bytes of a row from byte 16 (two each), rows from byte 48.
 fn configuration(cols: usize) -> [u8; 64] {
     assert!(matches!(cols, 16 | 32 | 64), "factors of {cols} columns");
     let mut bytes = [0; 64];
@@ -68,7 +69,8 @@ fn configuration(cols: usize) -> [u8; 64] {
     bytes
 }
 
-/// Defines `fn $name(amx: Amx, args…)` that runs the generic `$kernel(simd, amx, args…)` compiled for AVX-512.
+/// Defines `fn $name(amx: Amx, args…)` that runs the generic `$kernel(simd, amx, args…)` compiled for
+/// AVX-512.
 #[cfg(target_arch = "x86_64")]
 macro_rules! dispatch_tiles {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $kernel:path) => {

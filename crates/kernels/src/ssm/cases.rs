@@ -42,7 +42,7 @@ impl Case {
         self.shape.heads * self.shape.head_dim
     }
 
-    /// Outputs; the channels of a band in parts of so many blocks, each part over all positions at once.
+    /// Outputs; the channels of a band in parts of `blocks` blocks, each part over all positions at once.
     fn run(&self, isa: Isa, blocks: usize) -> Vec<f32> {
         let (shape, width) = (self.shape, self.shape.width());
         let rates = shape.rates(&self.a_log, self.per_state);

@@ -4,7 +4,8 @@ use super::{Channels, Token};
 use crate::simd::{LANES, Simd, dispatch, exp, load_at, softplus, store_at};
 
 dispatch! {
-    /// One position of some channels of a band: `state` as [`Shape::state_len`](super::Shape::state_len) says.
+    /// One position of some channels of a band: `state` as [`Shape::state_len`](super::Shape::state_len)
+    /// says.
     pub fn step(channels: &Channels<'_>, token: &Token<'_>, state: &mut [f32], out: &mut [f32]) = step_with
 }
 

@@ -1,19 +1,19 @@
-//! `ssm`: selective state spaces, Mamba-2 (Dao & Gu 2024; a decay per head) and Mamba-1 (Gu & Dao 2023; heads of width
-//! one, a decay per column of the state).
+//! `ssm`: selective state spaces, Mamba-2 (Dao & Gu 2024; a decay per head) and Mamba-1 (Gu & Dao 2023; heads
+//! of width one, a decay per column of the state).
 //!
 //! Contract, per head with state `S [head_dim, state]`, zero before position 0:
-//! `δ = clamp(softplus(dt + dt_bias))`, `S ← S · exp(-exp(a_log) δ) + δ x ⊗ B; out = S C + d x`; heads of a group share B
-//! and C. The state is f32.
+//! `δ = clamp(softplus(dt + dt_bias))`, `S ← S · exp(-exp(a_log) δ) + δ x ⊗ B; out = S C + d x`; heads of a
+//! group share B and C. The state is f32.
 //!
-//! Channels that share B and C are a *band* ([`Shape::bands`]): the rows of a head, or, where heads are one wide, the heads
-//! of a group. Sixteen channels of a band lie side by side ([`Shape::state_len`]), so that the product with C runs over the
-//! state without horizontal sums: two chains over its columns modulo two. Channels do not meet: bits depend neither on how
-//! they are shared out nor on chunking.
+//! Channels that share B and C are a *band* ([`Shape::bands`]): the rows of a head, or, where heads are one
+//! wide, the heads of a group. Sixteen channels of a band are interleaved ([`Shape::state_len`]), so that the
+//! product with C runs over the state without horizontal sums: two chains over its columns modulo two.
+//! Channels do not meet: bits depend neither on how they are divided among workers nor on chunking.
 //!
-//! Tolerance: with `u = 2^-24`, a step moves an element s of the state by at most `u · (16 |s| + 20 |δ x B|)` from where exact
-//! arithmetic would (12 for the decay, whose exponent is a rounded product of a rounded softplus; 14 for δ and what it
-//! multiplies), and a decay below one never lets these grow; the output adds `u · (state/2 + 3) Σ|s C|` and the last
-//! product. `cases` runs this bound along.
+//! Tolerance: with `u = 2^-24`, a step moves an element s of the state by at most `u · (16 |s| + 20 |δ x B|)`
+//! from where exact arithmetic would (12 for the decay, whose exponent is a rounded product of a rounded
+//! softplus; 14 for δ and what it multiplies), and a decay below one never lets these grow; the output adds
+//! `u · (state/2 + 3) Σ|s C|` and the last product. `cases` runs this bound along.
 
 pub mod cpu;
 pub(crate) mod cuda;
@@ -65,13 +65,13 @@ impl Shape {
         self.heads / self.bands()
     }
 
-    /// Floats of the state of so many channels of a band: `[channels / 16, state, 16]`, padded with zeros.
+    /// Floats of the state of `channels` channels of a band: `[channels / 16, state, 16]`, padded with zeros.
     pub const fn state_len(&self, channels: usize) -> usize {
         channels.next_multiple_of(LANES) * self.state
     }
 
-    /// `-exp(a_log)`, nearest, from `[heads]`, or from `[heads, state]` if each column decays on its own: then band after
-    /// band, and where heads lie side by side as the state, `[channels / 16, state, 16]`.
+    /// `-exp(a_log)`, nearest, from `[heads]`, or from `[heads, state]` if each column decays on its own:
+    /// then band after band, and where heads lie side by side as the state, `[channels / 16, state, 16]`.
     pub fn rates(&self, a_log: &[f32], per_state: bool) -> Vec<f32> {
         let rate = |&a: &f32| -(f64::from(a).exp()) as f32;
         if !per_state || !self.heads_side_by_side() {
@@ -88,8 +88,8 @@ impl Shape {
     }
 }
 
-/// What some channels of a band, whole blocks of sixteen, have of their own at every position. Where heads lie side by
-/// side there is a number per channel of everything, else one of each.
+/// What some channels of a band, whole blocks of sixteen, have of their own at every position. Where heads
+/// lie side by side there is a number per channel of everything, else one of each.
 #[derive(Clone, Copy, Debug)]
 pub struct Channels<'a> {
     /// From [`Shape::rates`].

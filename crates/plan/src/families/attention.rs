@@ -88,7 +88,7 @@ impl Reader<'_> {
         };
         if !heads.is_multiple_of(kv_heads) {
             return Err(Error::Inconsistent(format!(
-                "{} {heads} is no multiple of {kv_key} {kv_heads}",
+                "{} {heads} is not a multiple of {kv_key} {kv_heads}",
                 rule.heads
             )));
         }
@@ -109,8 +109,8 @@ impl Reader<'_> {
         let projection = |name: &str| linear(at(name), qkv);
         let first_shared = kinds.len() - if self.family.gemma { self.shared_layers(kinds.len())? } else { 0 };
         let source = (0..first_shared).rev().find(|&other| kinds[other] == kinds[layer]);
-        // Whether the layer lends its keys and values or borrows them.
-        let lent = match self.family.lent {
+        // Whether the layer computes keys and values that later layers share, or uses shared ones.
+        let computes = match self.family.shared_kv {
             Some((on, every)) if config.bool_or(on, false)? => {
                 Some(layer.is_multiple_of(config.usize(every, 1..=1024)?))
             }
@@ -118,11 +118,11 @@ impl Reader<'_> {
         };
         Ok(match (names.qkv, source) {
             (Some(fused), _) => Projections::Fused(projection(fused)),
-            (None, _) if lent == Some(true) => {
+            (None, _) if computes == Some(true) => {
                 let [q, k, v] = [names.q, names.k, names.v].map(projection);
                 Projections::Lent { q, k, v }
             }
-            (None, _) if lent == Some(false) => Projections::Borrowed(projection(names.q)),
+            (None, _) if computes == Some(false) => Projections::Borrowed(projection(names.q)),
             (None, Some(source)) if layer >= first_shared => {
                 Projections::Shared { q: projection(names.q), layer: source }
             }
@@ -179,7 +179,7 @@ impl Reader<'_> {
         }
         if !self.hidden.is_multiple_of(heads) {
             return Err(Error::Inconsistent(format!(
-                "hidden_size {} is no multiple of num_attention_heads {heads}",
+                "hidden_size {} is not a multiple of num_attention_heads {heads}",
                 self.hidden
             )));
         }

@@ -59,7 +59,7 @@ pub(crate) enum HeadDim {
 pub(crate) enum Bias {
     Never,
     Always,
-    /// As this key says; absent is no.
+    /// As this key says; absent means no.
     Key(&'static str),
 }
 
@@ -73,12 +73,12 @@ pub(crate) enum QkNorm {
     HeadIf(&'static str, bool),
     /// Full width, if this key says so; absent is yes.
     FullIf(&'static str),
-    /// Per head, without weight, epsilon 1e-6, if this key says so; absent is no.
+    /// Per head, without weight, epsilon 1e-6, if this key says so; absent means no.
     PlainIf(&'static str),
 }
 
-/// Rotary embedding. Parameters are looked for at the top level and in `rope_parameters`, there also under the name of
-/// the kind of layer.
+/// Rotary embedding. Parameters are looked for at the top level and in `rope_parameters`, there also under
+/// the name of the kind of layer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RopeRule {
     pub on: RopeOn,
@@ -150,7 +150,7 @@ pub(crate) enum WindowRule {
     All,
     /// Those nearer than this key says, if it is there.
     Sliding(&'static str),
-    /// Those of the same chunk of so many positions as this key says.
+    /// Those of the same chunk; this key is its length in positions.
     Chunk(&'static str),
 }
 

@@ -53,14 +53,14 @@ impl Reader<'_> {
             d_ff: self.expert_width(moe, layer)?,
             activation,
             router: linear(at(names.router), moe.router_bias),
-            router_norm: family.beside.then(|| self.router_norm(&at("router.scale"))).transpose()?,
+            router_norm: family.parallel_mlp.then(|| self.router_norm(&at("router.scale"))).transpose()?,
             input_gate: moe.input_gate,
             latent,
             rule: self.rule(moe, prefix, experts, layer)?,
             gate: activation.gated().then(|| stack(0)),
             up: stack(1),
             down: stack(2),
-            shared: if moe.shared.beside { None } else { self.shared(moe, prefix, layer)? },
+            shared: if moe.shared.parallel { None } else { self.shared(moe, prefix, layer)? },
         })
     }
 
@@ -140,7 +140,7 @@ impl Reader<'_> {
             groups: self.groups(moe.groups, experts, top_k)?,
             normalise,
             scale: moe.scale.map_or(Ok(1.0), |key| config.f32_or(key, 1.0, 0.0..=1e4))?,
-            per_expert: self.family.beside.then(|| format!("{prefix}.router.per_expert_scale")),
+            per_expert: self.family.parallel_mlp.then(|| format!("{prefix}.router.per_expert_scale")),
         })
     }
 

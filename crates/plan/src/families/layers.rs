@@ -142,7 +142,7 @@ impl Reader<'_> {
         }
         let moe = Body::Moe(self.moe(prefix, layer)?);
         let shared = match &self.family.moe {
-            Some(rule) if rule.shared.beside => self.shared(rule, prefix, layer)?,
+            Some(rule) if rule.shared.parallel => self.shared(rule, prefix, layer)?,
             _ => None,
         };
         if let Some(shared) = shared {
@@ -150,7 +150,7 @@ impl Reader<'_> {
             let parts = vec![plain(moe), plain(Body::Mlp(shared.mlp))];
             return self.block(Some(at(norm)), Body::Sum(parts), post);
         }
-        if !self.family.beside {
+        if !self.family.parallel_mlp {
             return self.block(Some(at(norm)), moe, post);
         }
         let dense = Body::Mlp(self.dense(&at(names.mlp), kinds.len(), layer)?);

@@ -22,7 +22,7 @@ impl Reader<'_> {
             (config.usize("linear_num_key_heads", HEADS)?, config.usize("linear_num_value_heads", HEADS)?);
         if !v_heads.is_multiple_of(k_heads) {
             return Err(Error::Inconsistent(format!(
-                "linear_num_value_heads {v_heads} is no multiple of linear_num_key_heads {k_heads}"
+                "linear_num_value_heads {v_heads} is not a multiple of linear_num_key_heads {k_heads}"
             )));
         }
         let at = |name: &str| format!("{prefix}.{name}");
@@ -90,7 +90,7 @@ impl Reader<'_> {
         };
         let groups = if keys.groups.is_empty() { 1 } else { config.usize_or(keys.groups, 1, HEADS)? };
         if !heads.is_multiple_of(groups) {
-            let what = format!("{} {heads} is no multiple of {} {groups}", keys.heads, keys.groups);
+            let what = format!("{} {heads} is not a multiple of {} {groups}", keys.heads, keys.groups);
             return Err(Error::Inconsistent(what));
         }
         let at = |name: &str| format!("{prefix}.{name}");
@@ -147,10 +147,9 @@ impl Reader<'_> {
         });
         match numbers.collect::<Option<Vec<f32>>>().as_deref() {
             Some(&[low, high]) if 0.0 <= low && low <= high => Ok((low, high)),
-            _ => Err(self
-                .config
-                .invalid(key, "is no pair of bounds of at least 0, the lower one first")
-                .into()),
+            _ => {
+                Err(self.config.invalid(key, "must be two bounds of at least 0, the lower one first").into())
+            }
         }
     }
 

@@ -29,7 +29,8 @@ pub fn families() -> impl Iterator<Item = (&'static str, &'static [&'static str]
     all.into_iter()
 }
 
-/// Reads a model's spec from its `config.json`. A checkpoint of several parts (`text_config`) gives its text part.
+/// Reads a model's spec from its `config.json`. A checkpoint of several parts (`text_config`) gives its text
+/// part.
 ///
 /// # Errors
 /// An unknown `model_type` (the message lists the known ones), a number missing or out of range, or a feature
@@ -38,7 +39,8 @@ pub fn read_spec(config: &Config) -> Result<ModelSpec, Error> {
     read(config, None)
 }
 
-/// As [`read_spec`], told which tensors there are: where files of one family come in two forms, the one they have is read.
+/// As [`read_spec`], with a test for which tensors exist: where a family's files come in two forms, it
+/// decides.
 pub(crate) fn read(config: &Config, has: Option<&dyn Fn(&str) -> bool>) -> Result<ModelSpec, Error> {
     let outer = config.str("model_type")?.unwrap_or("(missing)");
     let text = config.object("text_config")?;
@@ -165,7 +167,7 @@ impl Reader<'_> {
         let own = self.config.usize_or("vocab_size_per_layer_input", vocab, 1..=1 << 22)?;
         if own != vocab {
             return Err(Error::Unsupported(format!(
-                "vocab_size_per_layer_input {own} beside vocab_size {vocab}: the two embeddings must be of one size"
+                "vocab_size_per_layer_input {own} differs from vocab_size {vocab}: the two embeddings must be of one size"
             )));
         }
         Ok(Some(PerLayerSpec {
@@ -246,7 +248,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The object that holds the last part of a dotted key, and that part; the top level where there is no such object.
+    /// The object that holds the last part of a dotted key, and that part; the top level where there is no
+    /// such object.
     fn nested<'k>(&self, key: &'k str) -> Result<(Config, &'k str), Error> {
         let (object, last) = key.rsplit_once('.').unwrap_or(("", key));
         let inner = if object.is_empty() { None } else { self.config.object(object)? };

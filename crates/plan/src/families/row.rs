@@ -41,9 +41,9 @@ pub(crate) struct Family {
     /// Layers without experts.
     pub dense_layers: DenseLayers,
     /// Keys that say whether and how many layers in a row share keys and values before norms and rotation.
-    pub lent: Option<(&'static str, &'static str)>,
-    /// A dense MLP runs beside the experts of a layer, each between norms of its own (Gemma 4).
-    pub beside: bool,
+    pub shared_kv: Option<(&'static str, &'static str)>,
+    /// A layer with experts also has a dense MLP in parallel, each between norms of its own (Gemma 4).
+    pub parallel_mlp: bool,
     /// Every layer ends in a learned factor, and a second embedding may feed it (Gemma 4).
     pub gemma: bool,
 }
@@ -150,7 +150,8 @@ pub(crate) enum Layers {
     TypesOr(&'static str, usize),
     /// Every n-th is full and the rest this, n from the key or this.
     Every(&'static str, usize, Kind),
-    /// A flag a layer at the first key, 0 is full and 1 local; without a list as `Every` of the second key, local else.
+    /// A flag a layer at the first key, 0 is full and 1 local; without a list as `Every` of the second key,
+    /// local else.
     EveryOr(&'static str, &'static str, usize),
     /// A letter a layer at this key (or the names of `layers_block_type`); each is one block.
     Pattern(&'static str),
@@ -158,8 +159,8 @@ pub(crate) enum Layers {
     Flags(&'static str),
     /// Delta nets where this list has the layer's number, counted from one; full attention else.
     DeltaAt(&'static str),
-    /// A list of names at `layers_block_type`; without one, attention where the number is the second key's modulo the first
-    /// key's, and state spaces else.
+    /// A list of names at `layers_block_type`; without one, attention where the number is the second key's
+    /// modulo the first key's, and state spaces else.
     Offset(&'static str, &'static str),
 }
 
@@ -247,7 +248,7 @@ pub(crate) enum ScoreRule {
 pub(crate) enum Correction {
     Never,
     Always,
-    /// As this key says; absent is no.
+    /// As this key says; absent means no.
     Key(&'static str),
 }
 
@@ -278,11 +279,11 @@ pub(crate) enum Normalise {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum DenseLayers {
     None,
-    /// `mlp_only_layers`, and those whose number + 1 is no multiple of `decoder_sparse_step`.
+    /// `mlp_only_layers`, and those whose number + 1 is not a multiple of `decoder_sparse_step`.
     SparseStep,
-    /// The first so many as this key says, and those that are no multiple of `moe_layer_freq`.
+    /// As many of the first as this key says, and those whose number is not a multiple of `moe_layer_freq`.
     First(&'static str),
-    /// Those whose number + 1 is no multiple of this key's.
+    /// Those whose number + 1 is not a multiple of this key's.
     Interval(&'static str),
     /// Those outside start, end and interval of ERNIE.
     Range,
@@ -294,7 +295,8 @@ pub(crate) enum DenseLayers {
     Unless(&'static str),
     /// All, if this key is 0 or absent.
     Without(&'static str),
-    /// All, if there is but one expert; else those whose number plus the second key's is no multiple of the first key's.
+    /// All, if there is only one expert; else those whose number plus the second key's is not a multiple of
+    /// the first key's.
     Offset(&'static str, &'static str),
 }
 
@@ -304,8 +306,8 @@ pub(crate) struct Shared {
     pub width: SharedWidth,
     /// Scaled by a sigmoid gate.
     pub gated: bool,
-    /// Stands beside the block of experts, not in it.
-    pub beside: bool,
+    /// A block in parallel to the experts, not part of theirs.
+    pub parallel: bool,
     /// Mixed with the routed ones by the softmax of the projection of this name.
     pub mix: Option<&'static str>,
 }

@@ -38,7 +38,8 @@ pub enum Projections {
     },
     /// One projection: rows of the queries, then of the keys, then of the values.
     Fused(LinearSpec),
-    /// As `Apart`; keys and values are also kept for the layers that follow, before norms and rotation (Hunyuan).
+    /// As `Apart`; keys and values are also kept for the layers that follow, before norms and rotation
+    /// (Hunyuan).
     Lent {
         /// `[heads·head_dim, hidden]`.
         q: LinearSpec,
@@ -47,7 +48,7 @@ pub enum Projections {
         /// `[kv_heads·v_dim, hidden]`.
         v: LinearSpec,
     },
-    /// Keys and values are those the last layer lent.
+    /// Keys and values are those of the last layer that computed shared ones.
     Borrowed(LinearSpec),
     /// Keys and values are those of an earlier layer, from its cache.
     Shared {
@@ -185,7 +186,7 @@ pub struct LatentSpec {
 pub enum Window {
     /// Those at a distance below this.
     Sliding(usize),
-    /// Those of its own chunk of so many positions.
+    /// Those of its own chunk, which has this many positions.
     Chunk(usize),
 }
 

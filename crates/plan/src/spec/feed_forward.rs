@@ -90,8 +90,8 @@ pub enum Score {
     TopKSoftmax,
     /// Sigmoid of each logit.
     Sigmoid,
-    /// Phi-3.5-MoE: pick after pick, the best remaining logit by a softmax over those remaining ones that are within
-    /// `2 · jitter` of it, relative to the larger magnitude of the two.
+    /// Phi-3.5-MoE: pick after pick, the best remaining logit by a softmax over those remaining ones that are
+    /// within `2 · jitter` of it, relative to the larger magnitude of the two.
     SparseMixer {
         /// Jitter.
         jitter: f32,

@@ -79,7 +79,8 @@ pub struct DeltaSpec {
 /// Where time step, B and C of a state space come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SsmInputs {
-    /// Mamba-2 (Dao & Gu 2024): from the input projection, `[gate, x, B, C, dt]`; B and C pass the convolution.
+    /// Mamba-2 (Dao & Gu 2024): from the input projection, `[gate, x, B, C, dt]`; B and C pass the
+    /// convolution.
     Joint {
         /// Tensor name, `[heads]`.
         dt_bias: String,
@@ -88,7 +89,8 @@ pub enum SsmInputs {
         /// Parts of the norm.
         norm_groups: usize,
     },
-    /// Mamba-1 (Gu & Dao 2023): from what the convolution gives; the input projection is `[x, gate]`. Heads are channels.
+    /// Mamba-1 (Gu & Dao 2023): from what the convolution gives; the input projection is `[x, gate]`. Heads
+    /// are channels.
     Selected {
         /// `[dt, B, C]`: `[rank + 2·state, heads]`.
         x_proj: LinearSpec,

@@ -1,7 +1,8 @@
 //! `ModelSpec`: what a model computes, as plain data. No family has code of its own past this point.
 //!
-//! A model is a stack of layers, a layer a list of residual blocks `h ← h + scale · post_norm(body(pre_norm(h)))`.
-//! A new mixer is a new [`Body`] variant; parallel branches are a body that holds blocks.
+//! A model is a stack of layers, a layer a list of residual blocks
+//! `h ← h + scale · post_norm(body(pre_norm(h)))`. A new mixer is a new [`Body`] variant; parallel branches
+//! are a body that holds blocks.
 
 mod attention;
 mod feed_forward;
@@ -90,12 +91,13 @@ pub enum Body {
         /// `[hidden, width]`.
         projection: LinearSpec,
     },
-    /// The sum of blocks. Those with a norm of their own read the residual stream through it, the others what this
-    /// block's norm gives; their `residual_scale` counts.
+    /// The sum of blocks. Those with a norm of their own read the residual stream through it, the others what
+    /// this block's norm gives; their `residual_scale` counts.
     Sum(Vec<BlockSpec>),
 }
 
-/// Per-layer inputs (Gemma 3n, Gemma 4): `(norm(projection · h / √hidden) + √width · embed) / √2`, `width` values a layer.
+/// Per-layer inputs (Gemma 3n, Gemma 4): `(norm(projection · h / √hidden) + √width · embed) / √2`, `width`
+/// values a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PerLayerSpec {
     /// Values per layer.

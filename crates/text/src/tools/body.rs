@@ -31,8 +31,8 @@ impl Calls {
     }
 }
 
-/// Reads a section. `closed`: its closing marker was seen, so that it is not the beginning of something longer.
-/// `recipient`: whom a header names.
+/// Reads a section. `closed`: its closing marker was seen, so that it is not the beginning of something
+/// longer. `recipient`: whom a header names.
 pub(super) fn read(body: Body, text: &str, closed: bool, recipient: Option<&str>, tools: &Tools) -> Calls {
     let mut calls = Calls::default();
     match body {
@@ -151,15 +151,15 @@ fn named(text: &str, marks: &[&str], first: bool, calls: &mut Calls) {
             return;
         };
         at += brace + length;
-        at += behind(&text[at..], marks);
+        at += marks_length(&text[at..], marks);
         if !calls.add(vec![call], at) {
             return;
         }
     }
 }
 
-/// How much of a text's beginning is marks and white space.
-fn behind(text: &str, marks: &[&str]) -> usize {
+/// Length of the marks and white space that a text begins with.
+fn marks_length(text: &str, marks: &[&str]) -> usize {
     let mut rest = text;
     loop {
         rest = rest.trim_start();
@@ -176,27 +176,27 @@ fn pairs(text: &str, key: [&str; 2], value: [&str; 2], tools: &Tools) -> Option<
     let parameters = tools.parameters(name);
     let mut arguments = Map::new();
     while !rest.trim_start().is_empty() {
-        let (name, behind) = rest.trim_start().strip_prefix(key[0])?.split_once(key[1])?;
-        let (text, behind) = behind.trim_start().strip_prefix(value[0])?.split_once(value[1])?;
+        let (name, after) = rest.trim_start().strip_prefix(key[0])?.split_once(key[1])?;
+        let (text, after) = after.trim_start().strip_prefix(value[0])?.split_once(value[1])?;
         let name = name.trim();
         arguments.insert(name.into(), typed(text, parameters, name));
-        rest = behind;
+        rest = after;
     }
     call(name, &Value::Object(arguments).to_string())
 }
 
 fn tags(text: &str, tag: [&str; 2], parameter: [&str; 2], closed: bool, tools: &Tools, calls: &mut Calls) {
     let mut rest = text;
-    while let Some((call, behind)) = tagged(rest, tag, parameter, closed, tools) {
-        rest = behind;
+    while let Some((call, after)) = tagged(rest, tag, parameter, closed, tools) {
+        rest = after;
         if !calls.add(vec![call], text.len() - rest.len()) {
             return;
         }
     }
 }
 
-/// One call in tags, and the text behind it. Models forget the closing tag of a parameter: its value then goes on to
-/// the end of the call.
+/// One call in tags, and the text after it. Models forget the closing tag of a parameter: its value then ends
+/// with the call.
 fn tagged<'t>(
     text: &'t str,
     tag: [&str; 2],
@@ -208,10 +208,10 @@ fn tagged<'t>(
     let (name, _) = attribute(head);
     let parameters = tools.parameters(name);
     let mut arguments = Map::new();
-    let behind = loop {
+    let after = loop {
         rest = rest.trim_start();
-        if let Some(behind) = rest.strip_prefix(tag[1]) {
-            break behind;
+        if let Some(after) = rest.strip_prefix(tag[1]) {
+            break after;
         }
         if rest.is_empty() && closed {
             break rest;
@@ -222,7 +222,7 @@ fn tagged<'t>(
             Some(end) => Some(value.split_at(end)),
             None => closed.then_some((value, "")),
         };
-        let (value, behind) = value.split_once(parameter[1]).or_else(to_the_end)?;
+        let (value, after) = value.split_once(parameter[1]).or_else(to_the_end)?;
         let value = value.strip_prefix('\n').unwrap_or(value);
         let value = value.strip_suffix('\n').unwrap_or(value);
         let value = match string {
@@ -231,9 +231,9 @@ fn tagged<'t>(
             None => typed(value, parameters, name),
         };
         arguments.insert(name.into(), value);
-        rest = behind;
+        rest = after;
     };
-    Some((call(name, &Value::Object(arguments).to_string())?, behind))
+    Some((call(name, &Value::Object(arguments).to_string())?, after))
 }
 
 /// The name in the head of a tag, quoted or not, and whether an attribute says that the value is a string.

@@ -1,5 +1,5 @@
-//! Values in the two notations that are almost JSON: Python literals, and objects with bare keys and their own
-//! quotation mark.
+//! Values in the two notations that are almost JSON: Python literals, and objects with bare keys and their
+//! own quotation mark.
 
 use serde_json::{Map, Number, Value};
 
@@ -18,7 +18,7 @@ pub(super) fn python_literal(text: &str) -> Option<Value> {
 pub(super) struct Reader<'t> {
     text: &'t str,
     at: usize,
-    /// The mark around strings, beside the usual two; where there is one, words may stand without any.
+    /// A mark around strings in addition to the usual two; a dialect with one allows words without quotes.
     quote: Option<&'static str>,
 }
 

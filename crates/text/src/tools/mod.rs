@@ -1,12 +1,13 @@
-//! What models write beside their answer: thoughts and tool calls, and how each family spells them.
+//! What models write in addition to their answer: thoughts and tool calls, and how each family spells them.
 //!
 //! * `table.rs`: the dialects, one row each, and how a row is recognised;
 //! * `splitter.rs`: streamed text to [`Piece`]s;
 //! * `body.rs`, `loose.rs`: one call's text to name and arguments;
 //! * `schema.rs`: the tools of a chat, and what types they give to arguments that a dialect leaves untyped.
 //!
-//! A model's output is as untrusted as a file: every buffer, count and nesting is bounded ([`crate::limits`]),
-//! time is linear in the text, and what is not understood is part of the answer, as it was written.
+//! A model's output is as untrusted as a file: every buffer, count and nesting is bounded
+//! ([`crate::limits`]), time is linear in the text, and what is not understood is part of the answer, as it
+//! was written.
 
 mod body;
 mod loose;
@@ -20,10 +21,10 @@ pub use table::{DIALECTS, Dialect, reasoning_markers, recognise};
 
 use crate::{Chat, ChatTemplate, Tokenizer};
 
-/// A stretch of streamed text.
+/// A piece of streamed text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// What the user is told.
+    /// Text for the user.
     Answer(String),
     /// What the model says to itself; the tags are not part of it.
     Thought(String),
@@ -38,7 +39,7 @@ pub struct ToolCall {
     pub index: usize,
     /// The model's own name for the call, where its dialect has one.
     pub id: Option<String>,
-    /// The function. It need not be one that the model was told of.
+    /// The function. It need not be one of the chat's tools.
     pub name: String,
     /// A JSON object, without line breaks.
     pub arguments: String,
@@ -60,7 +61,7 @@ pub struct Format {
     pub starts_inside: bool,
     /// How tool calls are spelled; `None` when there are none to expect.
     pub dialect: Option<&'static Dialect>,
-    /// The tools the model was told of.
+    /// The tools that the prompt offers to the model.
     pub tools: Tools,
 }
 

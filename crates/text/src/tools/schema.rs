@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::loose::python_literal;
 use crate::{Chat, Error, limits};
 
-/// What a model is told it may call: functions with JSON schemas, as the chat completions interface has them.
+/// The tools that a prompt offers to a model: functions with JSON schemas, as the chat completions interface
+/// has them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tools(Arc<Vec<Value>>);
 
@@ -61,8 +62,8 @@ pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= limits::NAME_BYTES && !name.contains(odd)
 }
 
-/// An argument given as text: of another type than string only if the schema allows that type and the text is a
-/// value of it. `parameters` is the whole schema of the function, `None` when it is unknown.
+/// An argument given as text: of another type than string only if the schema allows that type and the text is
+/// a value of it. `parameters` is the whole schema of the function, `None` when it is unknown.
 pub(super) fn typed(text: &str, parameters: Option<&Value>, name: &str) -> Value {
     let schema = parameters.map(|root| (root, &root["properties"][name]));
     let Some((root, schema)) = schema else { return text.into() };

@@ -1,8 +1,8 @@
 //! Streamed text to answer, thoughts and calls. However the text is cut, the pieces say the same.
 //!
-//! A reader is in one of four modes and looks for the markers of that mode. Outside of calls only an ending that may
-//! begin a marker is held back. A call is held until it is closed; if it cannot be read then, or is too large, all of
-//! it becomes part of the answer.
+//! A reader is in one of four modes and looks for the markers of that mode. Outside of calls only an ending
+//! that may begin a marker is held back. A call is held until it is closed; if it cannot be read then, or is
+//! too large, all of it becomes part of the answer.
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Input};
 
@@ -31,15 +31,15 @@ struct Markers {
 impl Markers {
     fn new(list: Vec<(&str, Option<Mode>)>) -> Markers {
         let list: Vec<_> = list.into_iter().filter(|(text, _)| !text.is_empty()).collect();
-        // The kind that is built soonest: there is a new one for every answer. Building fails for gigabytes of
-        // patterns only; these come from a table and two tags.
+        // The kind that is built soonest: there is a new one for every answer. Building fails for gigabytes
+        // of patterns only; these come from a table and two tags.
         let mut builder = AhoCorasick::builder();
         builder.kind(Some(AhoCorasickKind::NoncontiguousNFA));
         let finder = builder.build(list.iter().map(|(text, _)| text)).ok().filter(|_| !list.is_empty());
         Markers { list: list.into_iter().map(|(text, mode)| (text.to_owned(), mode)).collect(), finder }
     }
 
-    /// Start, end and meaning of the first marker at or behind `from`.
+    /// Start, end and meaning of the first marker at or after `from`.
     fn find(&self, text: &str, from: usize) -> Option<(usize, usize, Option<Mode>)> {
         let found = self.finder.as_ref()?.find(Input::new(text).range(from..))?;
         Some((found.start(), found.end(), self.list[found.pattern()].1))
@@ -95,8 +95,8 @@ pub struct Splitter {
     calls: usize,
     /// Nothing but white space has been answered.
     fresh: bool,
-    /// White space directly behind a call is not part of the answer.
-    behind_call: bool,
+    /// White space directly after a call is not part of the answer.
+    after_call: bool,
 }
 
 impl Splitter {
@@ -134,7 +134,7 @@ impl Splitter {
             recipient: None,
             calls: 0,
             fresh: true,
-            behind_call: false,
+            after_call: false,
         }
     }
 
@@ -306,7 +306,7 @@ impl Splitter {
             self.calls += 1;
         }
         pieces.extend(list.into_iter().map(Piece::Call));
-        self.behind_call = true;
+        self.after_call = true;
         let rest = &text[end..];
         let cut_off = !closed && self.markers[Mode::Call as usize].begun(rest) == rest.len();
         self.emit(if cut_off { "" } else { rest }, pieces);
@@ -314,14 +314,14 @@ impl Splitter {
 
     fn emit(&mut self, text: &str, pieces: &mut Vec<Piece>) {
         let inside = self.mode == Mode::Thought;
-        let text = if self.behind_call && !inside { text.trim_start() } else { text };
+        let text = if self.after_call && !inside { text.trim_start() } else { text };
         if text.is_empty() {
             return;
         }
         if inside {
             pieces.push(Piece::Thought(text.to_owned()));
         } else {
-            self.behind_call = false;
+            self.after_call = false;
             self.fresh &= text.trim_start().is_empty();
             pieces.push(Piece::Answer(text.to_owned()));
         }

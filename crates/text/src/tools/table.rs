@@ -1,4 +1,5 @@
-//! The dialects, one row each. A family with a new spelling is a new row; a new *kind* of spelling is a `Body`.
+//! The dialects, one row each. A family with a new spelling is a new row; a new *kind* of spelling is a
+//! `Body`.
 
 use crate::Tokenizer;
 
@@ -23,7 +24,7 @@ pub struct Dialect {
     pub body: Body,
     /// Tags around thoughts, where they are not among the usual ones.
     pub thoughts: Option<(&'static str, &'static str)>,
-    /// Markers of structure that are no part of the answer.
+    /// Markers of structure that are not part of the answer.
     pub drop: &'static [&'static str],
     /// A call may also stand at the start of an answer without a marker.
     pub bare: bool,
@@ -36,7 +37,7 @@ pub struct Dialect {
 pub enum Body {
     /// JSON objects with name and arguments: alone, one after another, or in lists.
     Json,
-    /// A name, then its arguments as JSON object; the marks stand before, between and behind them. Of several
+    /// A name, then its arguments as JSON object; marks may stand before, between and after them. Of several
     /// pieces before an object the name is the first, or else the last.
     Named { marks: &'static [&'static str], first: bool },
     /// A name, then keys and values, each in its tags.
@@ -337,7 +338,8 @@ const THOUGHTS: [(&str, &str); 6] = [
     ("<reasoning>", "</reasoning>"),
 ];
 
-/// The dialect of a model: the first whose signs are in its chat template, else the first whose tokens it has.
+/// The dialect of a model: the first whose signs are in its chat template, else the first whose tokens it
+/// has.
 pub fn recognise(template: &str, has_token: &dyn Fn(&str) -> bool) -> Option<&'static Dialect> {
     let signed = |dialect: &&Dialect| {
         dialect.signs.iter().any(|group| group.iter().all(|sign| template.contains(sign)))
@@ -348,8 +350,8 @@ pub fn recognise(template: &str, has_token: &dyn Fn(&str) -> bool) -> Option<&'s
     DIALECTS.iter().find(signed).or_else(|| DIALECTS.iter().find(tokened))
 }
 
-/// The reasoning tags a model uses: those of its dialect, or the first known pair that its template mentions and
-/// whose closing tag is one of its tokens, else the first pair that the template mentions both tags of.
+/// The reasoning tags a model uses: those of its dialect, or the first known pair that its template mentions
+/// and whose closing tag is one of its tokens, else the first pair that the template mentions both tags of.
 pub fn reasoning_markers(template: &str, tokenizer: &Tokenizer) -> Option<(String, String)> {
     let has_token = |text: &str| tokenizer.token_id(text).is_some();
     let says = |tag: &str| template.contains(tag);

@@ -1,4 +1,4 @@
-//! An answer on its way to the screen, and the grey line behind it.
+//! Shows an answer as it comes, then the grey line of statistics.
 use std::ops::ControlFlow;
 
 use amoeba::{Finish, Model, Piece, Reply, Sampling, ToolCall};

@@ -11,7 +11,7 @@ use crate::cli::failure::Failure;
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
-    /// Most tokens; -1 goes on to the end of the answer
+    /// Most tokens to generate; -1 is no limit
     #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", allow_negative_numbers = true)]
     #[arg(default_value_t = -1, value_parser = clap::value_parser!(i64).range(-1..))]
     max_tokens: i64,
@@ -21,7 +21,7 @@ pub struct SamplingArgs {
     /// Keep the most likely tokens that add up to this probability; 1 is off
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
-    /// Keep so many of the most likely tokens; 0 is off
+    /// Keep the K most likely tokens; 0 is off
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
     /// Drop tokens less likely than this share of the most likely one; 0 is off
@@ -33,13 +33,13 @@ pub struct SamplingArgs {
     /// How many tokens count as recent
     #[arg(long, value_name = "N")]
     repeat_last_n: Option<usize>,
-    /// Seed of the draws; a new one each time unless told
+    /// Seed of the sampler [default: a new one each time]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Go on past the model's end-of-sequence token
+    /// Continue past the model's end-of-sequence token
     #[arg(long)]
     ignore_eos: bool,
 }
@@ -51,11 +51,11 @@ pub struct Settings {
     pub sampling: Sampling,
     /// The seed; `None` takes a new one each time.
     pub seed: Option<u64>,
-    /// Most tokens; `None` is no limit.
+    /// Most tokens to generate; `None` is no limit.
     pub max_tokens: Option<usize>,
     /// Stop strings.
     pub stop: Vec<String>,
-    /// Go on past the end.
+    /// Continue past the end-of-sequence token.
     pub ignore_eos: bool,
     /// Show thoughts.
     pub show_reasoning: bool,

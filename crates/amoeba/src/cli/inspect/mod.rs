@@ -75,7 +75,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     print(&text::render(&facts, args.device.place.path != PathChoice::Auto))
 }
 
-/// The folder a name means and whether all its weights are there: to be looked at it needs no more than config.json.
+/// The folder a name means and whether all its weights are there: to be looked at it needs no more than
+/// config.json.
 fn locate(name: &str) -> Result<(PathBuf, bool), Failure> {
     match Hub::from_env().resolve(name) {
         Ok(found) => Ok((found.dir, true)),

@@ -70,7 +70,7 @@ fn architecture(facts: &Facts) -> String {
     format!("{}\n{}", facts.dir.display(), table(&rows, [false, false]))
 }
 
-/// The experts of a body or of one beside it.
+/// The experts of a body, or of one of the bodies whose sum it is.
 fn experts_of(body: &Body) -> Option<&MoeSpec> {
     match body {
         Body::Moe(spec) => Some(spec),

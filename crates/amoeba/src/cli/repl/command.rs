@@ -9,7 +9,7 @@ pub const HELP: &str = "\
   /stats             numbers of the last answer
   /bye               leave (also Ctrl-D)
   \"\"\"                begins a message of several lines; \"\"\" ends it
-  \\                  at the end of a line goes on in the next
+  \\                  at the end of a line continues it in the next
   Ctrl-C             stops the answer; on an empty line it leaves";
 
 /// All of them, for completion.
@@ -35,8 +35,8 @@ pub enum Command {
 }
 
 impl Command {
-    /// The command in a message; `None` when it is none, the error when there is no such command. A slash behind
-    /// which no word stands alone (`/usr/bin is what?`) is a message.
+    /// The command in a message; `None` when it is a plain message, the error when there is no such command.
+    /// A slash that no single word follows (`/usr/bin is what?`) begins a message.
     pub fn parse(text: &str) -> Option<Result<Command, String>> {
         let text = text.trim();
         let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));

@@ -111,7 +111,7 @@ impl Repl<'_> {
         Ok(())
     }
 
-    /// One turn. What goes wrong with a message is told, and the chat goes on.
+    /// One turn. An error in a message is printed, and the chat continues.
     fn answer(&mut self, text: &str, terminal: &mut dyn Terminal) -> Result<(), Failure> {
         let request = self.settings.request(self.interrupt.arm());
         let mut printer = Printer::new(terminal, self.settings.show_reasoning);

@@ -16,7 +16,7 @@ const PROMPT_BYTES_MAX: u64 = 8 << 20;
 pub enum Source {
     /// It is this.
     Text(String),
-    /// Standard input, behind the text if there is one.
+    /// Standard input, after the text if there is one.
     Stdin(Option<String>),
     /// A file.
     File(PathBuf),
@@ -33,7 +33,8 @@ pub struct Decision {
     pub source: Source,
 }
 
-/// Sorts the words out. `is_model` tells for a single word whether it names a model rather than being the prompt.
+/// Sorts the words out. `is_model` tells for a single word whether it names a model rather than being the
+/// prompt.
 pub fn decide(args: &Args, at_terminal: bool, is_model: &dyn Fn(&str) -> bool) -> Result<Decision, Failure> {
     let dash = args.prompt.as_deref() == Some("-");
     let elsewhere = (args.prompt.is_some() && !dash) || args.file.is_some();

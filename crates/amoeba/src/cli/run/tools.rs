@@ -26,7 +26,7 @@ pub fn read(path: &Path) -> Result<Value, Failure> {
     Ok(tools)
 }
 
-/// Refuses tools that the model would never be told of.
+/// Refuses tools if the model's chat template would not show them.
 pub fn check(model: &Model) -> Result<(), Failure> {
     match model.template() {
         Some(template) if !template.takes_tools() => {

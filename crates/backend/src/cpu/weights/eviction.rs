@@ -1,7 +1,7 @@
 //! What leaves the folder of packed weights. A file is named after the model's folder and what it was made of
-//! (`owner-key`). Before one is written, all others of its owner go (the model has changed, so they fit nothing any
-//! more), then half-written ones that no process is at, then those that were not used for longest, until the new one
-//! fits. What has another kind of name is left alone and not counted.
+//! (`owner-key`). Before one is written, all others of its owner go (the model has changed, so they fit
+//! nothing any more), then half-written ones that no process is at, then those that were not used for
+//! longest, until the new one fits. What has another kind of name is left alone and not counted.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
@@ -23,7 +23,8 @@ pub fn name(owner: &str, key: u128) -> String {
     format!("{owner}-{key:032x}")
 }
 
-/// Whether this program gives files such names: 32 hexadecimal digits, behind an owner or (older versions) alone.
+/// Whether this program gives files such names: 32 hexadecimal digits, after an owner or (older versions)
+/// alone.
 fn ours(name: &str) -> bool {
     let name = name.strip_suffix(".tmp").unwrap_or(name);
     let key = name.split_once('-').filter(|(owner, _)| owner.len() == 16).map_or(name, |(_, key)| key);

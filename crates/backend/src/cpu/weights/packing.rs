@@ -1,5 +1,5 @@
-//! Packs stored matrices on several threads. What has been packed leaves memory again: the pages of the file that
-//! are resident at a time are those of one job a thread.
+//! Packs stored matrices on several threads. What has been packed leaves memory again: the pages of the file
+//! that are resident at a time are those of one job a thread.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -36,8 +36,8 @@ impl<'a> Source<'a> {
         self.matrices.iter().map(Matrix::bytes).sum()
     }
 
-    /// Packs everything with `threads` threads. `told` hears of stored bytes as they are packed.
-    pub fn pack(&self, checkpoint: &Checkpoint, threads: usize, told: &mut dyn FnMut(usize)) -> Packed {
+    /// Packs everything with `threads` threads. `progress` is called with the stored bytes packed so far.
+    pub fn pack(&self, checkpoint: &Checkpoint, threads: usize, progress: &mut dyn FnMut(usize)) -> Packed {
         let Source { matrices, layout, .. } = self;
         let mut packed = Packed::zeroed(*layout, matrices.len());
         let block_bytes = matrices[0].rows(0, LANES.min(layout.rows)).bytes().max(1);
@@ -46,7 +46,7 @@ impl<'a> Source<'a> {
         let pieces = packed.pieces_mut();
         let jobs = Mutex::new(Jobs { pieces, layout: *layout, per_job, ready: VecDeque::new() });
         let done = AtomicUsize::new(0);
-        let work = |told: &mut dyn FnMut(usize)| {
+        let work = |progress: &mut dyn FnMut(usize)| {
             loop {
                 let job = jobs.lock().ok().and_then(|mut jobs| jobs.next());
                 let Some(job) = job else { return };
@@ -56,15 +56,15 @@ impl<'a> Source<'a> {
                 let end = layout.rows.min((last + 1) * LANES);
                 let rows = matrix.rows(first * LANES, end - first * LANES);
                 release(checkpoint, &rows);
-                told(done.fetch_add(rows.bytes(), Relaxed) + rows.bytes());
+                progress(done.fetch_add(rows.bytes(), Relaxed) + rows.bytes());
             }
         };
-        let dealt = matrices.len() * layout.blocks().div_ceil(per_job);
+        let jobs_total = matrices.len() * layout.blocks().div_ceil(per_job);
         std::thread::scope(|scope| {
-            for _ in 1..threads.min(dealt) {
+            for _ in 1..threads.min(jobs_total) {
                 scope.spawn(|| work(&mut |_| {}));
             }
-            work(told);
+            work(progress);
         });
         drop(jobs);
         // A page fault brings the neighbours along, those of finished jobs too.
@@ -77,8 +77,8 @@ fn release(checkpoint: &Checkpoint, matrix: &Matrix<'_>) {
     [matrix.weight, matrix.scales, matrix.biases].into_iter().for_each(|part| checkpoint.release(part));
 }
 
-/// Deals out pieces. A job is some consecutive blocks of one matrix in all slices, so that their rows, which lie
-/// side by side in the file, are not needed again.
+/// Deals out pieces. A job is some consecutive blocks of one matrix in all slices, so that their rows, which
+/// lie side by side in the file, are not needed again.
 struct Jobs<'a, I> {
     /// By matrix, then slice, then block.
     pieces: I,

@@ -1,10 +1,11 @@
 //! Packed weights kept in a file, so that the next load reads them instead of packing again.
 //!
-//! A file is `magic, version, packing, key, bytes, blocks`, a checksum per block, a checksum of all that, and from
-//! [`DATA`] on the packed tensors one after another. Numbers are little-endian. The key is a hash of all that the
-//! packed bytes depend on, so a file is used for exactly the weights it was made of, and each block is verified
-//! as it is read: whatever does not fit is packed again. Sums find damage, not forgery: the folder is the user's.
-//! What is removed, and when, is in `eviction.rs`; the folder may be deleted at any time.
+//! A file is `magic, version, packing, key, bytes, blocks`, a checksum per block, a checksum of all that, and
+//! from [`DATA`] on the packed tensors one after another. Numbers are little-endian. The key is a hash of all
+//! that the packed bytes depend on, so a file is used for exactly the weights it was made of, and each block
+//! is verified as it is read: whatever does not fit is packed again. Sums find damage, not forgery: the
+//! folder is the user's. What is removed, and when, is in `eviction.rs`; the folder may be deleted at any
+//! time.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom, Write};
@@ -16,14 +17,14 @@ use amoeba_kernels::linear::{PACKING, Packed};
 
 use super::{Loader, Source, eviction};
 
-/// Where packed weights are kept, and who is told about it.
+/// Where packed weights are kept, and how problems are reported.
 #[derive(Clone, Debug)]
 pub struct RepackCache {
     /// The folder; made when needed. Each model takes as many bytes as its weights.
     pub dir: PathBuf,
     /// Most bytes that the folder may hold: what was not used for longest goes first.
     pub bytes_max: u64,
-    /// Hears one sentence when kept weights were damaged, or cannot be kept.
+    /// Called with one sentence when kept weights were damaged, or cannot be kept.
     pub notice: fn(&str),
 }
 
@@ -39,7 +40,7 @@ impl RepackCache {
     /// The packed sources, from the file if there is a good one.
     pub(super) fn load(&self, sources: &[Source<'_>], loader: &mut Loader<'_>) -> Vec<Packed> {
         let Some(key) = key(sources, loader) else {
-            (self.notice)("packed weights are not kept: the system does not tell when the model was written");
+            (self.notice)("packed weights are not kept: the system does not say when the model was written");
             return loader.pack(sources);
         };
         let path = self.dir.join(eviction::name(&eviction::owner(loader.checkpoint.dir()), key));
@@ -58,15 +59,15 @@ impl RepackCache {
         let stored = loader.total;
         loader.total *= 2; // each byte is packed, then written
         let packed = loader.pack(sources);
-        let told = &mut |bytes: usize| (loader.progress)(stored + bytes.min(stored), 2 * stored);
+        let progress = &mut |bytes: usize| (loader.progress)(stored + bytes.min(stored), 2 * stored);
         let bytes = DATA as u64 + packed.iter().map(|packed| packed.bytes() as u64).sum::<u64>();
         let room = eviction::make_room(&self.dir, &path, bytes, self.bytes_max);
-        if let Err(error) = room.and_then(|()| write(&path, key, &packed, told)) {
+        if let Err(error) = room.and_then(|()| write(&path, key, &packed, progress)) {
             (self.notice)(&format!(
                 "packed weights are not kept in {at}, the model runs all the same: {error}"
             ));
         }
-        told(stored);
+        progress(stored);
         packed
     }
 }
@@ -128,7 +129,7 @@ fn read(path: &Path, key: u128, sources: &[Source<'_>], loader: &mut Loader<'_>)
         (next - block.len(), block, u64::from_le_bytes(*sum))
     }));
     let done = AtomicUsize::new(0);
-    let work = |told: &mut dyn FnMut(usize)| {
+    let work = |progress: &mut dyn FnMut(usize)| {
         let mut file = File::open(path)?; // each thread has its own position
         loop {
             let place = places.lock().ok().and_then(|mut places| places.next());
@@ -138,7 +139,7 @@ fn read(path: &Path, key: u128, sources: &[Source<'_>], loader: &mut Loader<'_>)
             if checksum(block, 0) != sum {
                 return Err(bad(&format!("the checksum of the block at byte {from} is wrong")));
             }
-            told(done.fetch_add(block.len(), Relaxed) + block.len());
+            progress(done.fetch_add(block.len(), Relaxed) + block.len());
         }
     };
     let total = loader.total;
@@ -154,8 +155,8 @@ fn read(path: &Path, key: u128, sources: &[Source<'_>], loader: &mut Loader<'_>)
     Ok(packed)
 }
 
-/// Writes beside the place, then renames: at the place itself there is never a file that is not whole.
-fn write(path: &Path, key: u128, packed: &[Packed], told: &mut dyn FnMut(usize)) -> Result<()> {
+/// Writes under a temporary name, then renames: the final name never belongs to an incomplete file.
+fn write(path: &Path, key: u128, packed: &[Packed], progress: &mut dyn FnMut(usize)) -> Result<()> {
     path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
     let aside = path.with_extension("tmp");
     // Kept from a run that was killed, it is written over; the lock is for one that is alive.
@@ -168,14 +169,14 @@ fn write(path: &Path, key: u128, packed: &[Packed], told: &mut dyn FnMut(usize))
     if path.exists() {
         return Err(Error::new(ErrorKind::AlreadyExists, "the file is there already"));
     }
-    let written = fill(&file, key, packed, told).and_then(|()| std::fs::rename(&aside, path));
+    let written = fill(&file, key, packed, progress).and_then(|()| std::fs::rename(&aside, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&aside);
     }
     written
 }
 
-fn fill(mut file: &File, key: u128, packed: &[Packed], told: &mut dyn FnMut(usize)) -> Result<()> {
+fn fill(mut file: &File, key: u128, packed: &[Packed], progress: &mut dyn FnMut(usize)) -> Result<()> {
     let (mut head, blocks) = prefix(key, packed);
     let start = start(&head, blocks);
     let mut done = 0;
@@ -185,7 +186,7 @@ fn fill(mut file: &File, key: u128, packed: &[Packed], told: &mut dyn FnMut(usiz
         file.write_all(block)?;
         head.extend_from_slice(&checksum(block, 0).to_le_bytes());
         done += block.len();
-        told(done);
+        progress(done);
     }
     head.extend_from_slice(&checksum(&head, 0).to_le_bytes());
     file.rewind()?;
@@ -193,8 +194,8 @@ fn fill(mut file: &File, key: u128, packed: &[Packed], told: &mut dyn FnMut(usiz
     file.sync_all()
 }
 
-/// Eight running sums side by side. Every step maps different sums to different sums, so one changed word always
-/// shows, and the rotation keeps changes of two from cancelling out.
+/// Eight running sums side by side. Every step maps different sums to different sums, so one changed word
+/// always shows, and the rotation keeps changes of two from cancelling out.
 fn checksum(bytes: &[u8], seed: u64) -> u64 {
     let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     let mut lanes = [mix(seed, bytes.len() as u64 + 1); 8];

@@ -1,4 +1,5 @@
-//! What products on tiles need of x and of the codes, brought into their shape, and asked of memory beforehand.
+//! What products on tiles need of x and of the codes, brought into their shape, and asked of memory
+//! beforehand.
 
 #![allow(
     clippy::needless_range_loop,
@@ -22,7 +23,8 @@ pub(super) fn ask<S: Simd>(simd: S, strip: &Strip<'_>, block: usize, group: usiz
     }
 }
 
-/// Digits of the groups of a strip, each digit in tiles of its own. What is behind the last row stays as it was.
+/// Digits of the groups of a strip, each digit in tiles of its own. What follows the last row stays as it
+/// was.
 #[inline(always)]
 pub(super) fn arrange<C: Codes, const D: usize, const Q: usize, const H: usize>(
     strip: &Strip<'_>,
@@ -100,8 +102,8 @@ fn four<S: Simd, C: Codes, const Q: usize>(simd: S, packed: &[u8], q: usize) -> 
     C::bytes(simd, packed, 4 * Q, q / steps, q % steps)
 }
 
-/// The bytes of some words. All of a line are read before the first is written: word by word, since the compiler
-/// cannot know that the two do not overlap, took a fifth of the time of a product.
+/// The bytes of some words. All of a line are read before the first is written: word by word, since the
+/// compiler cannot know that the two do not overlap, took a fifth of the time of a product.
 #[inline(always)]
 fn copy(words: &[f32], bytes: &mut [u8; TILE_BYTES]) {
     const STEP: usize = 4;

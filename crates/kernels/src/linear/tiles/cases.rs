@@ -1,5 +1,5 @@
-//! Cases of the products on tiles: bits equal to those of `int.rs` for every integer format, on an emulated tile unit
-//! with every instruction set. Where the machine has the unit, `linear/cases.rs` runs it too.
+//! Cases of the products on tiles: bits equal to those of `int.rs` for every integer format, on an emulated
+//! tile unit with every instruction set. Where the machine has the unit, `linear/cases.rs` runs it too.
 
 use amoeba_checkpoint::Format;
 

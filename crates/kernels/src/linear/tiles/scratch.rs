@@ -1,9 +1,10 @@
-//! Memory of the products on tiles: one per thread, kept from call to call, since zeroing it would cost a small
-//! product a tenth of its time.
+//! Memory of the products on tiles: one per thread, kept from call to call, since zeroing it would cost a
+//! small product a tenth of its time.
 //!
-//! A load whose address equals that of an earlier store in the lowest twelve bits waits for it (Intel's optimization
-//! manual, "4-KByte aliasing"), and sums of the tile unit are stored late. So everything comes in KiB of whole pages, and
-//! step i takes what lies in KiB i mod 4 while the sums of step i - 1 or i + 1 are on their way to another one.
+//! A load whose address equals that of an earlier store in the lowest twelve bits waits for it (Intel's
+//! optimization manual, "4-KByte aliasing"), and sums of the tile unit are stored late. So everything comes
+//! in KiB of whole pages, and step i takes what lies in KiB i mod 4 while the sums of step i - 1 or i + 1 are
+//! on their way to another one.
 
 use std::cell::Cell;
 
@@ -11,10 +12,10 @@ use crate::linear::digits::MOST;
 use crate::simd::LANES;
 use crate::simd::tiles::{Sums, TILE_ROWS, Tile};
 
-/// Tiles of rows in a pass, at most: few enough that x of a strip stays in the first-level cache, and enough for the
-/// sixty to eighty rows an expert often has.
+/// Tiles of rows in a pass, at most: few enough that x of a strip stays in the first-level cache, and enough
+/// for the sixty to eighty rows an expert often has.
 pub(super) const ROW_TILES: usize = 5;
-/// Sums of a batch, in tiles of rows × blocks: 160 KiB, which the second-level cache holds beside x.
+/// Sums of a batch, in tiles of rows × blocks: 160 KiB, which fit the second-level cache together with x.
 pub(super) const SLOTS: usize = 32 * ROW_TILES;
 /// Tiles of codes of one block in a strip, at most.
 pub(super) const CODE_TILES: usize = 8;
@@ -33,11 +34,13 @@ pub(super) const fn strip_slots(digits: usize, halves: usize) -> usize {
 #[repr(C, align(1024))]
 pub(super) struct Lines(pub(super) [[f32; LANES]; TILE_ROWS]);
 
-/// Of one group of a tile of rows: factors (what a step of the product is worth but for the scale of the codes), sums of
-/// the integers, and what the offset of the codes adds to the sums of each digit (as i32 bits).
+/// Of one group of a tile of rows: factors (what a step of the product is worth but for the scale of the
+/// codes), sums of the integers, and what the offset of the codes adds to the sums of each digit (as i32
+/// bits).
 pub(super) type Rows = [[f32; TILE_ROWS]; 2 + MOST];
 
-/// First line of the [`Rows`] of a slot: those of one page lie on lines of their own, for the sake of the cache's sets.
+/// First line of the [`Rows`] of a slot: those of one page lie on lines of their own, for the sake of the
+/// cache's sets.
 #[inline(always)]
 fn first_line(slot: usize) -> usize {
     slot / STEPS * 2

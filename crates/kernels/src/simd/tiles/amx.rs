@@ -1,7 +1,8 @@
 //! [`Tiles`] on the processor.
 //!
-//! In assembly, because the intrinsics are not stable. The names of the registers are part of the program, and the
-//! program is also assembled on its own in a test, which compares it with the bytes of Intel's encoding.
+//! In assembly, because the intrinsics are not stable. The names of the registers are part of the program,
+//! and the program is also assembled on its own in a test, which compares it with the bytes of Intel's
+//! encoding.
 
 use std::arch::asm;
 use std::marker::PhantomData;
@@ -10,12 +11,14 @@ use std::sync::OnceLock;
 use super::{Sums, TILE_BYTES, Tile, Tiles, configuration};
 use crate::simd::Avx512;
 
-/// Proof that the machine has AMX tiles with int8 and AVX-512, and that the system lets this process use them.
+/// Proof that the machine has AMX tiles with int8 and AVX-512, and that the system lets this process use
+/// them.
 #[derive(Clone, Copy, Debug)]
 pub struct Amx(Avx512);
 
 impl Amx {
-    /// The token, if machine and system have what it stands for. The first call asks the system, for all threads.
+    /// The token, if machine and system have what it stands for. The first call asks the system, for all
+    /// threads.
     #[inline]
     pub fn detect() -> Option<Amx> {
         static FOUND: OnceLock<bool> = OnceLock::new();
@@ -33,9 +36,10 @@ impl Amx {
     #[inline]
     pub fn set_up(self, cols: usize) -> Configured {
         let configuration = configuration(cols);
-        // SAFETY: the token proves that the instruction exists and is allowed. It reads the 64 bytes of the array:
-        // without `nomem` the compiler must have stored all of them. `configuration` follows the rules of palette 1
-        // (at most 16 rows of at most 64 bytes), so it does not fault. It changes no register that Rust knows.
+        // SAFETY: the token proves that the instruction exists and is allowed. It reads the 64 bytes of the
+        // array: without `nomem` the compiler must have stored all of them. `configuration` follows the rules
+        // of palette 1 (at most 16 rows of at most 64 bytes), so it does not fault. It changes no register
+        // that Rust knows.
         unsafe {
             asm!("ldtilecfg [{0}]", in(reg) configuration.as_ptr(), options(nostack, preserves_flags, readonly));
         }
@@ -76,8 +80,8 @@ fn system_permits() -> bool {
 
 /// The tile unit of this thread, set up; dropping it brings the unit back to its initial state.
 ///
-/// Bound to its thread, since the set-up is a register. Only one may live on a thread: with a second, the first would
-/// end at an illegal instruction.
+/// Bound to its thread, since the set-up is a register. Only one may live on a thread: with a second, the
+/// first would end at an illegal instruction.
 #[derive(Debug)]
 pub struct Configured(PhantomData<*const ()>);
 
@@ -99,8 +103,8 @@ macro_rules! add {
     };
 }
 
-/// Clears the sums, loads the unsigned factor (rsi) and up to three signed ones, multiplies; the same for a second
-/// half; stores the sums (rdx). By number of factors and halves.
+/// Clears the sums, loads the unsigned factor (rsi) and up to three signed ones, multiplies; the same for a
+/// second half; stores the sums (rdx). By number of factors and halves.
 macro_rules! program {
     (1, 1) => { concat!(program!(@zero 1), program!(@b 0), add!(0, 4, 0), program!(@store 1)) };
     (1, 2) => {
@@ -140,13 +144,14 @@ macro_rules! program {
 }
 
 /// Runs a program. SAFETY of all uses: `Configured` exists only after LDTILECFG on this thread, so the
-/// instructions exist and their shapes fit each other. Every load and store stays within 16 rows of 64 bytes of the
-/// tile it names, and the arrays of `a`, `b` and `sums` hold H·D, H and D tiles of 1024 bytes back to back; memory is
-/// not excluded in the options, so the compiler assumes that it is read and written. The tile registers are written
-/// before they are read and are named as lost: nothing is expected in them before or after. The compiler itself never
-/// uses them (no function of this program is compiled for AMX), nor does any library that this crate calls between
-/// set-up and release. What lives on between statements is the configuration alone, which Rust code cannot observe;
-/// the system saves and restores it with the thread's registers, for signal handlers too.
+/// instructions exist and their shapes fit each other. Every load and store stays within 16 rows of 64 bytes
+/// of the tile it names, and the arrays of `a`, `b` and `sums` hold H·D, H and D tiles of 1024 bytes back to
+/// back; memory is not excluded in the options, so the compiler assumes that it is read and written. The tile
+/// registers are written before they are read and are named as lost: nothing is expected in them before or
+/// after. The compiler itself never uses them (no function of this program is compiled for AMX), nor does any
+/// library that this crate calls between set-up and release. What lives on between statements is the
+/// configuration alone, which Rust code cannot observe; the system saves and restores it with the thread's
+/// registers, for signal handlers too.
 macro_rules! run {
     ($a:ident, $b:ident, $sums:ident, $program:expr) => {
         // SAFETY: see above.
@@ -254,8 +259,8 @@ mod tests {
         }
         expected.extend([0xc4, 0xe2, 0x78, 0x49, 0x07]);
         expected.extend([0xc4, 0xe2, 0x78, 0x49, 0xc0]);
-        // SAFETY: the program lies in the text of this binary; where it is shorter than expected, what follows is
-        // other code or padding of the same mapped page or the next one of the text.
+        // SAFETY: the program lies in the text of this binary; where it is shorter than expected, what
+        // follows is other code or padding of the same mapped page or the next one of the text.
         let found = unsafe { std::slice::from_raw_parts(&raw const PROGRAM, expected.len()) };
         assert_eq!(found, expected);
     }

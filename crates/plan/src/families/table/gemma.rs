@@ -69,7 +69,7 @@ pub(super) const ROWS: &[Family] = &[
             ..MOE
         }),
         dense_layers: DenseLayers::Unless("enable_moe_block"),
-        beside: true,
+        parallel_mlp: true,
         gemma: true,
         ..BASE
     },

@@ -69,7 +69,7 @@ pub(super) const ROWS: &[Family] = &[
             shared: Shared {
                 width: SharedWidth::Key("shared_intermediate_size"),
                 gated: false,
-                beside: true,
+                parallel: true,
                 mix: None,
             },
             ..LOCAL_MOE

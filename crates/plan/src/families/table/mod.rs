@@ -1,5 +1,5 @@
-//! The table: one row per family, by kin. Each row says how it differs from [`BASE`]; nothing else knows a family's name.
-//! Facts follow mlx-lm's modules of the same name.
+//! The table: one row per family, by kin. Each row says how it differs from [`BASE`]; nothing else knows a
+//! family's name. Facts follow mlx-lm's modules of the same name.
 
 mod deepseek;
 mod dense;
@@ -129,7 +129,7 @@ const MOE: Moe = Moe {
     activation: Act::Key,
     input_gate: false,
     latent: None,
-    shared: Shared { width: SharedWidth::None, gated: false, beside: false, mix: None },
+    shared: Shared { width: SharedWidth::None, gated: false, parallel: false, mix: None },
 };
 
 /// Mixtral's: softmax over the picked, as wide as dense MLPs elsewhere.
@@ -140,11 +140,11 @@ const LOCAL_MOE: Moe = Moe {
     ..MOE
 };
 
-/// Shared experts side by side in one MLP.
+/// Shared experts joined into one MLP.
 const SHARED: Shared = Shared {
     width: SharedWidth::Product("n_shared_experts", "moe_intermediate_size"),
     gated: false,
-    beside: false,
+    parallel: false,
     mix: None,
 };
 
@@ -179,8 +179,8 @@ const BASE: Family = Family {
     mlp: Mlp { width: "intermediate_size", bias: Bias::Never, activation: Act::Key },
     moe: None,
     dense_layers: DenseLayers::None,
-    lent: None,
-    beside: false,
+    shared_kv: None,
+    parallel_mlp: false,
     gemma: false,
 };
 

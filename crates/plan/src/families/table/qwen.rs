@@ -22,11 +22,11 @@ const QWEN_HYBRID: Family = Family {
 const QWEN_HYBRID_MOE: Moe =
     Moe { normalise: Normalise::Key("norm_topk_prob", false, 0.0), shared: GATED_SHARED, ..MOE };
 
-/// A shared expert behind a sigmoid gate.
+/// A shared expert scaled by a sigmoid gate.
 const GATED_SHARED: Shared = Shared {
     width: SharedWidth::Key("shared_expert_intermediate_size"),
     gated: true,
-    beside: false,
+    parallel: false,
     mix: None,
 };
 

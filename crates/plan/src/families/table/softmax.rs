@@ -64,7 +64,7 @@ pub(super) const ROWS: &[Family] = &[
             ..MOE
         }),
         dense_layers: DenseLayers::Offset("", ""),
-        lent: Some(("use_cla", "cla_share_factor")),
+        shared_kv: Some(("use_cla", "cla_share_factor")),
         ..BASE
     },
     Family {
@@ -103,7 +103,7 @@ pub(super) const ROWS: &[Family] = &[
             shared: Shared {
                 width: SharedWidth::Key("intermediate_size"),
                 gated: false,
-                beside: false,
+                parallel: false,
                 mix: None,
             },
             ..MOE

@@ -10,7 +10,7 @@ mod threads;
 use std::sync::Arc;
 
 use amoeba_checkpoint::{Checkpoint, Matrix};
-use amoeba_kernels::{add, attention, embed, norm};
+use amoeba_kernels::{attention, elementwise, embed, norm};
 use amoeba_plan::{
     AttentionOp, BufferId, CacheId, CacheKind, NormOp, Op, Path, PathChoice, Plan, Strided, WeightId,
     WeightShape, select_path,
@@ -149,8 +149,8 @@ impl Reference {
             Op::Copy { x, out, heads, len } => self.copy(x, out, *heads, *len, rows.len()),
             Op::Temperature { x, width, scale, period, shift } => {
                 for (row, x) in rows.iter().zip(&mut self.buffers.0[x.0]) {
-                    let factor = add::temperature_of(row.position, *scale, *period, *shift);
-                    add::reference::scale(&mut x[..*width], factor, None);
+                    let factor = elementwise::temperature_of(row.position, *scale, *period, *shift);
+                    elementwise::reference::scale(&mut x[..*width], factor, None);
                 }
             }
         }
@@ -191,18 +191,18 @@ impl Reference {
             match op {
                 Op::HeadGate { kind, gate, heads, x, width } => {
                     for head in 0..*heads {
-                        let factor = add::gate_of(*kind, self.buffers.0[gate.0][row][head]);
+                        let factor = elementwise::gate_of(*kind, self.buffers.0[gate.0][row][head]);
                         let x = &mut self.buffers.0[x.0][row][head * width..][..*width];
-                        add::reference::scale(x, factor, None);
+                        elementwise::reference::scale(x, factor, None);
                     }
                 }
                 Op::Add { x, y, scale, width } => {
                     let addend = self.buffers.0[y.0][row][..*width].to_vec();
-                    add::reference::add(&mut self.buffers.0[x.0][row], &addend, *scale);
+                    elementwise::reference::add(&mut self.buffers.0[x.0][row], &addend, *scale);
                 }
                 Op::Scale { x, scale, by, softcap, width } => {
-                    let factor = add::scale_of(*scale, self.vector(*by));
-                    add::reference::scale(&mut self.buffers.0[x.0][row][..*width], factor, *softcap);
+                    let factor = elementwise::scale_of(*scale, self.vector(*by));
+                    elementwise::reference::scale(&mut self.buffers.0[x.0][row][..*width], factor, *softcap);
                 }
                 other => unreachable!("{} is not elementwise", other.name()),
             }

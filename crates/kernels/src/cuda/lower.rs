@@ -3,7 +3,9 @@
 use amoeba_plan::{BufferId, Op, Plan, WeightId, WeightShape};
 
 use super::{Args, Call, Matrix, Place, Places, Setting, Tiling, WeightPlace, Work, fuse};
-use crate::{activate, add, attention, conv, delta_net, embed, experts, linear, norm, rope, router, ssm};
+use crate::{
+    activate, attention, conv, delta_net, elementwise, embed, experts, linear, norm, rope, router, ssm,
+};
 
 /// Launches that stand for some ops of the program.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,7 +74,7 @@ fn calls(site: &Site<'_>, op: &Op) -> Result<Vec<Call>, Unsupported> {
         | Op::Scale { .. }
         | Op::Copy { .. }
         | Op::Temperature { .. } => {
-            vec![add::cuda::elementwise(site, op)]
+            vec![elementwise::cuda::elementwise(site, op)]
         }
         Op::HeadLinear { weight, heads, rows, cols, x, out } => {
             linear::cuda::head_linear(site, *weight, (*heads, *rows, *cols), *x, *out)?
@@ -85,7 +87,7 @@ fn calls(site: &Site<'_>, op: &Op) -> Result<Vec<Call>, Unsupported> {
 
 /// Moves the rows whose logits are asked for to the front of a buffer, in place.
 pub fn compact(plan: &Plan, at: &Places, buffer: BufferId, width: usize) -> Call {
-    add::cuda::compact(&Site { plan, at, rows: 1, head: false }, buffer, width)
+    elementwise::cuda::compact(&Site { plan, at, rows: 1, head: false }, buffer, width)
 }
 
 /// Scratch that the ops of a program need for steps of at most `rows` rows.

@@ -10,7 +10,6 @@
 
 mod args;
 pub mod floor;
-pub(crate) mod fuse;
 pub(crate) mod gemm;
 mod lower;
 mod shape;
@@ -21,7 +20,7 @@ use amoeba_checkpoint::Format;
 use amoeba_plan::CacheKind;
 
 pub use args::Args;
-pub use lower::{Lowered, Unsupported, compact, lower, scratch_bytes};
+pub use lower::{Staged, Unsupported, capabilities, compact, lower, scratch_bytes};
 pub use unit::Unit;
 
 pub(crate) use lower::Site;

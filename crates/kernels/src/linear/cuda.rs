@@ -1,9 +1,8 @@
 //! Launches of `linear`.
 
-use amoeba_plan::{BufferId, HeadLinearOp, LinearOp, NormOp};
+use amoeba_plan::{BufferId, FEW_ROWS_MAX, HeadLinearOp, LinearOp, NormOp};
 
 use super::gemm;
-use crate::cuda::fuse::ROWS_MAX as ROWS_FEW;
 use crate::cuda::{Args, Call, Matrix, Place, Site, Tiling, Unit, Unsupported, Work, format_of, unit};
 
 /// One product.
@@ -41,7 +40,7 @@ pub(crate) fn linear(site: &Site<'_>, op: &LinearOp) -> Result<Vec<Call>, Unsupp
 pub(crate) fn head_linear(site: &Site<'_>, op: &HeadLinearOp) -> Result<Vec<Call>, Unsupported> {
     let HeadLinearOp { weight, heads, rows: outputs, cols, x, out } = *op;
     let matrix = Matrix { rows: outputs, cols, ..site.matrix(weight) };
-    if site.rows > ROWS_FEW {
+    if site.rows > FEW_ROWS_MAX {
         let product = Product { matrix, bias: 0, out: site.buffer(out), add: (Place::default(), 0.0) };
         return Ok(gemm::launches(site, x, &[&product], heads, None)?.to_vec());
     }
@@ -94,7 +93,7 @@ pub(crate) fn products(
         let (same, other): (Vec<&Product>, Vec<&Product>) =
             left.iter().partition(|product| product.matrix.format == format);
         for some in same.chunks(PRODUCTS_MAX) {
-            if site.rows > ROWS_FEW {
+            if site.rows > FEW_ROWS_MAX {
                 calls.extend(gemm::launches(site, x, some, 1, norm.take())?);
             } else {
                 calls.push(launch(site, x, some, norm.take())?);

@@ -27,32 +27,38 @@ fn element_bytes(setting: &Setting) -> usize {
     if setting.kv_f16 { 2 } else { 4 }
 }
 
+/// Where keys and values lie.
+pub(super) const CACHE: (&str, &str) = ("attention/cache.cuh", include_str!("cache.cuh"));
+const HEADS: (&str, &str) = ("attention/heads.cuh", include_str!("heads.cuh"));
+/// What the bodies of `heads.cu` are made of.
+const HEADS_HEADERS: &[(&str, &str)] =
+    &[unit::DEVICE, unit::TURN, CACHE, HEADS, ("attention/append.cuh", include_str!("append.cuh"))];
+/// What the bodies for few rows are made of.
+const HEADERS: &[(&str, &str)] = &[
+    unit::DEVICE,
+    unit::TURN,
+    CACHE,
+    HEADS,
+    ("attention/tile.cuh", include_str!("tile.cuh")),
+    ("attention/kernel.cuh", include_str!("kernel.cuh")),
+    ("attention/one.cuh", include_str!("one.cuh")),
+];
+
 /// Heads before attention, and the cache.
 fn heads_unit(k_dim: usize, v_dim: usize, setting: &Setting) -> Unit {
-    let text = concat!(include_str!("cache.cuh"), include_str!("heads.cuh"), include_str!("heads.cu"));
-    Unit {
-        headers: &[unit::DEVICE, unit::TURN],
-        op: ("attention/heads.cu", text),
-        defines: defines([k_dim, v_dim], setting),
-    }
+    let defines = defines([k_dim, v_dim], setting);
+    Unit { headers: HEADS_HEADERS, op: ("attention/heads.cu", include_str!("heads.cu")), defines }
 }
 
 /// Attention that a block does for so many heads.
 fn unit([k_dim, v_dim]: [usize; 2], heads: usize, setting: &Setting) -> Unit {
-    let text = concat!(
-        include_str!("cache.cuh"),
-        include_str!("heads.cuh"),
-        include_str!("tile.cuh"),
-        include_str!("kernel.cu"),
-        include_str!("one.cu")
-    );
-    let own = [("K_HEADS", heads), ("K_WARPS", WARPS), ("K_SPLITS", SPLITS_MAX)];
+    let own = [("K_HEADS", heads), ("K_SPLITS", SPLITS_MAX)];
     let mut defines = defines([k_dim, v_dim], setting);
     defines.extend(own.map(|(name, value)| (name, value.to_string())));
-    Unit { headers: &[unit::DEVICE, unit::TURN], op: ("attention/kernel.cu", text), defines }
+    Unit { headers: HEADERS, op: ("attention/kernel.cu", include_str!("kernel.cu")), defines }
 }
 
-/// Macros of `cache.cuh`.
+/// Macros of `CacheShape` (`cache.cuh`).
 fn defines([k_dim, v_dim]: [usize; 2], setting: &Setting) -> Vec<(&'static str, String)> {
     let all = [("K_HALF", usize::from(setting.kv_f16)), ("K_DIM", k_dim), ("K_V_DIM", v_dim)];
     all.map(|(name, value)| (name, value.to_string())).to_vec()

@@ -183,9 +183,15 @@ impl Site<'_> {
         Tiling::new(work, rows, self.at.setting.multiprocessors)
     }
 
-    /// Shared memory to ask for, so that blocks of a launch spread over the device: launches overlap, and blocks are placed wherever
-    /// they fit, two on a multiprocessor that is idle for the moment while another gets none. Two blocks that `fill` do not fit one
-    /// multiprocessor, one of them and one that does not do, and of the latter no two beside one of the former.
+    /// Shared memory to ask for, so that blocks of a launch spread over the device: launches overlap, and blocks are placed
+    /// wherever they fit, two on a multiprocessor that is idle for the moment while another gets none. What may share one,
+    /// by the number of blocks that fill the device (`fill`) and of plain ones:
+    ///
+    /// | fill | plain | fits |
+    /// |---|---|---|
+    /// | 2 | 0 | no |
+    /// | 1 | 1 | yes |
+    /// | 1 | 2 | no |
     pub fn spread(&self, shared: usize, fill: bool) -> u32 {
         let least = match (self.at.setting.arch, fill) {
             (90 | 100 | 103, true) => 66 << 10, // of 132 KiB, one of which goes with each block

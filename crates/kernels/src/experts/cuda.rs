@@ -36,6 +36,17 @@ pub(super) fn shape(
 /// Most experts of a choice that one warp makes: beyond, the launch of a router is quicker.
 pub(crate) const CHOICE_MAX: usize = 512;
 
+/// What the bodies for few rows are made of.
+const HEADERS: &[(&str, &str)] = &[
+    unit::DEVICE,
+    unit::QUANT,
+    unit::MATVEC,
+    unit::ACTIVATE,
+    unit::CHOOSE,
+    unit::STACK,
+    ("experts/kernel.cuh", include_str!("kernel.cuh")),
+];
+
 /// The op as it is launched.
 struct Launch<'a> {
     site: &'a Site<'a>,
@@ -82,16 +93,16 @@ impl Launch<'_> {
         let down = Work { format: down_format, cols: op.d_ff, join: 1, repeats, tiles, full };
         let (up, down) = (site.tiling(up, 1)?, site.tiling(down, 1)?);
         let mut defines = shape(op, [up_format, down_format], gate, activation);
+        let rule = self.router.map(|router| &router.rule);
+        let softmax = rule.is_none_or(|rule| rule.score == Score::Softmax);
+        let normalised = rule.is_some_and(|rule| rule.normalise.is_some());
+        let two_per_sm = up.fits_two_per_sm() && down.fits_two_per_sm();
         defines.extend([
-            ("K_ROUTE", u8::from(self.router.is_some()).to_string()),
-            ("K_BESIDE", u8::from(up.beside() && down.beside()).to_string()),
+            ("K_EXPERTS", rule.map_or(0, |_| op.experts).to_string()),
+            ("K_SCORE", if softmax { "SOFTMAX" } else { "TOP_K_SOFTMAX" }.to_owned()),
+            ("K_NORMALISE", u8::from(normalised).to_string()),
+            ("K_TWO_PER_SM", u8::from(two_per_sm).to_string()),
         ]);
-        if let Some(RouterOp { rule, .. }) = self.router {
-            let score = if rule.score == Score::Softmax { "SOFTMAX" } else { "TOP_K_SOFTMAX" };
-            defines.push(("K_EXPERTS", op.experts.to_string()));
-            defines.push(("K_SCORE", score.to_owned()));
-            defines.push(("K_NORMALISE", u8::from(rule.normalise.is_some()).to_string()));
-        }
         defines.extend(up.defines(["K_UP_LANE", "K_UP_WARPS", "K_UP_STEP", "K_UP_SLOTS", "K_UP_ONCE"]));
         defines.extend(down.defines([
             "K_DOWN_LANE",
@@ -100,9 +111,7 @@ impl Launch<'_> {
             "K_DOWN_SLOTS",
             "K_DOWN_ONCE",
         ]));
-        let headers = &[unit::DEVICE, unit::QUANT, unit::MATVEC, unit::ACTIVATE];
-        let text = concat!(include_str!("../router/choose.cuh"), include_str!("kernel.cu"));
-        let unit = Unit { headers, op: ("experts/kernel.cu", text), defines };
+        let unit = Unit { headers: HEADERS, op: ("experts/kernel.cu", include_str!("kernel.cu")), defines };
         Ok(Experts { unit, site, up, down })
     }
 }

@@ -12,6 +12,16 @@ const THREADS: usize = 256;
 /// Fewest pairs of a tile.
 const TOKENS_MIN: usize = 16;
 
+/// What the bodies for many rows are made of.
+const HEADERS: &[(&str, &str)] = &[
+    unit::DEVICE,
+    unit::QUANT,
+    unit::GEMM,
+    unit::ACTIVATE,
+    unit::STACK,
+    ("experts/grouped.cuh", include_str!("grouped.cuh")),
+];
+
 /// Where things lie in scratch.
 struct Scratch {
     parts: usize,
@@ -87,8 +97,7 @@ impl<'a> Grouped<'a> {
             "K_DOWN_NT",
             "K_DOWN_STAGES",
         ]));
-        let headers = &[unit::DEVICE, unit::QUANT, unit::GEMM, unit::ACTIVATE];
-        let unit = Unit { headers, op: ("experts/grouped.cu", include_str!("grouped.cu")), defines };
+        let unit = Unit { headers: HEADERS, op: ("experts/grouped.cu", include_str!("grouped.cu")), defines };
         let args = args(site, op, inner, add);
         Ok(Grouped { site, op, unit, up, down, beside: gate == "GATE_BESIDE", args })
     }

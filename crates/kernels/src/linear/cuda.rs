@@ -61,6 +61,15 @@ pub(crate) fn head_linear(site: &Site<'_>, op: &HeadLinearOp) -> Result<Vec<Call
     }])
 }
 
+/// What the bodies for few rows are made of.
+const HEADERS: &[(&str, &str)] = &[
+    unit::DEVICE,
+    unit::QUANT,
+    unit::MATVEC,
+    unit::PRODUCT,
+    ("linear/kernel.cuh", include_str!("kernel.cuh")),
+];
+
 fn unit(matrix: &Matrix, tiling: &Tiling, full: bool, [norm, heads]: [bool; 2]) -> Unit {
     let mut defines = tiling.defines(["K_LANE", "K_WARPS", "K_STEP", "K_SLOTS", "K_ONCE"]);
     defines.extend([
@@ -70,13 +79,9 @@ fn unit(matrix: &Matrix, tiling: &Tiling, full: bool, [norm, heads]: [bool; 2]) 
         ("K_FULL", u8::from(full).to_string()),
         ("K_NORM", u8::from(norm).to_string()),
         ("K_HEADS", u8::from(heads).to_string()),
-        ("K_BESIDE", u8::from(tiling.beside()).to_string()),
+        ("K_TWO_PER_SM", u8::from(tiling.fits_two_per_sm()).to_string()),
     ]);
-    Unit {
-        headers: &[unit::DEVICE, unit::QUANT, unit::MATVEC],
-        op: ("linear/kernel.cu", include_str!("kernel.cu")),
-        defines,
-    }
+    Unit { headers: HEADERS, op: ("linear/kernel.cu", include_str!("kernel.cu")), defines }
 }
 
 /// Products of one buffer, as few launches as their formats allow; `norm` makes that buffer first.

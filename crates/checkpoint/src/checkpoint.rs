@@ -5,7 +5,7 @@ use crate::header::{self, Entries, MAX_TENSORS, tensor_at};
 use crate::layout::{Expected, Layout};
 use crate::shard::Shard;
 use crate::{Choice, Config, DType, Error, Float, Format, Matrix, Quantisation, TensorIndex, TensorInfo};
-use crate::{folder, values};
+use crate::{folder, seeded, values};
 use half::{bf16, f16};
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,8 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens a folder with `config.json` and `model*.safetensors`: maps every file, checks every header, and
-    /// compares them with the index if there is one. No weight is read.
+    /// compares them with the index if there is one. No weight is read. A folder with `model.seeded.json` has its
+    /// weights made in memory instead.
     ///
     /// `auto_map` in the configuration is ignored: there is no code path that runs anything. `model_file`,
     /// which other loaders would run, is refused, since the model is not what its `model_type` says.
@@ -275,8 +276,13 @@ impl Checkpoint {
     }
 }
 
-/// Maps and parses all weight files and holds them against the index.
+/// Maps and parses all weight files and holds them against the index; or makes one from a seed.
 fn open_shards(dir: &Path) -> Result<(Vec<Shard>, TensorIndex), Error> {
+    if let Some(bytes) = seeded::image(dir)? {
+        let shard = Shard::made(seeded::RECIPE, bytes);
+        let entries = header::parse(seeded::RECIPE, shard.bytes(), 0)?;
+        return Ok((vec![shard], TensorIndex::new(vec![seeded::RECIPE.to_owned()], entries)?));
+    }
     let files = folder::files(dir)?;
     let mut shards = Vec::new();
     let mut entries = Entries::new();

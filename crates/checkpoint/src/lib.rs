@@ -1,7 +1,7 @@
 //! Reads MLX checkpoints: a model folder becomes a validated, typed [`Checkpoint`].
 //!
 //! **Owns** everything between bytes on disk and borrowed [`Matrix`] views: `config.json`, the shard index,
-//! safetensors headers, memory maps, and the derivation of each matrix's [`Format`].
+//! safetensors headers, memory maps, weights made from a seed, and the derivation of each matrix's [`Format`].
 //!
 //! **Invariant: all hostile input ends here.** Every number is bounded where it is read, every product is
 //! checked, and what this crate hands out can be used without looking again: slices lie inside their file and
@@ -30,6 +30,7 @@ mod json;
 mod layout;
 mod matrix;
 mod quant;
+mod seeded;
 mod shard;
 mod values;
 
@@ -41,3 +42,4 @@ pub use format::{Float, Format};
 pub use index::{TensorIndex, TensorInfo};
 pub use matrix::Matrix;
 pub use quant::{Choice, Mode, Packing, Quantisation};
+pub use seeded::splitmix64;

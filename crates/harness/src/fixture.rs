@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use amoeba_checkpoint::{Checkpoint, Config};
+use amoeba_checkpoint::{Checkpoint, Config, DType};
 
 use crate::Error;
 
@@ -48,14 +48,37 @@ impl Fixture {
         })
     }
 
-    /// A tensor of `len` floats, if the fixture has it.
+    /// A tensor of `len` floats, if the fixture has it: stored as it is, or rounded to 20 bits a number. Then
+    /// `name.high` holds the upper 16 bits of every integer, `name.low` the lower four, two to a byte, and `name.step`
+    /// what a row's integers are multiplied with.
     ///
     /// # Errors
     /// It exists with another size or type.
     pub fn floats(&self, name: &str, len: usize) -> Result<Option<Vec<f32>>, Error> {
-        if !self.tensors.has(name) {
+        let at = |part: &str| format!("{name}.{part}");
+        if self.tensors.has(name) {
+            return Ok(Some(self.tensors.vector(name, len)?));
+        }
+        if !self.tensors.has(&at("high")) {
             return Ok(None);
         }
-        Ok(Some(self.tensors.vector(name, len)?))
+        let (high, low) = (self.tensors.tensor(&at("high"))?, self.tensors.tensor(&at("low"))?);
+        let rows = high.shape.first().copied().unwrap_or(0);
+        let steps = self.tensors.vector(&at("step"), rows)?;
+        let whole = (high.dtype, low.dtype) == (DType::I16, DType::U8)
+            && (high.bytes.len(), low.bytes.len()) == (2 * len, len.div_ceil(2));
+        if !whole || rows == 0 || !len.is_multiple_of(rows) {
+            let what = format!(
+                "expected.safetensors: {name}: {:?}, expected {len} numbers in I16 and U8",
+                high.shape
+            );
+            return Err(Error::Record(what));
+        }
+        let value = |i: usize, high: i16| {
+            let low = low.bytes[i / 2] >> (4 * (i % 2)) & 15;
+            (i32::from(high) * 16 + i32::from(low)) as f32 * steps[i / (len / rows)]
+        };
+        let high = high.bytes.as_chunks::<2>().0.iter().map(|bytes| i16::from_le_bytes(*bytes));
+        Ok(Some(high.enumerate().map(|(i, high)| value(i, high)).collect()))
     }
 }

@@ -155,6 +155,7 @@ pub(crate) fn check_complete(dir: &Path, advice: &str) -> Result<(), Error> {
     let lost = shards.filter(|s| !s.contains('/')).find(|s| !dir.join(s).is_file());
     match lost {
         Some(shard) => Err(incomplete(shard)),
+        None if dir.join("model.seeded.json").is_file() => Ok(()), // weights made from a seed
         None if entries(dir)?.iter().any(|(name, path)| is_weights(name) && path.is_file()) => Ok(()),
         None => Err(incomplete("model.safetensors")),
     }

@@ -91,7 +91,7 @@ fn damaged_and_foreign_records_are_refused() {
     std::fs::write(&path, &good).unwrap();
     ran(&["eval", "--against", record]).expect(2, &["vocabulary of 512, this model has 8192"]);
     // Another model of the same vocabulary is what records are for.
-    let out = ran(&["eval", &repository("fixtures/qwen3_moe-q8g64"), "--against", record]).expect(0, &[]).out;
+    let out = ran(&["eval", &repository("fixtures/qwen3_moe-mxfp4"), "--against", record]).expect(0, &[]).out;
     assert!(out.contains("by model ") && !out.contains("by model the same"), "{out}");
 }
 

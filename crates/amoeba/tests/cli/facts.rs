@@ -111,7 +111,8 @@ fn every_fixture_can_be_inspected() {
         if dir.join("config.json").is_file() {
             let facts = json(&["inspect", dir.to_str().unwrap(), "--json"]);
             assert!(facts["bytes_per_token"]["total"].as_f64().unwrap() > 0.0);
-            assert!(facts["text"]["error"].is_null(), "{}", facts["text"]);
+            let text = dir.join("tokenizer.json").is_file(); // fixtures with weights from a seed have no text
+            assert!(!text || facts["text"]["error"].is_null(), "{}", facts["text"]);
             seen += 1;
         }
     }

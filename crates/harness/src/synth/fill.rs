@@ -1,7 +1,7 @@
 //! What fills tensors: SplitMix64 by position, so any part can be made on its own and scales and biases of a
 //! group agree.
 
-use amoeba_checkpoint::Format;
+use amoeba_checkpoint::{Format, splitmix64};
 use amoeba_kernels::quant::e4m3;
 
 /// How the bytes of a tensor come about.
@@ -65,7 +65,7 @@ impl Fill {
     /// Writes the tensor's bytes from `offset` on. `offset` is a multiple of eight.
     pub(super) fn write(self, offset: u64, out: &mut [u8]) {
         let first = offset / STEP as u64;
-        let at = |i: usize, seed: u64| mix(seed.wrapping_add(first + i as u64));
+        let at = |i: usize, seed: u64| splitmix64(seed.wrapping_add(first + i as u64));
         for (i, chunk) in out.chunks_mut(STEP).enumerate() {
             let bytes = match self {
                 Fill::Bits { seed, mask } => (at(i, seed) & mask).to_le_bytes(),
@@ -100,14 +100,6 @@ fn bf16(value: f32) -> u16 {
     ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }
 
-/// Number `n` of SplitMix64.
-fn mix(n: u64) -> u64 {
-    let mut z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,11 +120,6 @@ mod tests {
             fill.write(48, tail);
             assert_eq!(whole, parts, "{fill:?}");
         }
-    }
-
-    #[test]
-    fn first_number_is_that_of_splitmix64() {
-        assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
     }
 
     #[test]

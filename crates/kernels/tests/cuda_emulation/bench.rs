@@ -214,7 +214,8 @@ impl Bench {
         calls.len()
     }
 
-    fn calls(&self, rows: usize) -> Vec<cuda::Call> {
+    /// The launches of the program that ran last.
+    pub fn calls(&self, rows: usize) -> Vec<cuda::Call> {
         let (mut calls, mut index) = (Vec::new(), 0);
         while index < self.plan.program.len() {
             let lowered = cuda::lower(&self.plan, index, &self.places, rows).unwrap();

@@ -223,7 +223,8 @@ impl Bench {
         calls.len()
     }
 
-    fn calls(&self, rows: usize) -> Vec<cuda::Call> {
+    /// The launches of the program that ran last.
+    pub fn calls(&self, rows: usize) -> Vec<cuda::Call> {
         let can = cuda::capabilities(self.places.setting.fused);
         let groups = groups(&self.plan, &can, rows, PathChoice::Auto);
         let lowered = groups.iter().map(|group| cuda::lower(&self.plan, group, &self.places, rows).unwrap());

@@ -21,6 +21,7 @@ mod memory;
 mod module;
 mod norm;
 mod one_row;
+mod persistent;
 mod recurrent;
 mod router;
 mod sample;

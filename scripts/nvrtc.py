@@ -88,7 +88,9 @@ def main():
     tasks = [(arch, path, args.cache) for arch in args.architectures.split(",") for path in args.files]
     # Processes, since a library compiles one program at a time.
     with multiprocessing.Pool(len(os.sched_getaffinity(0)), load, (os.path.abspath(args.library),)) as pool:
-        for arch, path, lines, complaint in pool.imap(measure, tasks):
+        for done, (arch, path, lines, complaint) in enumerate(pool.imap(measure, tasks), 1):
+            if done % 25 == 0 or done == len(tasks):
+                print(f"nvrtc: {done} of {len(tasks)} units compiled", file=sys.stderr, flush=True)
             if complaint:
                 sys.exit(f"{path} for {arch}:\n{complaint}")
             for line in lines:

@@ -9,6 +9,13 @@ pub fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_path_buf()
 }
 
+/// The folder that cargo builds into: this program lies in its `debug`.
+pub fn build_folder() -> Result<PathBuf, String> {
+    let program = std::env::current_exe().map_err(|e| format!("where this program is: {e}"))?;
+    let folder = program.ancestors().nth(2).ok_or("this program is not in a build folder")?;
+    Ok(folder.to_path_buf())
+}
+
 /// Files that are tracked or could be (not ignored), relative to `root`, sorted; without git, all but `target`.
 pub fn list(root: &Path) -> Vec<String> {
     let git = Command::new("git")
@@ -61,9 +68,16 @@ pub fn crate_of(name: &str) -> Option<&str> {
 
 /// Whether the path alone says that a Rust file is test code.
 pub fn is_test_path(name: &str) -> bool {
-    let folders = ["tests/", "benches/", "examples/", "fuzz/"];
-    folders.iter().any(|f| name.starts_with(f) || name.contains(&format!("/{f}")))
-        || name.ends_with("/tests.rs")
+    in_folder(name, "tests") || name.ends_with("/tests.rs")
+}
+
+/// Whether the file is an example or a bench: code that is run by hand.
+pub fn is_example(name: &str) -> bool {
+    in_folder(name, "examples") || in_folder(name, "benches")
+}
+
+fn in_folder(name: &str, folder: &str) -> bool {
+    name.rsplit_once('/').is_some_and(|(folders, _)| folders.split('/').any(|part| part == folder))
 }
 
 #[cfg(test)]

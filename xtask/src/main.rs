@@ -1,16 +1,18 @@
-//! Repository chores: `cargo xtask ci | tidy | size | nvrtc | bench-op | device-pack`. Std only, so it builds in seconds on
-//! a bare toolchain.
+//! Repository chores: `cargo xtask test | check | ci | tidy | size | nvrtc | bench-op | device-pack`. Std only, so it
+//! builds in seconds on a bare toolchain.
 //!
-//! `ci` is the one command that decides whether a change may land; `tidy` holds the rules that the compiler
-//! and clippy cannot know; `size` shows what the code costs, `bench-op` what an op does alone; `device-pack` prepares a run
-//! on a GPU. Start reading at [`ci::run`].
+//! `ci` decides whether a change may land: `test`, then `check`. `tidy` holds the rules that the compiler and clippy
+//! cannot know; `size` shows what the code costs, `bench-op` what an op does alone; `device-pack` prepares a run on a GPU.
+//! Start reading at [`ci::run`].
 mod bench;
 mod ci;
+mod command;
 mod device_pack;
 mod files;
 mod nvrtc;
 mod scan;
 mod size;
+mod test;
 mod tidy;
 
 use std::path::Path;
@@ -18,7 +20,9 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <command>
 
-  ci     everything a change must pass: format, tidy, clippy, doc tests, docs, size, tests
+  test   builds and runs the tests: a line for each, what was skipped, the ten slowest
+  check  everything else: format, tidy, size, gate, doc tests, docs, clippy, CUDA kernels; and a table of times
+  ci     both: everything a change must pass
   tidy   house rules: file and function sizes, layers, unsafe, dead links
   size   lines of code per crate, number of tests, size of the release binary
   nvrtc [LIBRARY]
@@ -32,6 +36,8 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let root = files::root();
     let outcome = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["test"] => ci::test(&root),
+        ["check"] => ci::check(&root),
         ["ci"] => ci::run(&root),
         ["tidy"] => tidy::run(&root),
         ["size"] => size::run(&root),

@@ -1,11 +1,13 @@
 //! `cargo xtask nvrtc [LIBRARY]`: every CUDA kernel to machine code, without a GPU, by NVRTC.
 //!
 //! `docs/results/nvrtc.md` holds the registers of each kernel; `ci` fails if it is not what the sources give, or if a kernel that
-//! [`SPILLS`] does not list has a stack frame or a spill. The library is given, or fetched from PyPI into `target/nvrtc`, where
-//! the figures of sources that did not change are kept too.
+//! [`SPILLS`] does not list has a stack frame or a spill. The library is given, or fetched once from PyPI into the user's cache
+//! folder; `target/nvrtc` keeps the figures of sources that did not change.
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use crate::{command, files};
 
 /// What the kernels are compiled for.
 const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_90a", "sm_120"];
@@ -20,7 +22,7 @@ const SPILLS: &[(&str, &str, &str)] = &[
 /// Where the figures go: a row per kernel, and, not kept in the repository, one per unit that has it.
 const DOCUMENT: &str = "docs/results/nvrtc.md";
 const DETAILS: &str = "target/nvrtc/units.md";
-/// Where the library comes to lie, and its figures.
+/// Where figures are kept.
 const FOLDER: &str = "target/nvrtc";
 
 /// A kernel of a unit on one architecture.
@@ -38,7 +40,7 @@ type Table = BTreeMap<(String, String), Vec<Usage>>;
 pub fn run(root: &Path, library: Option<&str>) -> Result<(), String> {
     let library = match library {
         Some(path) => PathBuf::from(path),
-        None => fetch(root).map_err(|why| format!("nvrtc: {why}"))?,
+        None => fetch().map_err(|why| format!("nvrtc: {why}"))?,
     };
     let table = compile(root, &library)?;
     std::fs::write(root.join(DOCUMENT), document(&table)).map_err(|e| format!("{DOCUMENT}: {e}"))?;
@@ -49,7 +51,7 @@ pub fn run(root: &Path, library: Option<&str>) -> Result<(), String> {
 /// For `ci`: how many kernels were compiled and agree with the document, or why there is no library to do it with. That is
 /// a fault where `CI` is set: there, nobody reads what was skipped.
 pub fn check(root: &Path) -> Result<Result<usize, String>, String> {
-    let library = match fetch(root) {
+    let library = match fetch() {
         Ok(library) => library,
         Err(why) if is_strict(std::env::var("CI").ok().as_deref()) => return Err(format!("no NVRTC: {why}")),
         Err(why) => return Ok(Err(format!("no NVRTC: {why}"))),
@@ -69,29 +71,21 @@ fn is_strict(ci: Option<&str>) -> bool {
     ci.is_some_and(|value| !matches!(value, "" | "0" | "false"))
 }
 
-/// The library in `target/nvrtc`, from PyPI unless it is there.
-fn fetch(root: &Path) -> Result<PathBuf, String> {
-    let folder = root.join(FOLDER);
+/// The library in the user's cache folder, from PyPI unless it is there.
+fn fetch() -> Result<PathBuf, String> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let folder = cache.ok_or("neither HOME nor XDG_CACHE_HOME is set")?.join("amoeba").join(PACKAGE);
     if let Some(library) = find(&folder) {
         return Ok(library);
     }
-    println!("fetching {PACKAGE} (110 MB) from PyPI");
-    let target = folder.to_string_lossy().into_owned();
-    let args = [
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-    ];
-    let patience = ["--timeout", "20", "--retries", "2", "--target"];
-    let output = Command::new("python3").args(args).args(patience).args([&target, PACKAGE]).output();
-    match output {
+    println!("fetching {PACKAGE} (110 MB) from PyPI into {}", folder.display());
+    let args = "-m pip install --disable-pip-version-check --no-deps --only-binary :all: --timeout 20 --retries 2 --target";
+    let mut pip = Command::new("python3");
+    pip.args(args.split(' ')).arg(&folder).arg(PACKAGE).stdout(Stdio::inherit()).stderr(Stdio::piped());
+    match pip.output() {
         Ok(output) if output.status.success() => {
-            find(&folder).ok_or_else(|| format!("no libnvrtc in what pip put into {target}"))
+            find(&folder).ok_or_else(|| format!("no libnvrtc in what pip put into {}", folder.display()))
         }
         Ok(output) => {
             Err(format!("python3 -m pip: {}", last_error(&String::from_utf8_lossy(&output.stderr))))
@@ -122,12 +116,12 @@ fn find(folder: &Path) -> Option<PathBuf> {
 fn compile(root: &Path, library: &Path) -> Result<Table, String> {
     let folder = root.join("target/nvrtc-units");
     let _ = std::fs::remove_dir_all(&folder);
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut example = Command::new(cargo);
-    example.args(["run", "--quiet", "-p", "amoeba-kernels", "--example", "cuda_units", "--"]).arg(&folder);
-    output_of(example.current_dir(root))?;
-    let files = std::fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let mut files: Vec<PathBuf> = files.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    // With the whole workspace: its features are those of the build that the tests use.
+    command::run(root, &["build", "--workspace", "--example", "cuda_units"])?;
+    let example = files::build_folder()?.join("debug/examples/cuda_units");
+    output_of(Command::new(example).arg(&folder).current_dir(root))?;
+    let entries = std::fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.sort();
     let mut script = Command::new("python3");
     script.arg(root.join("scripts/nvrtc.py")).arg("--cache").arg(root.join(FOLDER).join("figures"));
@@ -142,11 +136,11 @@ fn compile(root: &Path, library: &Path) -> Result<Table, String> {
     Ok(table)
 }
 
+/// What a program prints; its errors and its progress pass through.
 fn output_of(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
+    let output = command.stderr(Stdio::inherit()).output().map_err(|e| format!("{command:?}: {e}"))?;
     if !output.status.success() {
-        let program = command.get_program().to_string_lossy();
-        return Err(format!("{program} failed:\n{}", String::from_utf8_lossy(&output.stderr)));
+        return Err(format!("{} failed, as said above", command.get_program().to_string_lossy()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

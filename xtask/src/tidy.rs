@@ -4,11 +4,10 @@
 //! the table only ever shrinks: an entry that is no longer needed is itself a fault.
 mod docs;
 mod layers;
-mod rust;
 mod safety;
 
 use crate::files;
-use crate::scan::Source;
+use crate::scan::{Line, lines};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
@@ -46,28 +45,25 @@ pub struct RustFile {
     pub name: String,
     /// The text as it is.
     pub text: String,
-    /// The text, masked.
-    pub source: Source,
     /// Whether all of it is test code.
     pub is_test: bool,
 }
 
 impl RustFile {
-    /// Whether line `index` (from 0) is test code.
-    pub fn in_test(&self, index: usize) -> bool {
-        self.is_test || self.source.test.get(index).copied().unwrap_or(false)
+    /// What each line is.
+    pub fn lines(&self) -> Vec<Line<'_>> {
+        lines(&self.text)
     }
 }
 
-/// Reads and scans the Rust files among `names`; a file declared `#[cfg(test)] mod x;` is test code too.
+/// Reads the Rust files among `names`; a file declared `#[cfg(test)] mod x;` is test code too.
 pub fn rust_files(root: &Path, names: &[String]) -> Vec<RustFile> {
     let mut all = Vec::new();
     for name in names.iter().filter(|n| n.ends_with(".rs")) {
         let Some(text) = files::text(root, name) else { continue };
-        let source = Source::new(&text);
-        all.push(RustFile { name: name.clone(), text, source, is_test: files::is_test_path(name) });
+        all.push(RustFile { name: name.clone(), text, is_test: files::is_test_path(name) });
     }
-    let declared: BTreeSet<String> = all.iter().flat_map(rust::test_modules).collect();
+    let declared: BTreeSet<String> = all.iter().flat_map(test_modules).collect();
     for file in &mut all {
         let under = |module: &String| match file.name.strip_prefix(module.as_str()) {
             Some(rest) => rest.is_empty() || rest == ".rs" || rest.starts_with('/'),
@@ -78,6 +74,25 @@ pub fn rust_files(root: &Path, names: &[String]) -> Vec<RustFile> {
     all
 }
 
+/// Paths (without `.rs`) of the modules that the file declares under `#[cfg(test)]` without a body.
+fn test_modules(file: &RustFile) -> Vec<String> {
+    let (folder, stem) = file.name.rsplit_once('/').unwrap_or(("", &file.name));
+    let stem = stem.trim_end_matches(".rs");
+    let home = match stem {
+        "lib" | "main" | "mod" => folder.to_owned(),
+        _ => format!("{folder}/{stem}"),
+    };
+    let mut found = Vec::new();
+    for line in file.lines().iter().filter(|line| line.test || file.is_test) {
+        if let Some((_, name)) = line.text.strip_suffix(';').and_then(|l| l.rsplit_once("mod ")) {
+            found.push(format!("{home}/{name}"));
+        } else if let Some(path) = line.text.strip_prefix("#[path = \"").and_then(|p| p.strip_suffix("\"]")) {
+            found.push(format!("{folder}/{path}"));
+        }
+    }
+    found
+}
+
 /// Checks every rule, prints the faults and the inventory of unsafe code.
 pub fn run(root: &Path) -> Result<(), String> {
     let names = files::list(root);
@@ -85,7 +100,7 @@ pub fn run(root: &Path) -> Result<(), String> {
     let mut faults = Vec::new();
     for file in &rust {
         faults.extend(long_file(file));
-        faults.extend(rust::check(file));
+        faults.extend(module_docs(file));
         faults.extend(safety::check(file));
     }
     faults.extend(stale_exceptions(&rust));
@@ -106,6 +121,11 @@ fn long_file(file: &RustFile) -> Option<Fault> {
     (lines > allowed).then(|| Fault::new(&file.name, allowed + 1, "file-length", message))
 }
 
+fn module_docs(file: &RustFile) -> Option<Fault> {
+    let message = "starts without `//!`: say what the file owns";
+    (!file.text.starts_with("//!")).then(|| Fault::new(&file.name, 1, "module-docs", message))
+}
+
 fn stale_exceptions(rust: &[RustFile]) -> Vec<Fault> {
     let is_long = |name: &str| rust.iter().any(|f| f.name == name && f.text.lines().count() > FILE_LINES_MAX);
     let stale = LONG_FILES.iter().filter(|e| !is_long(e.0));
@@ -115,12 +135,7 @@ fn stale_exceptions(rust: &[RustFile]) -> Vec<Fault> {
 /// A file for the rules' own tests.
 #[cfg(test)]
 fn sample(name: &str, text: &str) -> RustFile {
-    RustFile {
-        name: name.to_owned(),
-        text: text.to_owned(),
-        source: Source::new(text),
-        is_test: files::is_test_path(name),
-    }
+    RustFile { name: name.to_owned(), text: text.to_owned(), is_test: files::is_test_path(name) }
 }
 
 #[cfg(test)]
@@ -133,5 +148,20 @@ mod tests {
         assert_eq!(long_file(&sample("a.rs", &text)), None);
         let fault = long_file(&sample("a.rs", &format!("{text}//!\n"))).unwrap();
         assert!(fault.to_string().starts_with("a.rs:401: file-length: 401 lines"), "{fault}");
+    }
+
+    #[test]
+    fn a_file_without_module_docs_is_a_fault() {
+        assert_eq!(module_docs(&sample("src/a.rs", "// x\n")).map(|fault| fault.rule), Some("module-docs"));
+        assert_eq!(module_docs(&sample("src/a.rs", "//! x\n")), None);
+    }
+
+    #[test]
+    fn test_modules_in_files_of_their_own_are_found() {
+        let text =
+            "#[cfg(test)]\nmod cases;\nmod real;\n#[cfg(test)]\n#[path = \"x_tests.rs\"]\nmod tests;\n";
+        let declared = |name| test_modules(&sample(name, text));
+        assert_eq!(declared("c/src/lib.rs"), ["c/src/cases", "c/src/x_tests.rs", "c/src/tests"]);
+        assert_eq!(declared("c/src/x.rs"), ["c/src/x/cases", "c/src/x_tests.rs", "c/src/x/tests"]);
     }
 }

@@ -40,8 +40,8 @@ mod error;
 use std::path::Path;
 
 pub use amoeba_engine::{
-    Activations, CONTEXT_DEFAULT, Device, Finish, Generation, KvType, Limits, LoadOptions, Model, Prompt,
-    RepackCache, Request, Sampling, Stats,
+    Activations, CONTEXT_DEFAULT, Device, Engine, EngineOptions, Event, Finish, Generation, KvType, Limits,
+    LoadOptions, Model, Progress, Prompt, RepackCache, Request, Sampling, Session, SessionId, Stats,
 };
 pub use amoeba_hub as hub;
 pub use amoeba_hub::Hub;

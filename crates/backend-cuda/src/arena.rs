@@ -12,6 +12,7 @@ use amoeba_kernels::sample::cuda as sample;
 use amoeba_plan::{Plan, Weight, WeightShape};
 
 use crate::error::Need;
+use crate::sampling::drawn_rows_max;
 
 /// Every place begins at a multiple of this: what the widest reads and copies want.
 const ALIGN: usize = 256;
@@ -24,8 +25,8 @@ pub struct Layout {
     at: Places,
     /// Bytes of each cache.
     caches: Vec<usize>,
-    /// State and working memory of sampling.
-    pub sample: [u64; 2],
+    /// States, batch and working memory of sampling.
+    pub sample: [u64; 3],
 }
 
 /// Gives out places one after another.
@@ -85,7 +86,12 @@ impl Layout {
         let step = cursor.take(STEP_HEAD_BYTES + rows * size_of::<StepRow>());
         let scratch = cursor.take(cuda::scratch_bytes(plan, &setting, rows));
         let zeroed = cursor.take(ZEROED_BYTES);
-        let sample = [4 * sample::STATE_WORDS, sample::work_bytes(plan.spec.vocab)];
+        let drawn = drawn_rows_max(limits);
+        let sample = [
+            4 * sample::STATE_WORDS * limits.slots,
+            4 * sample::batch_words(drawn),
+            sample::work_bytes(plan.spec.vocab) * drawn,
+        ];
         let sample = sample.map(|bytes| cursor.take(bytes));
         let buffer_bytes = cursor.0 - weight_bytes - cache_bytes;
         let need = Need { weights: weight_bytes, caches: cache_bytes, buffers: buffer_bytes };

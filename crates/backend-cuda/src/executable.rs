@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use amoeba_backend::{
-    Draws, Error as StepError, Executable, Flow, KvType, Limits, Probe, Recording, Row, Sequences,
-    check_finite, check_rows,
+    DeviceKind, DeviceSampler, Error as StepError, Executable, Flow, KvType, Limits, Probe, Recording, Row, Sequences,
+    check_rows,
 };
 use amoeba_kernels::cuda::{Place, Places, STEP_HEAD_BYTES, Setting, StepRow};
 use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
@@ -46,6 +46,8 @@ pub struct Cuda {
     pub(crate) launches: u32,
     /// "cuda:0 (NVIDIA H200, sm_90a, CUDA 13.0".
     device: String,
+    /// Its number.
+    index: usize,
 }
 
 /// What goes to the device and comes back.
@@ -106,6 +108,11 @@ impl Mailbox {
         self.step.send(Mailbox::words(rows), arena, self.step_at)
     }
 
+    /// Logits that [`Mailbox::fetch`] brought, of the n-th row that asked for them.
+    fn logits(&self, n: usize, vocab: usize) -> &[f32] {
+        &self.logits.get()[n * self.logits_at.stride..][..vocab]
+    }
+
     /// Brings the logits and waits for them.
     fn fetch(&mut self, arena: &Arena) -> Result<(), DriverError> {
         let Place { address, stride } = self.logits_at;
@@ -131,7 +138,7 @@ impl Cuda {
         let mut steps = Steps::new(program, None);
         steps.make_all(&mut tools)?;
         Ok(Cuda {
-            drawing: Drawing::new(&mut tools, (layout, &at), &plan)?,
+            drawing: Drawing::new(&tools, (layout, &at), &plan, limits)?,
             steps,
             tracer: None,
             plain: None,
@@ -146,11 +153,13 @@ impl Cuda {
             kv: options.kv,
             launches: 0,
             device,
+            index: options.device,
         })
     }
 
     /// Captures the steps of one row, so that the first token does not pay for it.
     pub(crate) fn warm(&mut self) -> Result<(), Error> {
+        self.drawing.warm(&mut self.tools)?;
         self.steps.capture(&mut self.tools, &mut self.mailbox, 0)
     }
 
@@ -165,11 +174,12 @@ impl Cuda {
     /// Lowers the program anew.
     fn lower(&self, fused: bool) -> Result<Program, Error> {
         let at = Places { setting: Setting { fused, ..self.at.setting }, ..self.at.clone() };
-        Program::lower(&self.plan, &at, self.limits.rows, self.path)
+        let lowered = Program::lower(&self.plan, &at, self.limits.rows, self.path)?;
+        Ok(Program { rows_min: self.steps.program.rows_min, ..lowered })
     }
 
     /// Puts a step on the stream.
-    fn run(&mut self, rows: &[Row]) -> Result<(), Error> {
+    pub(crate) fn run(&mut self, rows: &[Row]) -> Result<(), Error> {
         self.tools.gpu.bind().map_err(Error::driver("a step"))?;
         self.mailbox.write(rows).map_err(Error::driver("a step"))?;
         let steps = match &mut self.tracer {
@@ -223,6 +233,10 @@ impl Executable for Cuda {
         self.limits
     }
 
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Cuda(self.index)
+    }
+
     fn describe(&self) -> String {
         let overlap = if self.tools.gpu.overlap { ", overlapping launches" } else { "" };
         match self.kv {
@@ -238,6 +252,14 @@ impl Executable for Cuda {
     /// Launches are made for sizes of steps: a larger step may cut its sums up in another way.
     fn alike(&self, rows: usize) -> RangeInclusive<usize> {
         self.steps.program.alike(rows)
+    }
+
+    fn set_rows_min(&mut self, rows: usize) {
+        let tracer = self.tracer.as_mut().map(|tracer| &mut tracer.steps);
+        for steps in [Some(&mut self.steps), self.plain.as_mut(), tracer].into_iter().flatten() {
+            steps.program.rows_min = rows.clamp(1, self.limits.rows);
+        }
+        self.drawing.forget_chains();
     }
 
     fn instructions(&self, _rows: usize) -> String {
@@ -260,27 +282,25 @@ impl Executable for Cuda {
         let fetched = self.mailbox.fetch(&self.tools.arena);
         fetched.map_err(|error| self.failed(Error::driver("a step")(error)))?;
         let there = began.elapsed();
-        let wanted = &self.mailbox.wanted;
-        (0..wanted.len()).try_for_each(|n| check_finite(self.logits(n), wanted[n]))?;
+        let Cuda { sequences, mailbox, plan, .. } = self;
+        sequences.complete_finite(rows, |n| mailbox.logits(n, plan.spec.vocab))?;
         if let Some(tracer) = self.tracer.as_mut().filter(|tracer| tracer.on && !probed) {
             let shape = (rows.len(), self.mailbox.wanted.len());
             let kept = tracer.keep(shape, [there, began.elapsed()]);
             kept.map_err(|error| self.failed(error))?;
         }
-        self.sequences.complete(rows);
         Ok(())
     }
 
     fn logits(&self, n: usize) -> &[f32] {
-        let start = n * self.mailbox.logits_at.stride;
-        &self.mailbox.logits.get()[start..start + self.plan.spec.vocab]
+        self.mailbox.logits(n, self.plan.spec.vocab)
     }
 
     fn memory(&self) -> usize {
         self.tools.arena.bytes()
     }
 
-    fn draws(&mut self) -> Option<&mut dyn Draws> {
+    fn sampler(&mut self) -> Option<&mut dyn DeviceSampler> {
         Some(self)
     }
 

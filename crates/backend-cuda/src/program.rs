@@ -38,6 +38,8 @@ pub struct Mark {
 pub struct Program {
     /// Most rows, ascending; the last is the most of any step.
     pub sizes: Vec<usize>,
+    /// Steps of fewer rows take the launches for this many.
+    pub rows_min: usize,
     /// By [`Part`], then by size.
     pub parts: [Vec<Stretch>; 2],
 }
@@ -69,18 +71,20 @@ impl Program {
             sizes.iter().map(of).collect::<Result<_, _>>()
         };
         let parts = [part(0..plan.head)?, part(plan.head..plan.program.len())?];
-        Ok(Program { parts, sizes })
+        Ok(Program { parts, sizes, rows_min: 1 })
     }
 
     /// Index of the smallest size that so many rows fit.
     pub fn size_of(&self, rows: usize) -> usize {
+        let rows = rows.max(self.rows_min);
         self.sizes.partition_point(|size| *size < rows)
     }
 
     /// Rows of the steps that have the same launches as a step of so many.
     pub fn alike(&self, rows: usize) -> RangeInclusive<usize> {
         let size = self.size_of(rows).min(self.sizes.len() - 1);
-        let first = size.checked_sub(1).map_or(1, |before| self.sizes[before] + 1);
+        let fewer = size.checked_sub(1).map(|before| self.sizes[before]);
+        let first = fewer.filter(|&fewer| fewer >= self.rows_min).map_or(1, |fewer| fewer + 1);
         first..=self.sizes[size]
     }
 
@@ -161,8 +165,11 @@ mod tests {
         assert_eq!(sizes(1), [1]);
         assert_eq!(sizes(8), [1, 2, 4, 8]);
         assert_eq!(sizes(21), [1, 2, 4, 8, 16, 21]);
-        let program = Program { sizes: sizes(21), parts: [Vec::new(), Vec::new()] };
+        let mut program = Program { sizes: sizes(21), rows_min: 1, parts: [Vec::new(), Vec::new()] };
         assert_eq!([1, 2, 3, 16, 17, 21].map(|rows| program.size_of(rows)), [0, 1, 2, 4, 5, 5]);
         assert_eq!([1, 2, 3, 8, 21].map(|rows| program.alike(rows)), [1..=1, 2..=2, 3..=4, 5..=8, 17..=21]);
+        program.rows_min = 4;
+        assert_eq!([1, 2, 4, 5, 16].map(|rows| program.size_of(rows)), [2, 2, 2, 3, 4]);
+        assert_eq!([1, 2, 4, 5, 16].map(|rows| program.alike(rows)), [1..=4, 1..=4, 1..=4, 5..=8, 9..=16]);
     }
 }

@@ -120,6 +120,8 @@ fn qwen3_moe() {
 /// Every fixture that the device takes; slow, so only when asked for: `FIXTURES=gemma4-q4g64,mixtral-q4g64`.
 #[test]
 fn named_fixtures() {
-    let Ok(names) = std::env::var("FIXTURES") else { return };
+    let Ok(names) = std::env::var("FIXTURES") else {
+        return eprintln!("skipped: fixtures on the fake device, none of which FIXTURES names");
+    };
     on_fake("named_fixtures", &[], || names.split(',').for_each(agrees));
 }

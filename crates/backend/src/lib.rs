@@ -4,9 +4,9 @@
 //! `amoeba_kernels`. Start reading at [`Executable`].
 
 mod cpu;
-mod draws;
 mod error;
 mod reference;
+mod sampler;
 mod sequences;
 mod trace;
 
@@ -16,9 +16,9 @@ use std::ops::RangeInclusive;
 use amoeba_plan::{BufferId, Path, Plan};
 
 pub use cpu::{Cpu, CpuOptions, PackProgress, RepackCache, workspace_bytes};
-pub use draws::Draws;
 pub use error::Error;
 pub use reference::Reference;
+pub use sampler::{DeviceSampler, Drawn};
 pub use sequences::Sequences;
 pub use trace::{Recording, Span, Stage};
 
@@ -108,6 +108,33 @@ impl fmt::Display for Activations {
     }
 }
 
+/// What runs a program, to decide by; its names are for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The interpreter: one thread.
+    #[default]
+    Reference,
+    /// Worker threads of this process.
+    Cpu,
+    /// The CUDA device of that number.
+    Cuda(usize),
+}
+
+impl DeviceKind {
+    /// Whether its workers are threads, whose number can be chosen.
+    pub fn has_threads(self) -> bool {
+        self == DeviceKind::Cpu
+    }
+
+    /// What a lane of its recordings is called.
+    pub fn lane(self, index: usize) -> String {
+        match self {
+            DeviceKind::Reference | DeviceKind::Cpu => format!("worker {index}"),
+            DeviceKind::Cuda(_) => "gpu".to_owned(),
+        }
+    }
+}
+
 /// A plan with weights loaded on a device.
 pub trait Executable: Send {
     /// The plan being run.
@@ -115,6 +142,9 @@ pub trait Executable: Send {
 
     /// Sizes fixed at load.
     fn limits(&self) -> Limits;
+
+    /// What runs it.
+    fn kind(&self) -> DeviceKind;
 
     /// Device, instruction set, workers: one line.
     fn describe(&self) -> String;
@@ -133,19 +163,24 @@ pub trait Executable: Send {
         1..=usize::MAX
     }
 
+    /// From now on steps of fewer rows run as steps of this many do, and so give the same bits as those ([`Executable::alike`]
+    /// says so). Nothing to do where all steps are alike.
+    fn set_rows_min(&mut self, _rows: usize) {}
+
     /// Runs the program for some rows.
     ///
     /// # Errors
-    /// Rows that break [`Limits`], a token outside the vocabulary, logits that are not finite, or, for a plan with recurrent
-    /// caches, rows that neither begin a sequence nor go on where it ended. If such a plan's step fails once it runs, or is
-    /// stopped by the probe, its sequences must start again.
+    /// Rows that break [`Limits`], a token outside the vocabulary, or, for a plan with recurrent caches, rows that neither begin
+    /// a sequence nor go on where it ended. If such a plan's step fails once it runs, or is stopped by the probe, its sequences
+    /// must start again. [`Error::NotFinite`] concerns only sequences whose logits are not: all logits can be read, and the
+    /// other sequences go on.
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error>;
 
     /// Logits of the n-th row that asked for them in the last step, `[vocab]`.
     fn logits(&self, n: usize) -> &[f32];
 
     /// Draws tokens on the device; `None` where logits come to the host anyway.
-    fn draws(&mut self) -> Option<&mut dyn Draws> {
+    fn sampler(&mut self) -> Option<&mut dyn DeviceSampler> {
         None
     }
 

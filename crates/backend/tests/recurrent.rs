@@ -135,14 +135,21 @@ fn a_step_that_failed_or_was_stopped_leaves_no_state() {
         // A probe that stops nothing leaves a state.
         executable.step(&[row(0, TOKENS)], Some(&mut Stop(usize::MAX))).unwrap();
         executable.step(&[row(0, TOKENS + 1)], None).unwrap();
-        // The other sequence is not concerned, until it shares a step that fails.
+        // The other sequence is not concerned, even by a step that it shares with one that is not finite.
         executable.step(&[row(1, TOKENS)], None).unwrap();
         let bad = Row { token: VOCAB as u32 - 1, ..row(0, TOKENS + 2) };
         let failed = executable.step(&[row(1, TOKENS + 1), bad], None);
         assert!(matches!(failed, Err(Error::NotFinite { row: 1, .. })), "{failed:?}");
-        assert_eq!(refused(executable.step(&[row(1, TOKENS + 2)], None)), (1, TOKENS + 2, None));
+        assert_eq!(refused(executable.step(&[row(0, TOKENS + 3)], None)), (0, TOKENS + 3, None));
+        executable.step(&[row(1, TOKENS + 2)], None).unwrap();
         for (slot, whole) in whole.iter().enumerate() {
             assert!(sequence(executable, slot, 4) == *whole, "sequence {slot} begun again after NaN");
+        }
+        // Nor does what is left in the caches where a new sequence has not come yet.
+        let bad = |position| Row { token: VOCAB as u32 - 1, ..row(0, position) };
+        for rows in [(0..TOKENS).map(bad).collect::<Vec<_>>(), vec![row(0, 0), bad(1)]] {
+            assert!(matches!(executable.step(&rows, None), Err(Error::NotFinite { .. })));
+            assert!(sequence(executable, 0, 1) == whole[0], "begun again in a slot full of NaN");
         }
     }
 }

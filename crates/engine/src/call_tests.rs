@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use amoeba_backend::{Error as BackendError, Executable, Limits, Probe, Row};
+use amoeba_backend::{DeviceKind, Error as BackendError, Executable, Limits, Probe, Row};
 use amoeba_plan::{Path as ExpertPath, Plan};
 use amoeba_text::{DIALECTS, Format, Piece};
 
 use crate::{LoadOptions, Model, Prompt, Request, Sampling};
 
-/// A model that writes what it is told to.
+/// A model that writes a given text.
 struct Scripted {
     inner: Box<dyn Executable>,
     script: Vec<u32>,
@@ -21,6 +21,9 @@ impl Executable for Scripted {
     }
     fn limits(&self) -> Limits {
         self.inner.limits()
+    }
+    fn kind(&self) -> DeviceKind {
+        self.inner.kind()
     }
     fn describe(&self) -> String {
         self.inner.describe()

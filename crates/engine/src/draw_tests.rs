@@ -1,12 +1,12 @@
-//! Tests of generations whose tokens the device draws: the same tokens as from logits, and nothing cached that was not
-//! accepted.
+//! Tests of generations whose tokens the device draws: the same tokens as from logits, and nothing cached
+//! that was not accepted.
 
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use amoeba_backend::{Draws, Error as BackendError, Executable, Limits, Probe, Row};
+use amoeba_backend::{DeviceKind, DeviceSampler, Drawn, Error as BackendError, Executable, Limits, Probe, Row};
 use amoeba_kernels::sample::cpu::Sampler;
 use amoeba_plan::{Cache, CacheKind, Path as ExpertPath, Plan};
 use amoeba_text::Format;
@@ -17,11 +17,28 @@ use crate::{Finish, LoadOptions, Model, Prompt, Request, Sampling, Stats};
 struct Draw {
     inner: Box<dyn Executable>,
     plan: Plan,
-    sampler: Option<Sampler>,
-    tokens: Vec<u32>,
-    drawn: VecDeque<u32>,
-    /// Most tokens that were drawn and not taken.
+    /// By slot: how it draws, and its tokens.
+    sequences: Vec<Option<(Sampler, Vec<u32>)>>,
+    /// The rows of the last step that want logits.
+    rows: Vec<Row>,
+    steps: VecDeque<Vec<Drawn>>,
+    taken: Vec<Drawn>,
+    /// Most steps that were not taken.
     ahead: Arc<AtomicUsize>,
+}
+
+impl Draw {
+    fn of(inner: Box<dyn Executable>, plan: Plan, ahead: Arc<AtomicUsize>) -> Draw {
+        Draw {
+            sequences: (0..inner.limits().slots).map(|_| None).collect(),
+            inner,
+            plan,
+            rows: Vec::new(),
+            steps: VecDeque::new(),
+            taken: Vec::new(),
+            ahead,
+        }
+    }
 }
 
 impl Executable for Draw {
@@ -31,6 +48,9 @@ impl Executable for Draw {
     fn limits(&self) -> Limits {
         self.inner.limits()
     }
+    fn kind(&self) -> DeviceKind {
+        self.inner.kind()
+    }
     fn describe(&self) -> String {
         self.inner.describe()
     }
@@ -38,7 +58,7 @@ impl Executable for Draw {
         self.inner.path(rows)
     }
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), BackendError> {
-        self.sampler = None;
+        (self.rows, self.steps) = Default::default();
         self.inner.step(rows, probe)
     }
     fn logits(&self, n: usize) -> &[f32] {
@@ -47,40 +67,58 @@ impl Executable for Draw {
     fn memory(&self) -> usize {
         self.inner.memory()
     }
-    fn draws(&mut self) -> Option<&mut dyn Draws> {
+    fn sampler(&mut self) -> Option<&mut dyn DeviceSampler> {
         Some(self)
     }
 }
 
-impl Draw {
-    fn draw(&mut self) {
-        let token = self.sampler.as_mut().unwrap().sample(self.inner.logits(0), &self.tokens);
-        self.tokens.push(token);
-        self.drawn.push_back(token);
-        self.ahead.fetch_max(self.drawn.len(), Ordering::Relaxed);
+impl DeviceSampler for Draw {
+    fn rows_max(&self) -> usize {
+        self.sequences.len()
     }
-}
-
-impl Draws for Draw {
     fn refusal(&self, sampling: &Sampling) -> Option<String> {
         (sampling.min_p > 0.5).then(|| "too likely".to_owned())
     }
-    fn begin(&mut self, sampling: &Sampling, recent: &[u32], slot: usize) -> Result<(), BackendError> {
-        assert_eq!(slot, 0);
-        self.sampler = Some(Sampler::new(*sampling, self.plan.spec.vocab));
-        (self.tokens, self.drawn) = (recent.to_vec(), VecDeque::new());
-        self.draw();
+    fn begin(&mut self, slot: usize, sampling: &Sampling, recent: &[u32]) -> Result<(), BackendError> {
+        self.sequences[slot] = Some((Sampler::new(*sampling, self.plan.spec.vocab), recent.to_vec()));
         Ok(())
     }
-    fn go_on(&mut self) -> Result<(), BackendError> {
-        let position = self.tokens.len() - 1;
-        let row = Row { token: self.tokens[position], slot: 0, position, logits: true };
-        self.inner.step(&[row], None)?;
-        self.draw();
-        Ok(())
+    fn enqueue(&mut self, rows: &[Row]) -> Result<(), BackendError> {
+        self.steps.clear();
+        self.put(rows)
     }
-    fn token(&mut self) -> Result<u32, BackendError> {
-        Ok(self.drawn.pop_front().unwrap())
+    fn enqueue_next(&mut self) -> Result<(), BackendError> {
+        let next = self.rows.iter().map(|row| Row { position: row.position + 1, ..*row });
+        let next: Vec<Row> = next.collect();
+        assert!(!next.is_empty(), "nothing was enqueued");
+        self.put(&next)
+    }
+    fn take(&mut self) -> Result<&[Drawn], BackendError> {
+        self.taken = self.steps.pop_front().unwrap();
+        Ok(&self.taken)
+    }
+}
+
+impl Draw {
+    fn put(&mut self, rows: &[Row]) -> Result<(), BackendError> {
+        let ran = self.inner.step(rows, None);
+        if !matches!(ran, Ok(()) | Err(BackendError::NotFinite { .. })) {
+            return ran;
+        }
+        self.rows = rows.iter().copied().filter(|row| row.logits).collect();
+        let mut step = Vec::new();
+        for (n, row) in self.rows.iter_mut().enumerate() {
+            let (sampler, tokens) = self.sequences[row.slot].as_mut().unwrap();
+            assert_eq!(tokens.len(), row.position + 1, "all that was drawn is run");
+            let logits = self.inner.logits(n);
+            let not_finite = logits.iter().position(|x| !x.is_finite()).map(|at| (at, logits[at]));
+            row.token = sampler.sample(logits, tokens);
+            tokens.push(row.token);
+            step.push(Drawn { token: row.token, not_finite });
+        }
+        self.steps.push_back(step);
+        self.ahead.fetch_max(self.steps.len(), Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -88,17 +126,24 @@ impl Draws for Draw {
 fn model(draws: bool, recurrent: bool) -> (Model, Arc<AtomicUsize>) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny-chat-moe-4bit");
     let options = LoadOptions { context: Some(64), rows: 8, threads: Some(1), ..LoadOptions::default() };
-    let mut model = Model::load(&dir, &options, &mut |_, _| {}).unwrap();
-    let ahead = Arc::new(AtomicUsize::new(0));
-    if draws {
-        let mut plan = model.plan().clone();
-        if recurrent {
-            plan.caches.push(Cache { layer: 0, kind: CacheKind::State { heads: 1, rows: 1, cols: 1 } });
-        }
-        let inner = model.executable;
-        let (sampler, tokens, drawn) = (None, Vec::new(), VecDeque::new());
-        model.executable = Box::new(Draw { inner, plan, sampler, tokens, drawn, ahead: Arc::clone(&ahead) });
+    let model = Model::load(&dir, &options, &mut |_, _| {}).unwrap();
+    if !draws {
+        return (model, Arc::default());
     }
+    let (mut model, ahead) = on_device(model);
+    if recurrent {
+        let mut plan = model.plan().clone();
+        plan.caches.push(Cache { layer: 0, kind: CacheKind::State { heads: 1, rows: 1, cols: 1 } });
+        model.executable = Box::new(Draw::of(model.executable, plan, Arc::clone(&ahead)));
+    }
+    (model, ahead)
+}
+
+/// The model on a device that draws, with the most steps that were under way.
+pub(crate) fn on_device(mut model: Model) -> (Model, Arc<AtomicUsize>) {
+    let ahead = Arc::new(AtomicUsize::new(0));
+    let plan = model.plan().clone();
+    model.executable = Box::new(Draw::of(model.executable, plan, Arc::clone(&ahead)));
     (model, ahead)
 }
 
@@ -110,7 +155,7 @@ fn generate(model: &mut Model, prompt: &[u32], request: &Request) -> (Vec<u32>, 
     let (tokens, finish, stats) =
         (generation.tokens().to_vec(), generation.finish(), generation.stats().clone());
     let read = [&prompt.tokens[..], &tokens].concat();
-    assert_eq!(model.cached, read[..read.len() - 1], "{finish:?}");
+    assert_eq!(model.cached[0].tokens, read[..read.len() - 1], "{finish:?}");
     (tokens, finish, stats)
 }
 
@@ -187,7 +232,7 @@ fn a_cancelled_generation_leaves_a_cache_to_go_on_from() {
     assert!(generation.by_ref().all(|piece| piece.is_ok()));
     assert_eq!(generation.finish(), Some(Finish::Cancelled));
     let read = [&[5, 6, 7], generation.tokens()].concat();
-    assert_eq!(model.cached, read[..read.len() - 1]);
+    assert_eq!(model.cached[0].tokens, read[..read.len() - 1]);
     let (_, _, stats) = generate(
         &mut model,
         &[&read[..], &[11]].concat(),

@@ -48,4 +48,19 @@ pub enum Error {
     /// A sampling number outside its range.
     #[error(transparent)]
     Sampling(#[from] amoeba_kernels::sample::OutOfRange),
+    /// Too many sessions wait.
+    #[error("{waiting} requests are waiting for a free slot, as many as may: try again later, or allow more")]
+    QueueFull {
+        /// Sessions that wait.
+        waiting: usize,
+    },
+    /// The engine ends.
+    #[error("no more requests are taken: the engine is shutting down")]
+    Draining,
+    /// A step that the session had part in failed as a whole.
+    #[error("a step that ran this request failed: {said}")]
+    StepFailed {
+        /// What was wrong, as the step's own error tells.
+        said: String,
+    },
 }

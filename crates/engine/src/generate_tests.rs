@@ -1,31 +1,17 @@
 //! Tests of what a generation keeps of the one before.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use amoeba_backend::{Error as BackendError, Limits, Probe};
+use amoeba_backend::{DeviceKind, Error as BackendError, Executable, Limits, Probe, Row};
 use amoeba_plan::{Cache, CacheKind, Path as ExpertPath, Plan};
 use amoeba_text::Format;
 
 use super::*;
-use crate::LoadOptions;
+use crate::{LoadOptions, Sampling};
 
-#[test]
-fn a_recurrence_reuses_all_or_nothing() {
-    for (cached, prompt, shared, all_or_nothing) in [
-        (&[][..], &[1][..], 0, 0),
-        (&[1, 2, 3], &[1, 2, 3, 4], 3, 3),
-        (&[1, 2, 3], &[1, 2, 3], 2, 0),
-        (&[1, 2, 3], &[1, 2, 9, 4], 2, 0),
-        (&[1, 2, 3], &[1, 2], 1, 0),
-        (&[1, 2, 3], &[7, 2, 3, 4], 0, 0),
-    ] {
-        assert_eq!(reusable(cached, prompt, false), shared, "{cached:?} {prompt:?}");
-        assert_eq!(reusable(cached, prompt, true), all_or_nothing, "{cached:?} {prompt:?}");
-    }
-}
-
-/// A model that says it is recurrent, holds its caller to that, and fails when told to.
+/// A model that says it is recurrent, holds its caller to that, and fails when asked to.
 struct Recurrent {
     inner: Box<dyn Executable>,
     plan: Plan,
@@ -39,6 +25,9 @@ impl Executable for Recurrent {
     }
     fn limits(&self) -> Limits {
         self.inner.limits()
+    }
+    fn kind(&self) -> DeviceKind {
+        self.inner.kind()
     }
     fn describe(&self) -> String {
         self.inner.describe()
@@ -100,7 +89,7 @@ fn a_recurrent_model_goes_on_with_a_conversation_and_starts_another_from_the_beg
     // The last token was drawn, not run.
     let next = [&first[..], &answer, &[11, 12]].concat();
     assert_eq!(generate(&mut model, &next, 3).0, first.len() + answer.len() - 1);
-    // What the first prompt shares with that is no use.
+    // What the first prompt shares with that cannot be reused.
     assert_eq!(generate(&mut model, &first, 4), (0, answer.clone()));
     assert_eq!(generate(&mut model, &first, 4), (0, answer));
 }

@@ -1,6 +1,7 @@
-//! Runs models for people: loading, sampling, generation.
+//! Runs models for people: loading, sampling, generation, and sequences that share a device.
 //!
-//! Invariant: knows tokens and text, but neither HTTP nor tensors. Start reading at [`Model`].
+//! Invariant: knows tokens and text, but neither HTTP nor tensors. Start reading at [`Model`], then
+//! [`Engine`].
 
 #[cfg(test)]
 mod call_tests;
@@ -11,6 +12,11 @@ mod error;
 mod generate;
 mod load;
 mod model;
+mod scheduler;
+#[cfg(test)]
+mod scheduler_tests;
+mod session;
+mod slots;
 
 pub use amoeba_backend::{Activations, KvType, Limits, RepackCache, Row};
 pub use amoeba_backend_cuda as cuda;
@@ -18,6 +24,8 @@ pub use amoeba_kernels::sample::Sampling;
 pub use amoeba_text::{Format, Piece, ToolCall};
 pub use device::Device;
 pub use error::Error;
-pub use generate::{Finish, Generation, Request, Stats};
+pub use generate::Generation;
 pub use load::{CONTEXT_DEFAULT, LoadOptions, load_executable, open, resolve};
 pub use model::{Model, Prompt};
+pub use scheduler::{Engine, EngineOptions, Event, Progress};
+pub use session::{Finish, Request, Session, SessionId, Stats};

@@ -1,4 +1,4 @@
-//! `Model`: an executable with its tokenizer and template, and one sequence.
+//! `Model`: an executable with its tokenizer and template. It knows what its slots cache, but not what runs.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use amoeba_checkpoint::{Checkpoint, Config};
 use amoeba_plan::Plan;
 use amoeba_text::{Chat, ChatTemplate, Format, Tokenizer};
 
-use crate::generate::{Generation, Request};
 use crate::load::{LoadOptions, load_executable, open};
+use crate::slots::Slot;
 use crate::{Error, Sampling};
 
 /// A loaded model.
@@ -17,8 +17,8 @@ pub struct Model {
     pub(crate) tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     defaults: Sampling,
-    /// Tokens whose keys and values (and states) are cached, in order.
-    pub(crate) cached: Vec<u32>,
+    /// What each slot of the executable caches.
+    pub(crate) cached: Vec<Slot>,
 }
 
 /// A prompt, ready to run.
@@ -31,7 +31,7 @@ pub struct Prompt {
 }
 
 impl Model {
-    /// Loads a model folder. `progress` hears bytes prepared and bytes in all.
+    /// Loads a model folder. `progress` is called as `progress(done_bytes, total_bytes)`.
     ///
     /// # Errors
     /// Anything wrong with the folder, or sizes the model does not take.
@@ -46,7 +46,8 @@ impl Model {
         let defaults = read_defaults(&checkpoint)?;
         let executable = load_executable(&checkpoint, options, progress)?;
         checkpoint.check_unchanged()?;
-        Ok(Model { executable, tokenizer, template, defaults, cached: Vec::new() })
+        let cached = vec![Slot::default(); executable.limits().slots];
+        Ok(Model { executable, tokenizer, template, defaults, cached })
     }
 
     /// The tokenizer.
@@ -101,15 +102,6 @@ impl Model {
     /// The tokenizer refuses.
     pub fn raw_prompt(&self, text: &str) -> Result<Prompt, Error> {
         Ok(Prompt { tokens: self.tokenizer.encode(text, true)?, format: Format::default() })
-    }
-
-    /// Continues a prompt. What it shares with the last one is not computed again; a model with recurrent layers, which cannot
-    /// go back, computes all of it unless it begins with everything that was read and written before.
-    ///
-    /// # Errors
-    /// An empty or too long prompt, or sampling numbers out of range.
-    pub fn generate<'m>(&'m mut self, prompt: &Prompt, request: &Request) -> Result<Generation<'m>, Error> {
-        Generation::start(self, prompt, request)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The cache as it lies on the disk: finding a model in it, and listing all of it.
 use crate::name::{DEFAULT_OWNER, ModelId, is_weights};
 use crate::{Error, Hub};
-use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use std::path::{Path, PathBuf};
 
 /// A model that is here.
@@ -26,22 +25,19 @@ pub struct CachedModel {
     pub path: PathBuf,
 }
 
-/// Where the parts of one model lie.
+/// Where the parts of one model lie, as `huggingface_hub` lays them out.
 pub(crate) struct Layout {
     /// `models--owner--name`.
     pub(crate) root: PathBuf,
-    repo: CacheRepo,
 }
 
 impl Layout {
     pub(crate) fn new(hub: &Hub, id: &ModelId) -> Self {
-        let repo = Repo::with_revision(id.repo().to_owned(), RepoType::Model, id.revision().to_owned());
-        let root = hub.cache.join(repo.folder_name());
-        Layout { root, repo: Cache::new(hub.cache.clone()).repo(repo) }
+        Layout { root: hub.cache.join(format!("models--{}", id.repo().replace('/', "--"))) }
     }
 
     pub(crate) fn snapshot(&self, commit: &str) -> PathBuf {
-        self.repo.pointer_path(commit)
+        self.root.join("snapshots").join(commit)
     }
 
     pub(crate) fn blobs(&self) -> PathBuf {

@@ -43,7 +43,8 @@ impl Hub {
         }
     }
 
-    /// As the environment says: `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN` (else the file that
+    /// As the environment says: `HF_HUB_CACHE` (else `hub` in `HF_HOME`, else `huggingface/hub` in `XDG_CACHE_HOME`, else in
+    /// `~/.cache`), `HF_ENDPOINT`, `HF_TOKEN` (else the file that
     /// `HF_TOKEN_PATH` names, else `token` in `HF_HOME`), `HF_HUB_OFFLINE`.
     pub fn from_env() -> Self {
         Self::from_vars(|name| std::env::var(name).ok())
@@ -53,10 +54,18 @@ impl Hub {
     pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| var(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
         let user = set("HOME").or_else(|| set("USERPROFILE")).map(PathBuf::from).unwrap_or_default();
-        let caches = set("XDG_CACHE_HOME").map_or_else(|| user.join(".cache"), PathBuf::from);
-        let home = set("HF_HOME").map_or_else(|| caches.join("huggingface"), PathBuf::from);
-        let cache = set("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from);
-        let token_file = set("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
+        // A shell expands `~`, a file of variables does not; huggingface_hub takes it either way.
+        let path = |name: &str, default: PathBuf| match set(name) {
+            None => default,
+            Some(text) if text == "~" => user.clone(),
+            Some(text) => {
+                text.strip_prefix("~/").map_or_else(|| PathBuf::from(&text), |rest| user.join(rest))
+            }
+        };
+        let caches = path("XDG_CACHE_HOME", user.join(".cache"));
+        let home = path("HF_HOME", caches.join("huggingface"));
+        let cache = path("HF_HUB_CACHE", home.join("hub"));
+        let token_file = path("HF_TOKEN_PATH", home.join("token"));
         let token = set("HF_TOKEN").or_else(|| std::fs::read_to_string(token_file).ok());
         let truthy = |v: String| matches!(v.to_ascii_lowercase().as_str(), "1" | "on" | "yes" | "true");
         let mut hub =
@@ -151,6 +160,14 @@ mod tests {
         assert_eq!(cache(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), "/x/huggingface/hub");
         assert_eq!(cache(&[("HOME", "/h"), ("HF_HOME", "/f")]), "/f/hub");
         assert_eq!(cache(&[("HF_HOME", "/f"), ("HF_HUB_CACHE", "/c")]), "/c");
+        assert_eq!(cache(&[("HOME", "/h"), ("HF_HUB_CACHE", "~/c")]), "/h/c");
+        assert_eq!(cache(&[("HOME", "/h"), ("HF_HOME", "~")]), "/h/hub");
+        assert_eq!(
+            cache(&[("HOME", "/h"), ("XDG_CACHE_HOME", "~/x"), ("HF_HOME", " ")]),
+            "/h/x/huggingface/hub"
+        );
+        assert_eq!(cache(&[("USERPROFILE", "/u"), ("HF_HUB_CACHE", "a~/b")]), "a~/b");
+        assert_eq!(cache(&[("HOME", "/h"), ("HF_HUB_CACHE", "~other/c")]), "~other/c");
     }
 
     #[test]

@@ -171,7 +171,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
             }
         }
-        for call in sample::calls(&sample::Places::default(), plan.spec.vocab, sample::Kind::Greedy) {
+        for call in sample::calls(&sample::Places::default(), plan.spec.vocab, sample::Kind::Greedy, 1) {
             units.entry(call.unit).or_insert_with(|| name.to_owned());
         }
         Ok(())

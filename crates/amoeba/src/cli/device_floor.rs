@@ -1,4 +1,5 @@
 //! What a GPU does at best, for `bench`.
+use amoeba_backend::DeviceKind;
 use amoeba_engine::cuda::{Floor, Libraries, measure_floor};
 use amoeba_harness::bench::{BenchRow, Best};
 use serde_json::json;
@@ -37,14 +38,9 @@ pub fn show(device: usize, as_json: bool) -> Result<(), Failure> {
     ))
 }
 
-/// Number of the device that a row ran on, if that was a GPU.
-fn device_of(row: &BenchRow) -> Option<usize> {
-    row.device.strip_prefix("cuda:")?.parse().ok()
-}
-
-/// Fills in what the GPU of each row does at best; false if some row ran elsewhere.
+/// Fills in what the GPU of the rows does at best; false if they ran elsewhere.
 pub fn hold_against(rows: &mut [BenchRow], console: &Console) -> bool {
-    let Some(device) = rows.first().and_then(device_of) else { return false };
+    let Some(DeviceKind::Cuda(device)) = rows.first().map(|row| row.kind) else { return false };
     let floor = match measure(device) {
         Ok(floor) => floor,
         Err(failure) => {

@@ -5,11 +5,11 @@ use std::time::Instant;
 use amoeba::Tokenizer;
 use amoeba_harness::gate::{Against, GateOptions, Prompt, Report, gate};
 
-use super::bench::{build, check_writable, unwritable};
 use super::common::{self, DeviceArgs};
 use super::console::{Console, print, time};
 use super::failure::{self, Failure};
-use super::trace::read_baseline;
+use super::files::{self, check_writable, read_baseline};
+use super::system;
 
 /// Flags of `gate`.
 #[derive(clap::Args)]
@@ -68,7 +68,7 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let started = Instant::now();
     let options = GateOptions {
         name,
-        build: build(),
+        build: system::build(),
         load: args.device.options(None),
         against: args.against.clone(),
         prompts: prompts(&dir, args.fast, console)?,
@@ -108,10 +108,8 @@ fn prompts(dir: &Path, fast: bool, console: &Console) -> Result<Vec<Prompt>, Fai
 }
 
 fn write(args: &Args, report: &Report) -> Result<(), Failure> {
-    let put = |file: &Option<PathBuf>, text: String| match file {
-        Some(file) => std::fs::write(file, text).map_err(|error| unwritable(file, &error)),
-        None => Ok(()),
-    };
+    let put =
+        |file: &Option<PathBuf>, text: String| file.as_ref().map_or(Ok(()), |file| files::write(file, &text));
     put(&args.output, report.markdown())?;
     put(&args.json, format!("{:#}\n", report.json()))
 }

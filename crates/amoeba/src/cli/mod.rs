@@ -1,5 +1,6 @@
 //! Verbs and global flags. A verb is a file here with an `Args` struct and a `run` function.
 mod bench;
+mod chat;
 mod common;
 mod completions;
 mod console;
@@ -8,6 +9,7 @@ mod doctor;
 mod dump;
 mod eval;
 mod failure;
+mod files;
 mod gate;
 mod inspect;
 mod interrupt;

@@ -1,19 +1,13 @@
 //! Pictures of measured rows, from a run or from a file of one.
 use std::path::Path;
 
-use amoeba_harness::bench::{parse_rows, plots};
-use amoeba_harness::plot::{HAS_PNG, write_pictures};
+use amoeba_harness::bench::plots;
+use amoeba_harness::plot::write_picture;
 use serde_json::Value;
 
 use super::console::{Console, print};
 use super::failure::{self, Failure};
-
-/// Reads rows from a file.
-pub fn read_rows(file: &Path) -> Result<Vec<Value>, Failure> {
-    let fault = |what: String| Failure::usage(format!("{}: {what}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| fault(format!("cannot be read: {error}")))?;
-    parse_rows(&text).map_err(fault)
-}
+use super::files::read_rows;
 
 /// Draws the rows of a file into a folder.
 pub fn from_file(file: &Path, dir: &Path, console: &Console) -> Result<(), Failure> {
@@ -26,8 +20,14 @@ pub fn from_file(file: &Path, dir: &Path, console: &Console) -> Result<(), Failu
     print(&written.iter().map(|path| format!("{path}\n")).collect::<String>())
 }
 
-/// Makes the folder, so that a wrong name is told before everything is measured and not after.
+/// Makes the folder, so that a wrong name is reported before everything is measured and not after.
 pub fn check_folder(dir: &Path) -> Result<(), Failure> {
+    if dir.extension().is_some_and(|end| ["png", "svg"].iter().any(|file| end.eq_ignore_ascii_case(file))) {
+        return Err(Failure::usage(format!(
+            "{}: name a folder; each picture in it becomes a file of its own, which ends in .svg",
+            dir.display()
+        )));
+    }
     std::fs::create_dir_all(dir)
         .map_err(|error| Failure::new(failure::FAILED, format!("{}: cannot be made: {error}", dir.display())))
 }
@@ -36,15 +36,12 @@ pub fn check_folder(dir: &Path) -> Result<(), Failure> {
 pub fn draw(rows: &[Value], dir: &Path, console: &Console) -> Result<Vec<String>, Failure> {
     let plots = plots(rows);
     plots.notes.iter().for_each(|note| console.note(note));
-    if !HAS_PNG {
-        console.note(
-            "only SVG is written: PNG needs a build with the feature `plot` (cargo build --features plot)",
-        );
-    }
-    let mut written = Vec::new();
-    for (name, picture) in &plots.pictures {
-        let files = write_pictures(dir, name, &picture.svg());
-        written.extend(files.map_err(|fault| Failure::new(failure::FAILED, fault))?);
-    }
-    Ok(written.iter().map(|path| path.display().to_string()).collect())
+    let write = |(name, picture): &(String, _)| {
+        let written = write_picture(dir, name, picture);
+        written.map_or_else(
+            |fault| Err(Failure::new(failure::FAILED, fault)),
+            |path| Ok(path.display().to_string()),
+        )
+    };
+    plots.pictures.iter().map(write).collect()
 }

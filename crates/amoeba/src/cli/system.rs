@@ -1,6 +1,9 @@
-//! What this machine has. Linux tells it in files; elsewhere the answers are `None`.
+//! What this machine has, and what the program was built from. Linux has the former in files; elsewhere it is `None`.
 use std::fs::read_to_string;
 use std::path::Path;
+
+use amoeba_harness::bench::{Build, Host};
+use amoeba_kernels::simd::Isa;
 
 /// Memory that may still be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +14,26 @@ pub struct Memory {
     pub available: u64,
     /// Whether a control group (a container) sets the limit.
     pub limited: bool,
+}
+
+/// What this program was built from.
+pub fn build() -> Build {
+    Build {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: env!("AMOEBA_COMMIT").to_owned(),
+        dirty: env!("AMOEBA_DIRTY") == "true",
+        rustc: env!("AMOEBA_RUSTC").to_owned(),
+    }
+}
+
+/// This machine.
+pub fn host() -> Host {
+    Host {
+        cpu: processor().unwrap_or_else(|| "unknown".to_owned()),
+        cores: cores(),
+        isa: Isa::best().to_string(),
+        os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+    }
 }
 
 /// Memory of the machine or of the container, whichever has less to give.

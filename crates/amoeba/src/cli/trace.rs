@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use amoeba::PathChoice;
 use amoeba_harness::trace::{
-    CaptureOptions, Checked, Summary, TOKENS_CHECK_MIN, Trace, capture, check, chrome, overhead, picture,
+    CaptureOptions, Checked, Summary, Trace, capture, check, chrome, overhead, picture,
 };
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::bench;
 use super::common::{self, DeviceArgs};
 use super::console::{Console, print, print_json};
 use super::failure::{self, Failure};
+use super::files::{read_baseline, write};
+use super::system;
 
 /// Tokens captured where a spread is wanted and no number is given.
 const TOKENS: u16 = 32;
@@ -100,8 +101,8 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         load: args.device.options(None),
         depth: args.depth as usize,
         tokens: tokens(args),
-        build: bench::build(),
-        host: bench::host(),
+        build: system::build(),
+        host: system::host(),
     };
     if args.overhead {
         let rounds = overhead(&dir, &options, ROUNDS)?;
@@ -216,23 +217,4 @@ fn compare(args: &Args, dir: &Path, mut options: CaptureOptions) -> Result<(), F
 fn write_all(output: Option<&Path>, args: &Args, traces: &[&Trace]) -> Result<(), Failure> {
     output.map_or(Ok(()), |file| write(file, &chrome(traces)))?;
     args.svg.as_ref().map_or(Ok(()), |file| write(file, &picture(traces)))
-}
-
-fn write(file: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(file, text).map_err(|error| bench::unwritable(file, &error))
-}
-
-/// A baseline that can be checked against.
-pub fn read_baseline(file: &Path) -> Result<Summary, Failure> {
-    let fault = |what: String| Failure::usage(format!("{}: {what}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| fault(format!("cannot be read: {error}")))?;
-    let value: Value = serde_json::from_str(&text).map_err(|error| fault(format!("is not JSON: {error}")))?;
-    let summary = Summary::from_json(&value).map_err(fault)?;
-    if summary.tokens < TOKENS_CHECK_MIN || summary.tokens > 4096 {
-        return Err(fault(format!(
-            "has {} tokens; {TOKENS_CHECK_MIN} to 4096 can be checked",
-            summary.tokens
-        )));
-    }
-    Ok(summary)
 }

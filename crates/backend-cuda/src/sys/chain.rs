@@ -47,31 +47,33 @@ impl Chain {
     }
 }
 
-/// Page-locked memory in equal parts, each of which kernels write in turn and the host reads once they have.
-pub struct Mails {
+/// Page-locked memory in entries of some rows, which kernels write one after another and the host reads once they have.
+pub struct TokenRing {
     gpu: Gpu,
     data: *mut u32,
+    rows: usize,
     words: usize,
-    /// By part: behind what writes it.
+    /// By entry: after what writes it.
     written: Vec<CudaEvent>,
 }
 
 // SAFETY: the memory is owned, of numbers, and locked in place for every thread of the process.
-unsafe impl Send for Mails {}
+unsafe impl Send for TokenRing {}
 
-impl Mails {
-    /// So many parts of so many words.
+impl TokenRing {
+    /// Entries of rows of words.
     ///
     /// # Errors
     /// The driver does not give as much.
-    pub fn new(gpu: &Gpu, parts: usize, words: usize) -> Result<Mails, DriverError> {
+    pub fn new(gpu: &Gpu, [entries, rows, words]: [usize; 3]) -> Result<TokenRing, DriverError> {
         gpu.bind()?;
-        let written = (0..parts).map(|_| gpu.context.new_event(None)).collect::<Result<_, _>>()?;
+        let written = (0..entries).map(|_| gpu.context.new_event(None)).collect::<Result<_, _>>()?;
+        let count = entries * rows * words;
         // SAFETY: the context is bound; freed once, when dropped.
-        let data = unsafe { result::malloc_host(parts * words * 4, 0) }?.cast::<u32>();
+        let data = unsafe { result::malloc_host(count * 4, 0) }?.cast::<u32>();
         // SAFETY: the driver gave so many bytes, aligned to a page.
-        unsafe { data.write_bytes(0, parts * words) };
-        Ok(Mails { gpu: gpu.clone(), data, words, written })
+        unsafe { data.write_bytes(0, count) };
+        Ok(TokenRing { gpu: gpu.clone(), data, rows, words, written })
     }
 
     /// Where kernels find it: with unified addresses, which every 64-bit driver has, that is where the host does.
@@ -79,29 +81,38 @@ impl Mails {
         self.data as u64
     }
 
-    /// Everything that writes a part is on the stream now.
+    /// Everything that writes an entry is on the stream now.
     ///
     /// # Errors
     /// The device failed.
-    pub fn sent(&mut self, part: usize) -> Result<(), DriverError> {
-        self.written[part].record(&self.gpu.stream)
+    pub fn sent(&mut self, entry: usize) -> Result<(), DriverError> {
+        self.written[entry].record(&self.gpu.stream)
     }
 
-    /// Waits until a part is written, and for nothing that was put on the stream later; its first words. What is on the
-    /// stream may not write it meanwhile: there are more parts than writes that were not waited for.
+    /// Waits until an entry is written, and for nothing that was put on the stream later; the first words of its first
+    /// rows, in order. What is on the stream may not write it meanwhile: there are more entries than steps that were not
+    /// waited for.
     ///
     /// # Errors
     /// The device failed.
-    pub fn wait<const N: usize>(&mut self, part: usize) -> Result<[u32; N], DriverError> {
-        assert!(part < self.written.len() && N <= self.words);
-        self.written[part].synchronize()?;
+    pub fn wait<const N: usize>(
+        &mut self,
+        entry: usize,
+        rows: usize,
+    ) -> Result<impl Iterator<Item = [u32; N]> + '_, DriverError> {
+        assert!(entry < self.written.len() && rows <= self.rows && N <= self.words);
+        self.written[entry].synchronize()?;
+        let ring = &*self;
         // SAFETY: inside the memory (just checked), initialised, aligned to 4. Its writers have ended, as the event tells;
-        // others of the same part come only after this was read (see above), and volatile reads take what is there.
-        Ok(std::array::from_fn(|i| unsafe { self.data.add(part * self.words + i).read_volatile() }))
+        // others of the same entry come only after this was read (see above), and volatile reads take what is there.
+        let word = move |row: usize, i: usize| unsafe {
+            ring.data.add((entry * ring.rows + row) * ring.words + i).read_volatile()
+        };
+        Ok((0..rows).map(move |row| std::array::from_fn(|i| word(row, i))))
     }
 }
 
-impl Drop for Mails {
+impl Drop for TokenRing {
     fn drop(&mut self) {
         // Nothing that was launched may still be writing. Errors cannot be told from here.
         if self.gpu.bind().is_ok() && self.gpu.wait().is_ok() {

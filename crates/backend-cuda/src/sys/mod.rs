@@ -6,7 +6,7 @@ mod launch;
 mod memory;
 mod nvrtc;
 
-pub use chain::{Chain, Mails};
+pub use chain::{Chain, TokenRing};
 pub use driver::{DeviceInfo, Driver, Gpu, Missing};
 pub use launch::{Code, Graph, Launch, put_all};
 pub use memory::{Arena, Pinned, Stage};

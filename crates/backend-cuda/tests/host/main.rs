@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use amoeba_backend::{Activations, Buffers, Draws, Executable, Flow, KvType, Limits, Probe, Row, Stage};
+use amoeba_backend::{
+    Activations, Buffers, DeviceSampler, Executable, Flow, KvType, Limits, Probe, Row, Stage,
+};
 use amoeba_backend_cuda::{Cuda, CudaOptions, Error, KernelCache, Libraries};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::sample::Sampling;
@@ -105,8 +107,13 @@ fn decode_allocates_nothing() {
         (8..24).for_each(step);
         assert_eq!(COUNT.load(Ordering::Relaxed) - before, 0);
         // Nor where the device draws.
-        cuda.begin(&Sampling { repeat_penalty: 1.1, ..Sampling::default() }, &[1; 24], 0).unwrap();
-        let mut draw = || cuda.go_on().and_then(|()| cuda.token()).unwrap();
+        cuda.begin(0, &Sampling { repeat_penalty: 1.1, ..Sampling::default() }, &[1; 24]).unwrap();
+        cuda.enqueue(&[Row { token: 1, slot: 0, position: 23, logits: true }]).unwrap();
+        cuda.take().unwrap();
+        let mut draw = || {
+            cuda.enqueue_next().unwrap();
+            cuda.take().unwrap()[0].token
+        };
         draw(); // captures
         let before = COUNT.load(Ordering::Relaxed);
         (0..16).for_each(|_| assert!(draw() < 1 << 20));

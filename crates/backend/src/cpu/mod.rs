@@ -24,9 +24,7 @@ use amoeba_kernels::simd::Isa;
 use amoeba_plan::{HeadLinearOp, LinearOp, Op, Path, PathChoice, Plan, select_path};
 
 use crate::sequences::Sequences;
-use crate::{
-    Activations, Error, Executable, KvType, Limits, Probe, Recording, Row, check_finite, check_rows,
-};
+use crate::{Activations, DeviceKind, Error, Executable, KvType, Limits, Probe, Recording, Row, check_rows};
 use cache::Caches;
 use compile::{Phase, Phases, Precision, RowWork, compile};
 use pool::{Pool, Work};
@@ -203,6 +201,11 @@ impl Model {
         Step { model: self, rows, wanted, path: *path, works: works.clone(), tracer }
     }
 
+    /// Logits of the n-th row that asked for them, `[vocab]`.
+    fn logits(&self, n: usize) -> &[f32] {
+        &self.buffers.0[self.logits].row(n)[..self.plan.spec.vocab]
+    }
+
     /// Moves the rows that want logits to the front of the buffers the head reads.
     fn compact(&self) {
         for &id in &self.phases.carried {
@@ -280,6 +283,10 @@ impl Executable for Cpu {
         self.model().limits
     }
 
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Cpu
+    }
+
     fn describe(&self) -> String {
         let kv = match self.model().kv {
             KvType::F32 => String::new(),
@@ -338,8 +345,8 @@ impl Executable for Cpu {
         if !complete {
             return Ok(());
         }
-        (0..wanted).try_for_each(|n| check_finite(self.logits(n), self.model().state.shared().wanted[n]))?;
-        self.sequences.complete(rows);
+        let Cpu { pool, sequences } = self;
+        sequences.complete_finite(rows, |n| pool.work().logits(n))?;
         if let Some(tracer) = &mut self.model().state.get(0).tracer {
             tracer.end(last, self.plan().program.len() - 1);
         }
@@ -347,8 +354,7 @@ impl Executable for Cpu {
     }
 
     fn logits(&self, n: usize) -> &[f32] {
-        let model = self.model();
-        &model.buffers.get(model.plan.logits).row(n)[..model.plan.spec.vocab]
+        self.model().logits(n)
     }
 
     fn phases(&self) -> Option<u32> {

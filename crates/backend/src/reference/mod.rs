@@ -17,7 +17,7 @@ use amoeba_plan::{
 };
 
 use crate::sequences::Sequences;
-use crate::{Buffers, Error, Executable, Flow, Limits, Probe, Row, check_finite, check_rows};
+use crate::{Buffers, DeviceKind, Error, Executable, Flow, Limits, Probe, Row, check_rows};
 use recurrent::Kept;
 
 /// Interprets a plan in f64.
@@ -270,6 +270,10 @@ impl Executable for Reference {
         self.limits
     }
 
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Reference
+    }
+
     fn describe(&self) -> String {
         "reference interpreter (scalar, f64 accumulation)".to_owned()
     }
@@ -281,10 +285,11 @@ impl Executable for Reference {
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error> {
         check_rows(rows, self.limits, self.plan.spec.vocab)?;
         self.sequences.begin(rows)?;
-        if self.interpret(rows, probe)? {
-            self.sequences.complete(rows);
+        if !self.interpret(rows, probe)? {
+            return Ok(());
         }
-        Ok(())
+        let Reference { sequences, logits, .. } = self;
+        sequences.complete_finite(rows, |n| &logits[n])
     }
 
     fn logits(&self, n: usize) -> &[f32] {
@@ -320,7 +325,6 @@ impl Reference {
             }
         }
         self.logits = std::mem::take(&mut self.buffers.0[self.plan.logits.0]);
-        self.logits.iter().enumerate().try_for_each(|(row, logits)| check_finite(logits, row))?;
         Ok(true)
     }
 }

@@ -299,5 +299,5 @@ fn bar(picture: &mut Picture, frame: &Frame, top: f32, parts: Vec<(Paint, f64)>,
     }
 }
 
-#[cfg(all(test, feature = "plot"))]
+#[cfg(test)]
 mod tests;

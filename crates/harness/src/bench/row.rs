@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use amoeba_backend::{Activations, KvType};
+use amoeba_backend::{Activations, DeviceKind, KvType};
 use amoeba_plan::Path;
 use serde_json::{Value, json};
 
@@ -165,6 +165,8 @@ pub struct Row {
     pub host: Host,
     /// The model.
     pub model: Model,
+    /// What it ran on.
+    pub kind: DeviceKind,
     /// Device by name.
     pub device: String,
     /// Device, instruction set, workers.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use amoeba_backend::{Buffers, Executable, Flow, Probe, Row as Token};
-use amoeba_engine::{Device, LoadOptions, load_executable, open};
+use amoeba_engine::{LoadOptions, load_executable, open};
 use amoeba_plan::{BufferId, Op, Plan};
 
 use super::cost::Model;
@@ -141,10 +141,11 @@ fn row(
         build: options.build.clone(),
         host: options.host.clone(),
         model: model.clone(),
+        kind: executable.kind(),
         device: executable.device(),
         device_detail: executable.describe(),
         isa_ran: executable.instructions(step_rows),
-        threads: if executable.device() == Device::Cpu.to_string() { options.threads } else { 1 },
+        threads: if executable.kind().has_threads() { options.threads } else { 1 },
         test,
         path: executable.path(step_rows),
         sampling: Sampling::of(executable, test),
@@ -222,14 +223,14 @@ fn time(
     mut probe: Option<&mut dyn Probe>,
 ) -> Result<Timed, Error> {
     let steps = steps(executable.plan(), test, executable.limits().rows);
-    steps.before.iter().try_for_each(|rows| executable.step(rows, None))?;
     let drawn = match Sampling::of(executable, test) {
         Some(Sampling::Device { ahead }) if probe.is_none() => Some(ahead),
         _ => None,
     };
     if drawn.is_some() {
-        let cached: Vec<u32> = steps.before.iter().flatten().map(|row| row.token).collect();
-        decode::begin(executable, &cached)?;
+        decode::begin(executable, &steps.before)?;
+    } else {
+        steps.before.iter().try_for_each(|rows| executable.step(rows, None))?;
     }
     let before = executable.phases();
     let started = Instant::now();

@@ -42,15 +42,15 @@ pub fn check(lab: &Lab<'_>) -> Result<Vec<Check>, Error> {
         Ok((format!("steps of {chunk} instead of {}", lab.chunk), run(&mut *candidate, &tokens, chunk)?))
     });
     checks.push(verdict("bits: chunks", &first, &chunks.collect::<Result<Vec<_>, Error>>()?));
-    let on_gpu = candidate.device().starts_with("cuda");
+    let has_threads = candidate.kind().has_threads();
     drop(candidate);
 
     let kept = churn();
     let anew = run(&mut *lab.candidate(|_| {})?, &tokens, lab.chunk)?;
     drop(kept);
     checks.push(verdict("bits: allocator churn", &first, &[("loaded anew".to_owned(), anew)]));
-    if on_gpu {
-        checks.push(Check::skipped(THREADS, "a GPU has no threads to choose"));
+    if !has_threads {
+        checks.push(Check::skipped(THREADS, "the device has no threads to choose"));
         return Ok(checks);
     }
     let threads = thread_counts().into_iter().map(|threads| {

@@ -1,21 +1,9 @@
-//! Pictures: shapes written as SVG, and as PNG painted from that SVG (feature `plot`).
-//!
-//! The SVG follows the reader's light or dark scheme; the PNG is light. The font of the PNG is a part of Roboto
-//! (Apache-2.0, as its name table says): ASCII, superscripts and a few signs, made by fonttools'
-//! `pyftsubset --no-hinting`.
+//! Pictures: shapes written as SVG, which follows the reader's light or dark scheme.
 
 pub mod axes;
-#[cfg(feature = "plot")]
-mod png;
 mod svg;
 
-#[cfg(feature = "plot")]
-pub use png::png;
-
 use std::path::{Path, PathBuf};
-
-/// Whether this build writes PNG beside SVG.
-pub const HAS_PNG: bool = cfg!(feature = "plot");
 
 /// What a shape is painted with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +63,7 @@ impl Picture {
     }
 }
 
-/// Units that a text takes at most in the embedded font, near enough to lay out by without it.
+/// Units that a text takes at most in usual sans-serif fonts, near enough for a layout.
 pub fn text_width(text: &str, size: f32) -> f32 {
     let width = |c: char| match c {
         'm' | 'w' | 'M' | 'W' | '%' | '@' | '—' => 0.9,
@@ -86,24 +74,17 @@ pub fn text_width(text: &str, size: f32) -> f32 {
     text.chars().map(width).sum::<f32>() * size
 }
 
-/// Writes `name.svg` and, where [`HAS_PNG`], `name.png` into a folder, which is made if it is not there. Returns the
-/// files written. `svg` may hold what `png` paints.
+/// Writes `name.svg` into a folder, which is made if it is not there, and returns the path of the file.
 ///
 /// # Errors
-/// One line that says what could not be painted or written.
-pub fn write_pictures(dir: &Path, name: &str, svg: &str) -> Result<Vec<PathBuf>, String> {
+/// One line that says what could not be written.
+pub fn write_picture(dir: &Path, name: &str, picture: &Picture) -> Result<PathBuf, String> {
+    let path = dir.join(format!("{name}.svg"));
     let fault =
         |path: &Path, error: std::io::Error| format!("{}: cannot be written: {error}", path.display());
     std::fs::create_dir_all(dir).map_err(|error| fault(dir, error))?;
-    let write = |end: &str, bytes: &[u8]| {
-        let path = dir.join(format!("{name}.{end}"));
-        std::fs::write(&path, bytes).map_err(|error| fault(&path, error)).map(|()| path)
-    };
-    Ok(vec![
-        write("svg", svg.as_bytes())?,
-        #[cfg(feature = "plot")]
-        write("png", &png(svg)?)?,
-    ])
+    std::fs::write(&path, picture.svg()).map_err(|error| fault(&path, error))?;
+    Ok(path)
 }
 
 #[cfg(test)]
@@ -136,8 +117,8 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_told() {
-        let fault = write_pictures(Path::new("/dev/null/x"), "a", "<svg/>").unwrap_err();
+    fn a_folder_that_cannot_be_made_is_reported() {
+        let fault = write_picture(Path::new("/dev/null/x"), "a", &Picture::new("", [1.0; 2])).unwrap_err();
         assert!(fault.starts_with("/dev/null/x: cannot be written"), "{fault}");
     }
 }

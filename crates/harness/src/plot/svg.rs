@@ -107,7 +107,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-#[cfg(all(test, feature = "plot"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

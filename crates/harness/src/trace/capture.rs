@@ -113,6 +113,7 @@ fn subject(
     Subject {
         model: model.name.clone(),
         model_hash: model.hash.clone(),
+        kind: executable.kind(),
         device: executable.device(),
         device_detail: executable.describe(),
         workers,

@@ -22,7 +22,7 @@ pub use overhead::{Overhead, overhead};
 pub use picture::picture;
 pub use summary::{LaneTime, OpTime, Summary};
 
-use amoeba_backend::{Recording, Span};
+use amoeba_backend::{DeviceKind, Recording, Span};
 use amoeba_plan::{Part, PathKind};
 
 use crate::bench::{Build, Host};
@@ -34,6 +34,8 @@ pub struct Subject {
     pub model: String,
     /// Hash of its configuration and of the headers of its files, as in `bench`.
     pub model_hash: String,
+    /// What it ran on.
+    pub kind: DeviceKind,
     /// Device by name.
     pub device: String,
     /// Device, instruction set, workers.
@@ -59,7 +61,7 @@ pub struct Subject {
 impl Subject {
     /// What a lane of its recordings is called.
     pub fn lane(&self, index: usize) -> String {
-        if self.device.starts_with("cuda") { "gpu".to_owned() } else { format!("worker {index}") }
+        self.kind.lane(index)
     }
 }
 

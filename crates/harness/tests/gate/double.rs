@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use amoeba_backend::{Error, Executable, Limits, Probe, Recording, Reference, Row, Span, Stage};
+use amoeba_backend::{DeviceKind, Error, Executable, Limits, Probe, Recording, Reference, Row, Span, Stage};
 use amoeba_plan::{Op, Path, PathChoice, PathKind, Plan, Reason, select_path};
 use half::bf16;
 
@@ -158,6 +158,10 @@ impl Executable for Interpreted {
         self.reference.limits()
     }
 
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Cpu
+    }
+
     fn describe(&self) -> String {
         format!("interpreted, {:?}", self.fault)
     }
@@ -225,6 +229,10 @@ impl Executable for Wrapped {
 
     fn limits(&self) -> Limits {
         self.inner.limits()
+    }
+
+    fn kind(&self) -> DeviceKind {
+        self.inner.kind()
     }
 
     fn describe(&self) -> String {

@@ -1,4 +1,4 @@
-//! Launches of `sample`: one row's logits to a token, which goes to the host and into the next step.
+//! Launches of `sample`: the logits of some rows to a token each, which go to the host and into the next step.
 
 use super::{Sampling, stream};
 use crate::cuda::{Args, Call, Unit, unit};
@@ -6,42 +6,55 @@ use crate::cuda::{Args, Call, Unit, unit};
 /// Tokens that the repeat penalty may look back at.
 pub const RECENT_MAX: usize = 1024;
 
-/// Mails that the host may leave unread, one less than this.
-pub const MAILS: usize = 8;
+/// Entries of the token ring. The host may leave one less unread.
+pub const RING: usize = 8;
 
-/// u32 words of a mail: its number, the token, the first id whose logit is not finite ([`ALL_FINITE`] if none), that logit.
-pub const MAIL_WORDS: usize = 4;
+/// u32 words of a row in an entry of the ring: the entry's number, the token, the first id whose logit is not finite
+/// ([`ALL_FINITE`] if none), that logit.
+pub const RESULT_WORDS: usize = 4;
 
-/// Third word of a mail if there is nothing to complain of.
+/// Third word of a result if all logits are finite.
 pub const ALL_FINITE: u32 = u32::MAX;
 
-/// u32 words of the state: see [`write_state`].
+/// u32 words of a sequence's state: see [`write_state`].
 pub const STATE_WORDS: usize = HEAD_WORDS + RECENT_MAX;
 const HEAD_WORDS: usize = 18;
 
 const THREADS: usize = 256;
 const BANDS: usize = 1024;
 
-/// Bytes of working memory; undefined contents.
-pub fn work_bytes(vocab: usize) -> usize {
+/// u32 words of the batch: see [`write_batch`].
+pub const fn batch_words(rows_max: usize) -> usize {
+    BATCH_HEAD_WORDS + 2 * rows_max
+}
+const BATCH_HEAD_WORDS: usize = 2;
+
+/// Bytes of working memory of a row; undefined contents.
+pub const fn work_bytes(vocab: usize) -> usize {
     THREADS * (8 + 8 + 4) + BANDS * (8 + 4) + 3 * 8 + 4 * 4 + 16 * vocab
 }
 
 /// Where everything is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Places {
-    /// The row's logits, f32; a repeat penalty changes them.
+    /// Logits of row after row, f32; a repeat penalty changes them.
     pub logits: u64,
-    /// [`STATE_WORDS`], as [`write_state`] leaves them; a draw takes them on.
-    pub state: u64,
-    /// [`work_bytes`].
+    /// Elements from one row of them to the next.
+    pub stride: usize,
+    /// [`STATE_WORDS`] of slot after slot, as [`write_state`] leaves them; a draw takes them on.
+    pub states: u64,
+    /// [`batch_words`], as [`write_batch`] leaves them; a draw takes them on.
+    pub batch: u64,
+    /// [`work_bytes`] of row after row.
     pub work: u64,
-    /// The step: a draw makes it the next one of its sequence.
+    /// The step: a draw makes it the next one of its sequences.
     pub step: u64,
-    /// [`MAILS`] times [`MAIL_WORDS`], where the host reads them.
-    pub mails: u64,
-    /// A u32 that is zero between launches.
-    pub counter: u64,
+    /// [`RING`] entries, each [`RESULT_WORDS`] of row after row, where the host reads them.
+    pub ring: u64,
+    /// Rows of an entry of the ring.
+    pub ring_rows: usize,
+    /// A u32 for each row, zero between launches.
+    pub counters: u64,
 }
 
 /// What has to be launched.
@@ -71,6 +84,15 @@ impl Kind {
         }
     }
 
+    /// The least that serves both: rows skip what is not for them.
+    pub fn with(self, other: Kind) -> Kind {
+        match (self, other) {
+            (kind, Kind::Greedy) | (Kind::Greedy, kind) => kind,
+            (a, b) if a == b => a,
+            _ => Kind::TopP,
+        }
+    }
+
     fn kernels(self) -> &'static [&'static str] {
         match self {
             Kind::Greedy => &["sample_scan"],
@@ -88,19 +110,13 @@ pub fn refusal(sampling: &Sampling) -> Option<String> {
         .then(|| format!("the repeat penalty looks back at {n} tokens, the device keeps {RECENT_MAX}"))
 }
 
-/// Writes what a sequence's draws begin with. `recent` is everything so far; `next` is slot and position of the first token to
-/// be drawn; mails are numbered from `number + 1` on.
+/// Writes what a sequence's draws begin with. `recent` is everything so far, and the first token to be drawn follows it.
 ///
 /// # Panics
 /// `words` are not [`STATE_WORDS`].
-pub fn write_state(
-    words: &mut [u32],
-    sampling: &Sampling,
-    recent: &[u32],
-    next: (usize, usize),
-    number: u32,
-) {
+pub fn write_state(words: &mut [u32], sampling: &Sampling, recent: &[u32]) {
     assert_eq!(words.len(), STATE_WORDS);
+    let position = recent.len() as u32;
     let recent = &recent[recent.len().saturating_sub(RECENT_MAX)..];
     let inverse = sampling.inverse().to_bits();
     let wide = [inverse, f64::from(sampling.top_p).to_bits(), sampling.least(), stream(sampling.seed), 0];
@@ -109,9 +125,9 @@ pub fn write_state(
         u32::try_from(sampling.repeat_last_n).unwrap_or(u32::MAX),
         sampling.repeat_penalty.to_bits(),
         recent.len() as u32,
-        next.0 as u32,
-        next.1 as u32,
-        number,
+        position,
+        0,
+        0,
         0,
     ];
     let (head, kept) = words.split_at_mut(HEAD_WORDS);
@@ -121,26 +137,43 @@ pub fn write_state(
     kept[recent.len()..].fill(0);
 }
 
-/// Launches for a vocabulary.
-pub fn calls(at: &Places, vocab: usize, kind: Kind) -> Vec<Call> {
+/// Writes for which rows of logits tokens are drawn: of these slots, in order. Entries of the ring are numbered from
+/// `number + 1` on.
+///
+/// # Panics
+/// `words` are too few for the slots.
+pub fn write_batch(words: &mut [u32], slots: impl Iterator<Item = usize>, number: u32) {
+    let (head, rows) = words.split_at_mut(BATCH_HEAD_WORDS);
+    rows.fill(0);
+    let mut count = 0;
+    for (n, slot) in slots.enumerate() {
+        rows[2 * n..][..2].copy_from_slice(&[slot as u32, number]);
+        count = n as u32 + 1;
+    }
+    head.copy_from_slice(&[count, 0]);
+}
+
+/// Launches for a vocabulary and batches of at most `rows` rows.
+pub fn calls(at: &Places, vocab: usize, kind: Kind, rows: usize) -> Vec<Call> {
     let unit = Unit {
         headers: &[unit::DEVICE],
         op: ("sample/kernel.cu", include_str!("kernel.cu")),
         defines: vec![
             ("K_VOCAB", vocab.to_string()),
             ("K_RECENT", RECENT_MAX.to_string()),
-            ("K_MAILS", MAILS.to_string()),
+            ("K_RING", RING.to_string()),
             ("K_STATE_BYTES", (4 * STATE_WORDS).to_string()),
             ("K_WORK_BYTES", work_bytes(vocab).to_string()),
         ],
     };
     let chunk = (vocab.div_ceil(THREADS * THREADS) * THREADS).max(1024);
-    let args = [at.logits, at.state, at.work, at.step, at.mails, at.counter];
+    let args = [at.logits, at.states, at.batch, at.work, at.step, at.ring, at.counters];
     let args = args.into_iter().fold(Args::new(), Args::address);
+    let args = args.size(at.stride).size(at.ring_rows);
     let call = |kernel: &&'static str| Call {
         unit: unit.clone(),
         kernel,
-        grid: [vocab.div_ceil(chunk) as u32, 1, 1],
+        grid: [vocab.div_ceil(chunk) as u32, rows as u32, 1],
         block: THREADS as u32,
         shared: 0,
         args: args.clone(),

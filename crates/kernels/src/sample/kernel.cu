@@ -1,10 +1,11 @@
-// Four launches at most; the last block of each to finish goes on with what all of them left. `sample_scan` penalises, checks,
+// A draw for some rows of logits, row after row in gridDim.y: the blocks of a row know nothing of other rows. Four launches at most;
+// the last block of a row to finish each goes on with what all of them left. `sample_scan` penalises, checks,
 // finds the largest logit and is all of greedy. The others know the largest logit, and so every weight: `sample_weigh` counts
 // tokens or adds weights up by distance, which tells in what narrow band of distances a filter ends; `sample_refine` gathers
 // the few tokens that matter and finds the end itself; `sample_draw` draws from the whole vocabulary. With top-k the gathered
 // tokens are all that is left, and `sample_refine` draws. Lists are in no particular order: integers add up all the same.
 
-enum : u32 { THREADS = 256, V = K_VOCAB, NONE = ~0u, RECENT = K_RECENT, BANDS = 1024, BAND_OF_ONE = 32, MAILS = K_MAILS };
+enum : u32 { THREADS = 256, V = K_VOCAB, NONE = ~0u, RECENT = K_RECENT, BANDS = 1024, BAND_OF_ONE = 32, RING = K_RING };
 // Ids of a block; a multiple of THREADS so that there is a block for each thread of the last one at most.
 enum : u32 { CHUNK = (V + THREADS * THREADS - 1) / (THREADS * THREADS) * THREADS < 1024 ? 1024
                          : (V + THREADS * THREADS - 1) / (THREADS * THREADS) * THREADS };
@@ -17,9 +18,13 @@ struct State {
   u32 top_k, last_n;
   float penalty;
   u32 count; // tokens so far, of which the last RECENT are kept
-  u32 slot, position, number, unused;
+  u32 position, unused[3]; // of the next token
   u32 recent[RECENT];
 };
+
+// Which sequence each row draws for, and the number of its last entry in the ring.
+struct BatchRow { u32 slot, number; };
+struct Batch { u32 rows, unused; BatchRow row[1]; };
 
 struct Work {
   u64 best[THREADS]; // by block
@@ -34,16 +39,41 @@ struct Work {
 
 static_assert(sizeof(State) == K_STATE_BYTES && sizeof(Work) == K_WORK_BYTES, "as the host lays them out");
 
-struct Mail { u32 number, token, bad, bits; };
+struct Result { u32 number, token, bad, bits; };
 
 struct SampleArgs {
   float* logits;
-  State* state;
+  State* states;
+  Batch* batch;
   Work* work;
   Step* step;
-  Mail* mail;
-  u32* counter;
+  Result* ring;
+  u32* counters;
+  u32 stride, ring_rows;
 };
+
+// What a row's blocks work on.
+struct Draw {
+  float* logits;
+  State* state;
+  Work* work;
+  u32* counter;
+  const SampleArgs& all;
+  u32 row, rows;
+};
+
+// That of this block. Read before begin(): only the host writes rows and slots, and its copies are older than the launch before.
+DEVICE Draw draw_of(const SampleArgs& a) {
+  u32 row = blockIdx.y;
+  uint2 head, mine;
+  read_early(a.batch, head);
+  read_early(&a.batch->row[row], mine);
+  return {a.logits + (u64)row * a.stride, a.states + mine.x, a.work + row, a.counters + row, a, row, head.x};
+}
+DEVICE bool drawn_for(const Draw& a) { return a.row < a.rows; }
+// Which kernels are for a row.
+DEVICE bool is_filtered(const State* s) { return s->inverse != 0.0 && (s->top_k > 0 || s->top_p < 1.0); }
+DEVICE bool is_drawn_from_all(const State* s) { return s->inverse != 0.0 && s->top_k == 0; }
 
 struct SampleShared {
   u64 sums[2][THREADS / 32];
@@ -124,7 +154,7 @@ DEVICE u64 block_before(SampleShared& s, u32& turn, u64 v, u64& sum) {
 }
 
 // Whether this block is the last to come here; it then sees what the others wrote before.
-DEVICE bool last_block(const SampleArgs& a, SampleShared& s) {
+DEVICE bool last_block(const Draw& a, SampleShared& s) {
   __syncthreads();
   if (threadIdx.x == 0) {
     __threadfence();
@@ -136,23 +166,24 @@ DEVICE bool last_block(const SampleArgs& a, SampleShared& s) {
   return s.last;
 }
 
-// The token is known: told to the host, kept for the penalty, put into the next step. One thread.
-DEVICE void deliver(const SampleArgs& a, u32 token) {
+// The token is known: it goes to the host, into the window of the penalty and into the next step. One thread of a row.
+DEVICE void deliver(const Draw& a, u32 token) {
+  const SampleArgs& all = a.all;
   State* s = a.state;
-  u32 bad = read_fresh(&a.work->worst), number = s->number + 1;
-  Mail* mail = a.mail + number % MAILS;
+  BatchRow* batch = &all.batch->row[a.row];
+  u32 bad = read_fresh(&a.work->worst), number = read_fresh(&batch->number) + 1;
   uint4 words = make_uint4(number, token, bad, bad == NONE ? 0 : __float_as_uint(a.logits[bad]));
-  write(mail, words);
-  s->number = number;
+  write(all.ring + number % RING * all.ring_rows + a.row, words);
+  batch->number = number;
   s->recent[s->count++ % RECENT] = token;
   s->draws++;
-  a.step->rows = a.step->wanted = 1;
-  StepRow row = {token, s->slot, s->position++, 0};
-  a.step->row[0] = row;
+  if (a.row == 0) all.step->rows = all.step->wanted = a.rows;
+  StepRow row = {token, read_fresh(&batch->slot), s->position++, a.row};
+  all.step->row[a.row] = row;
 }
 
 // Marks which of the block's ids are penalised.
-DEVICE bool mark_recent(const SampleArgs& a, SampleShared& s, u32 first) {
+DEVICE bool mark_recent(const Draw& a, SampleShared& s, u32 first) {
   const State* state = a.state;
   u32 window = min(min(state->last_n, state->count), (u32)RECENT);
   if (state->penalty == 1.0f || !window) return false;
@@ -168,18 +199,20 @@ DEVICE bool mark_recent(const SampleArgs& a, SampleShared& s, u32 first) {
 
 KERNEL(sample_scan, SampleArgs, THREADS) {
   SHARED(SampleShared, s);
+  Draw d = draw_of(a);
   begin();
+  if (!drawn_for(d)) return;
   u32 t = threadIdx.x, first = blockIdx.x * CHUNK;
-  Work* work = a.work;
-  bool penalised = mark_recent(a, s, first);
+  Work* work = d.work;
+  bool penalised = mark_recent(d, s, first);
   u64 best = 0;
   u32 bad = NONE;
   for (u32 i = t; i < CHUNK && first + i < V; i += THREADS) {
-    float logit = a.logits[first + i];
+    float logit = d.logits[first + i];
     if (!(fabsf(logit) < __uint_as_float(0x7f800000u))) bad = min(bad, first + i);
     else if (penalised && s.recent[i]) {
-      logit = logit > 0.0f ? logit / a.state->penalty : logit * a.state->penalty;
-      a.logits[first + i] = logit;
+      logit = logit > 0.0f ? logit / d.state->penalty : logit * d.state->penalty;
+      d.logits[first + i] = logit;
     }
     best = max(best, key_of(logit, first + i));
   }
@@ -193,7 +226,7 @@ KERNEL(sample_scan, SampleArgs, THREADS) {
     for (u32 w = 1; w < THREADS / 32; w++) best = max(best, s.sums[0][w]), bad = min(bad, (u32)s.sums[1][w]);
     work->best[blockIdx.x] = best, work->bad[blockIdx.x] = bad;
   }
-  if (!last_block(a, s)) return;
+  if (!last_block(d, s)) return;
   best = t < gridDim.x ? read_fresh(&work->best[t]) : 0;
   bad = t < gridDim.x ? read_fresh(&work->bad[t]) : NONE;
   best = warp_max(best);
@@ -204,21 +237,23 @@ KERNEL(sample_scan, SampleArgs, THREADS) {
   for (u32 w = 1; w < THREADS / 32; w++) best = max(best, s.sums[0][w]), bad = min(bad, (u32)s.sums[1][w]);
   work->top = best, work->worst = bad;
   work->threshold = 0, work->length = 0;
-  if (a.state->inverse == 0.0) deliver(a, id_of(best));
+  if (d.state->inverse == 0.0) deliver(d, id_of(best));
 }
 
 KERNEL(sample_weigh, SampleArgs, THREADS) {
   SHARED(SampleShared, s);
+  Draw d = draw_of(a);
   begin();
+  if (!drawn_for(d) || !is_filtered(d.state)) return;
   u32 t = threadIdx.x, first = blockIdx.x * CHUNK, turn = 0;
-  const State* state = a.state;
-  Work* work = a.work;
+  const State* state = d.state;
+  Work* work = d.work;
   float largest = logit_of(work->top);
   bool counts = state->top_k > 0;
   for (u32 i = t; i < BANDS; i += THREADS) s.bands.sums[i] = 0, s.bands.counts[i] = 0;
   __syncthreads();
   for (u32 i = t; i < CHUNK && first + i < V; i += THREADS) {
-    float logit = a.logits[first + i];
+    float logit = d.logits[first + i];
     u32 band = band_of(distance(largest, logit));
     if (counts) add_to(&s.bands.counts[band], 1u);
     else if (u64 w = plain_weight(state, largest, logit)) add_to(&s.bands.sums[band], w);
@@ -228,7 +263,7 @@ KERNEL(sample_weigh, SampleArgs, THREADS) {
     if (s.bands.counts[i]) add_to(&work->counts[i], s.bands.counts[i]);
     if (s.bands.sums[i]) add_to(&work->sums[i], s.bands.sums[i]);
   }
-  if (!last_block(a, s)) return;
+  if (!last_block(d, s)) return;
   u64 mine = 0, sum, each[BANDS / THREADS];
   for (u32 i = 0; i < BANDS / THREADS; i++) {
     u32 band = t * (BANDS / THREADS) + i;
@@ -245,7 +280,7 @@ KERNEL(sample_weigh, SampleArgs, THREADS) {
 
 // The largest bound that keys, of which only the bits of `mask` count, reach with weights of `needed` in all. One weighs as
 // much as `weigh` says.
-template <class W> DEVICE u64 bound_of(const SampleArgs& a, SampleShared& s, u32& turn, u32 n, u64 mask, u64 needed, W weigh) {
+template <class W> DEVICE u64 bound_of(const Draw& a, SampleShared& s, u32& turn, u32 n, u64 mask, u64 needed, W weigh) {
   const Work* work = a.work;
   // Bits in which keys differ; the others are as in any of them.
   u64 any = read_fresh(&work->keys[0]) & mask, differ = 0;
@@ -271,7 +306,7 @@ template <class W> DEVICE u64 bound_of(const SampleArgs& a, SampleShared& s, u32
 DEVICE u64 fall_of(const State* s, u64 sum) { return __umul64hi(mix(s->stream + (s->draws + 1) * GOLDEN), sum); }
 
 // What is left of the gathered tokens when top-k is on, and one of them.
-DEVICE u32 draw_gathered(const SampleArgs& a, SampleShared& s, u32& turn, u32 n) {
+DEVICE u32 draw_gathered(const Draw& a, SampleShared& s, u32& turn, u32 n) {
   const State* state = a.state;
   Work* work = a.work;
   u64 top = work->top, threshold = 0;
@@ -298,17 +333,19 @@ DEVICE u32 draw_gathered(const SampleArgs& a, SampleShared& s, u32& turn, u32 n)
 
 KERNEL(sample_refine, SampleArgs, THREADS) {
   SHARED(SampleShared, s);
+  Draw d = draw_of(a);
   begin();
+  if (!drawn_for(d) || !is_filtered(d.state)) return;
   u32 t = threadIdx.x, first = blockIdx.x * CHUNK, turn = 0;
-  const State* state = a.state;
-  Work* work = a.work;
+  const State* state = d.state;
+  Work* work = d.work;
   float largest = logit_of(work->top);
   bool counts = state->top_k > 0;
   u32 end = work->band, from = counts ? 0 : end;
   // Places in the list: counted in the block, then reserved at once.
   u32 mine = 0;
   for (u32 i = t; i < CHUNK && first + i < V; i += THREADS) {
-    u32 band = band_of(distance(largest, a.logits[first + i]));
+    u32 band = band_of(distance(largest, d.logits[first + i]));
     mine += band >= from && band <= end && band < BANDS - 1;
   }
   u64 sum;
@@ -317,19 +354,19 @@ KERNEL(sample_refine, SampleArgs, THREADS) {
   __syncthreads();
   place += s.base;
   for (u32 i = t; i < CHUNK && first + i < V; i += THREADS) {
-    float logit = a.logits[first + i];
+    float logit = d.logits[first + i];
     u32 band = band_of(distance(largest, logit));
     if (band < from || band > end || band == BANDS - 1) continue;
     work->keys[place] = key_of(logit, first + i);
     work->weights[place++] = plain_weight(state, largest, logit);
   }
-  if (!last_block(a, s)) return;
+  if (!last_block(d, s)) return;
   u32 n = read_fresh(&work->length);
   if (counts) {
-    u32 token = n ? draw_gathered(a, s, turn, n) : id_of(work->top);
-    if (t == 0) deliver(a, token);
+    u32 token = n ? draw_gathered(d, s, turn, n) : id_of(work->top);
+    if (t == 0) deliver(d, token);
   } else if (n) {
-    u64 bound = bound_of(a, s, turn, n, ~0ull, work->needed, [&](u32 i) { return read_fresh(&work->weights[i]); });
+    u64 bound = bound_of(d, s, turn, n, ~0ull, work->needed, [&](u32 i) { return read_fresh(&work->weights[i]); });
     if (t == 0) work->threshold = bound;
   }
 }
@@ -344,26 +381,28 @@ DEVICE bool falls_here(SampleShared& s, u32& turn, u64 mine, u64& fall) {
 
 KERNEL(sample_draw, SampleArgs, THREADS) {
   SHARED(SampleShared, s);
+  Draw d = draw_of(a);
   begin();
+  if (!drawn_for(d) || !is_drawn_from_all(d.state)) return;
   u32 t = threadIdx.x, turn = 0;
-  const State* state = a.state;
-  Work* work = a.work;
+  const State* state = d.state;
+  Work* work = d.work;
   u64 top = work->top, threshold = work->threshold;
   float largest = logit_of(top);
   auto weigh = [&](u32 id) {
     if (id >= V) return 0ull;
-    float logit = a.logits[id];
+    float logit = d.logits[id];
     return key_of(logit, id) < threshold ? 0ull : drawn_weight(state, largest, logit);
   };
   u64 mine = 0;
   for (u32 i = t; i < CHUNK; i += THREADS) mine += weigh(blockIdx.x * CHUNK + i);
   mine = block_sum(s, turn, mine);
   if (t == 0) work->chunk[blockIdx.x] = mine;
-  if (!last_block(a, s)) return;
+  if (!last_block(d, s)) return;
   mine = t < gridDim.x ? read_fresh(&work->chunk[t]) : 0;
   u64 sum = block_sum(s, turn, mine), fall = fall_of(state, sum);
   if (!sum) {
-    if (t == 0) deliver(a, id_of(top));
+    if (t == 0) deliver(d, id_of(top));
     return;
   }
   if (falls_here(s, turn, mine, fall)) work->band = t, work->needed = fall;
@@ -375,5 +414,5 @@ KERNEL(sample_draw, SampleArgs, THREADS) {
   if (!falls_here(s, turn, mine, fall)) return;
   u32 id = first;
   for (u64 w = weigh(id); fall >= w; w = weigh(++id)) fall -= w;
-  deliver(a, id);
+  deliver(d, id);
 }

@@ -11,9 +11,9 @@ use rustyline::validate::Validator;
 use rustyline::{Config, Context, Editor, Helper};
 
 use super::{Input, Terminal, command};
+use crate::cli::chat::Screen;
 use crate::cli::console::{self, Console};
 use crate::cli::failure::{self, Failure};
-use crate::cli::run::Screen;
 
 const HISTORY_LINES: usize = 1000;
 

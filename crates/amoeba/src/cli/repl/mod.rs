@@ -6,10 +6,10 @@ mod tests;
 
 use amoeba::{Conversation, Finish, Model, Reply, stream};
 
+use super::chat::{Printer, Screen, Settings, summary};
 use super::console::Console;
 use super::failure::Failure;
 use super::interrupt::Interrupt;
-use super::run::{Printer, Screen, Settings, summary};
 use command::{Command, HELP};
 
 /// What came from the keyboard.

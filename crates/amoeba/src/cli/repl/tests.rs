@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use amoeba::{Conversation, LoadOptions, Sampling, bundled_model, load_with};
 
 use super::*;
-use crate::cli::run::SamplingArgs;
+use crate::cli::chat::SamplingArgs;
 
 /// Types a script and keeps what is shown.
 struct Script {

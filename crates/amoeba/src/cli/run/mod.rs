@@ -1,7 +1,5 @@
 //! `amoeba run`: one answer, or a chat when there is no prompt and somebody sits at the terminal.
-mod answer;
 mod prompt;
-mod settings;
 mod tools;
 
 use std::io::IsTerminal;
@@ -9,19 +7,17 @@ use std::path::PathBuf;
 
 use amoeba::{Conversation, Finish, bundled_model, stream};
 
+use super::chat::{Printer, SamplingArgs, Screen, Settings, summary};
 use super::common::{self, DeviceArgs};
 use super::console::Console;
 use super::failure::Failure;
 use super::interrupt::Interrupt;
 use super::{console, repl};
 
-pub use answer::{Printer, Screen, summary};
-pub use settings::{SamplingArgs, Settings};
-
 /// Flags of `run`.
 #[derive(clap::Args, Debug, Default)]
 pub struct Args {
-    /// Folder, owner/name in the Hugging Face cache, or name of mlx-community; the bundled one unless told
+    /// Folder, owner/name in the Hugging Face cache, or name of mlx-community [default: the bundled model]
     #[arg(value_name = "MODEL")]
     first: Option<String>,
     /// Prompt; an only argument that names no model is the prompt

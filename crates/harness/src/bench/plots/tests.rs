@@ -1,12 +1,10 @@
-//! Pictures of made-up rows, read back from their SVG and PNG.
+//! Pictures of made-up rows, read back from their SVG.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use roxmltree::{Document, Node};
 use serde_json::json;
-use tiny_skia::Pixmap;
 
 use super::*;
-use crate::plot::png;
 
 /// A row that decodes on two threads at 50 GB/s and 1000 G int8 multiply-adds per second at best.
 fn row(depth: usize, changes: &[(&str, Value)]) -> Value {
@@ -99,12 +97,10 @@ fn every_picture_is_whole_and_no_text_is_cut_or_covered_by_another() {
                 assert!(apart, "{name}: {word} lies on {}", other.text().unwrap());
             }
         }
-        let map = Pixmap::decode_png(&png(&svg).unwrap()).unwrap();
-        assert_eq!([map.width(), map.height()], [width, height].map(|units| (units * 2.0) as u32));
-        let mut colours: Vec<_> = map.pixels().iter().map(|p| [p.red(), p.green(), p.blue()]).collect();
-        colours.sort_unstable();
-        let count = colours.chunk_by(|a, b| a == b).filter(|same| same.len() > 40).count();
-        assert!(count > 8, "{name}: {count} colours");
+        let classes: Vec<_> = root.descendants().filter_map(|node| node.attribute("class")).collect();
+        let colours =
+            classes.iter().enumerate().filter(|(at, class)| !classes[..*at].contains(class)).count();
+        assert!(colours > 4, "{name}: {colours} colours, those of the page and no series");
     }
 }
 

@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use amoeba_backend::{
-    DeviceKind, DeviceSampler, Error as StepError, Executable, Flow, KvType, Limits, Probe, Recording, Row, Sequences,
-    check_rows,
+    DeviceKind, DeviceSampler, Error as StepError, Executable, Flow, KvType, Limits, Probe, Recording, Row,
+    Sequences, check_rows,
 };
 use amoeba_kernels::cuda::{Place, Places, STEP_HEAD_BYTES, Setting, StepRow};
 use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use amoeba_backend::{DeviceKind, DeviceSampler, Drawn, Error as BackendError, Executable, Limits, Probe, Row};
+use amoeba_backend::{
+    DeviceKind, DeviceSampler, Drawn, Error as BackendError, Executable, Limits, Probe, Row,
+};
 use amoeba_kernels::sample::cpu::Sampler;
 use amoeba_plan::{Cache, CacheKind, Path as ExpertPath, Plan};
 use amoeba_text::Format;

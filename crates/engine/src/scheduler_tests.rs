@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use amoeba_backend::{Error as BackendError, Executable, Limits, Probe, Row};
+use amoeba_backend::{DeviceKind, Error as BackendError, Executable, Limits, Probe, Row};
 use amoeba_plan::{Path as ExpertPath, Plan};
 use amoeba_text::Format;
 
@@ -44,6 +44,9 @@ impl Executable for Watched {
     }
     fn limits(&self) -> Limits {
         self.inner.limits()
+    }
+    fn kind(&self) -> DeviceKind {
+        self.inner.kind()
     }
     fn describe(&self) -> String {
         self.inner.describe()

@@ -242,7 +242,7 @@ EMU_EXPORT int emu_launch(const char* name, const uint32_t grid[3], uint32_t blo
   static void name(const Args& a);                                                                                       \
   static emu::Register name##_registered(#name, sizeof(Args), threads, together, [](const void* p) { name(*(const Args*)p); }); \
   static void name(const Args& a)
-#define ENTRY(name, Args, a, threads) EMU_ENTRY(name, Args, a, threads, false)
+#define ENTRY(name, Args, a, threads, min_blocks) EMU_ENTRY(name, Args, a, threads, false)
 #define GRID_ENTRY(name, Args, a, threads) EMU_ENTRY(name, Args, a, threads, true)
 #define SHARED(T, s) T& s = *(T*)emu::shared(sizeof(T))
 #define DYNAMIC_SHARED(T, p) T* p = (T*)emu::dynamic_shared()

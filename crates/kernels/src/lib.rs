@@ -5,11 +5,11 @@
 //! and gives the same bits on every instruction set.
 
 pub mod activate;
-pub mod add;
 pub mod attention;
 pub mod conv;
 pub mod cuda;
 pub mod delta_net;
+pub mod elementwise;
 pub mod embed;
 pub mod experts;
 pub mod linear;

@@ -203,7 +203,7 @@ impl Model {
 
     /// Logits of the n-th row that asked for them, `[vocab]`.
     fn logits(&self, n: usize) -> &[f32] {
-        &self.buffers.0[self.logits].row(n)[..self.plan.spec.vocab]
+        &self.buffers.get(self.plan.logits).row(n)[..self.plan.spec.vocab]
     }
 
     /// Moves the rows that want logits to the front of the buffers the head reads.

@@ -1,7 +1,7 @@
 //! How the workers share out one op. The maths is in `amoeba_kernels`.
 
 use amoeba_kernels::linear::prepare;
-use amoeba_kernels::{activate, add, embed, norm, rope, router};
+use amoeba_kernels::{activate, elementwise, embed, norm, rope, router};
 use amoeba_plan::{
     AddOp, BufferId, CopyOp, HeadGateOp, NormOp, Op, Plan, RopeOp, RouterOp, ScaleOp, TemperatureOp,
 };
@@ -61,20 +61,25 @@ fn row_op(step: &Step<'_>, worker: usize, op: &Op, row: usize) {
         Op::HeadGate(HeadGateOp { kind, gate, heads, x, width }) => {
             for (head, gate) in buffer(*gate).row(row)[..*heads].iter().enumerate() {
                 let x = buffer(*x).part_mut(row, head * width, *width);
-                add::scale(model.isa, x, add::gate_of(*kind, *gate), None);
+                elementwise::scale(model.isa, x, elementwise::gate_of(*kind, *gate), None);
             }
         }
         Op::Add(AddOp { x, y, scale, width }) => {
-            add::add(model.isa, buffer(*x).part_mut(row, 0, *width), &buffer(*y).row(row)[..*width], *scale);
+            elementwise::add(
+                model.isa,
+                buffer(*x).part_mut(row, 0, *width),
+                &buffer(*y).row(row)[..*width],
+                *scale,
+            );
         }
         Op::Scale(ScaleOp { x, scale, by, softcap, width }) => {
-            let factor = add::scale_of(*scale, model.weights.vector(*by));
-            add::scale(model.isa, buffer(*x).part_mut(row, 0, *width), factor, *softcap);
+            let factor = elementwise::scale_of(*scale, model.weights.vector(*by));
+            elementwise::scale(model.isa, buffer(*x).part_mut(row, 0, *width), factor, *softcap);
         }
         Op::Copy(op) => (0..op.heads).for_each(|head| row_copy(model, op, head, row)),
         Op::Temperature(TemperatureOp { x, width, scale, period, shift }) => {
-            let factor = add::temperature_of(step.rows[row].position, *scale, *period, *shift);
-            add::scale(model.isa, buffer(*x).part_mut(row, 0, *width), factor, None);
+            let factor = elementwise::temperature_of(step.rows[row].position, *scale, *period, *shift);
+            elementwise::scale(model.isa, buffer(*x).part_mut(row, 0, *width), factor, None);
         }
         Op::Linear(_) | Op::HeadLinear(_) | Op::Attention(_) | Op::Experts(_) => {
             unreachable!("{} is not per-row work", op.name())

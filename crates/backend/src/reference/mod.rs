@@ -10,7 +10,7 @@ mod threads;
 use std::sync::Arc;
 
 use amoeba_checkpoint::{Checkpoint, Matrix};
-use amoeba_kernels::{add, attention, embed, norm};
+use amoeba_kernels::{attention, elementwise, embed, norm};
 use amoeba_plan::{
     AddOp, AttentionOp, BufferId, CopyOp, EmbedOp, HeadGateOp, KvAppendOp, NormOp, Op, Path, PathChoice,
     Plan, ScaleOp, TemperatureOp, WeightId, WeightShape, select_path,
@@ -135,8 +135,8 @@ impl Reference {
             Op::Ssm(op) => self.ssm(op, rows),
             Op::Temperature(TemperatureOp { x, width, scale, period, shift }) => {
                 for (row, x) in rows.iter().zip(&mut self.buffers.0[x.0]) {
-                    let factor = add::temperature_of(row.position, *scale, *period, *shift);
-                    add::reference::scale(&mut x[..*width], factor, None);
+                    let factor = elementwise::temperature_of(row.position, *scale, *period, *shift);
+                    elementwise::reference::scale(&mut x[..*width], factor, None);
                 }
             }
             Op::Activate(op) => self.activate(op, rows.len()),
@@ -193,9 +193,9 @@ impl Reference {
         let HeadGateOp { kind, gate, heads, x, width } = *op;
         for row in 0..rows {
             for head in 0..heads {
-                let factor = add::gate_of(kind, self.buffers.0[gate.0][row][head]);
+                let factor = elementwise::gate_of(kind, self.buffers.0[gate.0][row][head]);
                 let x = &mut self.buffers.0[x.0][row][head * width..][..width];
-                add::reference::scale(x, factor, None);
+                elementwise::reference::scale(x, factor, None);
             }
         }
     }
@@ -203,14 +203,14 @@ impl Reference {
     fn add(&mut self, op: &AddOp, rows: usize) {
         for row in 0..rows {
             let addend = self.buffers.0[op.y.0][row][..op.width].to_vec();
-            add::reference::add(&mut self.buffers.0[op.x.0][row], &addend, op.scale);
+            elementwise::reference::add(&mut self.buffers.0[op.x.0][row], &addend, op.scale);
         }
     }
 
     fn scale(&mut self, op: &ScaleOp, rows: usize) {
-        let factor = add::scale_of(op.scale, self.vector(op.by));
+        let factor = elementwise::scale_of(op.scale, self.vector(op.by));
         for x in &mut self.buffers.0[op.x.0][..rows] {
-            add::reference::scale(&mut x[..op.width], factor, op.softcap);
+            elementwise::reference::scale(&mut x[..op.width], factor, op.softcap);
         }
     }
 

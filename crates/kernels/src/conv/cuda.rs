@@ -7,7 +7,7 @@ use crate::cuda::{Args, Call, Site, Unit, unit};
 pub(crate) fn conv(site: &Site<'_>, op: &ConvOp) -> Call {
     Call {
         unit: Unit {
-            headers: &[unit::DEVICE],
+            headers: &[unit::DEVICE, ("conv/kernel.cuh", include_str!("kernel.cuh"))],
             op: ("conv/kernel.cu", include_str!("kernel.cu")),
             defines: vec![("K_TAPS", op.taps.to_string())],
         },

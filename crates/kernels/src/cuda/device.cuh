@@ -1,5 +1,5 @@
-// Types, lanes and every instruction that C++ cannot spell. Kernels hold no asm of their own; each primitive here has its
-// twin for the CPU in cuda-emulation/emulate.h. NVRTC needs no header for any of it.
+// Types, lanes and every instruction that C++ cannot spell. Kernels hold no asm of their own; each primitive
+// here has its twin for the CPU in cuda-emulation/emulate.h. NVRTC needs no header for any of it.
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
@@ -8,21 +8,25 @@ typedef unsigned long long u64;
 #ifdef AMOEBA_EMULATE
 #include "emulate.h"
 #else
-// How many blocks a multiprocessor should have registers for.
-#define BLOCKS_BESIDE 1
-#define ENTRY(name, Args, a, threads) extern "C" __global__ void __launch_bounds__(threads, BLOCKS_BESIDE) name(const __grid_constant__ Args a)
-// One whose blocks are all on the device at once, because it has barriers of the grid: launched cooperatively.
-#define GRID_ENTRY(name, Args, a, threads) ENTRY(name, Args, a, threads)
+#define ENTRY(name, Args, a, threads, min_blocks) \
+  extern "C" __global__ void __launch_bounds__(threads, min_blocks) name(const __grid_constant__ Args a)
+// One whose blocks are all on the device at once, because it has barriers of the grid: launched
+// cooperatively.
+#define GRID_ENTRY(name, Args, a, threads) ENTRY(name, Args, a, threads, 1)
 // One struct of shared memory at the top of a kernel.
 #define SHARED(T, s) __shared__ T s
-#define DYNAMIC_SHARED(T, p) extern __shared__ __align__(128) unsigned char p##_bytes[]; T* p = reinterpret_cast<T*>(p##_bytes)
+#define DYNAMIC_SHARED(T, p)                                  \
+  extern __shared__ __align__(128) unsigned char p##_bytes[]; \
+  T* p = reinterpret_cast<T*>(p##_bytes)
 #define DEVICE __device__ __forceinline__
 #define ALIGNED(n) __align__(n)
 
 // Loads of weights: each byte is used once, so it need not stay in L1.
 DEVICE uint4 stream16(const void* p) {
   uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(p));
   return v;
 }
 DEVICE uint2 stream8(const void* p) {
@@ -44,27 +48,38 @@ template <class T> DEVICE void write(void* p, T v) { *reinterpret_cast<T*>(p) = 
 // What other blocks have written in this launch.
 DEVICE u32 ticket(u32* counter) { return atomicAdd(counter, 1u); }
 template <class T> DEVICE T read_fresh(const T* p) { return __ldcg(p); }
-// Loads that stay where they are, such as before begin(), and leave nothing in L1: others may be writing beside what they read.
+// Loads that stay where they are, such as before begin(), and leave nothing in L1: others may be writing what
+// lies next to what they read.
 DEVICE void read_early(const void* p, uint4& v) {
-  asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
+  asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(p)
+               : "memory");
 }
 DEVICE void read_early(const void* p, uint2& v) {
   asm volatile("ld.global.cg.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p) : "memory");
 }
 // Brings a line into L2.
 DEVICE void fetch_line(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
-// Adds in shared or global memory; what was there before. Integers only: their sums do not depend on the order.
+// Adds in shared or global memory; what was there before. Integers only: their sums do not depend on the
+// order.
 template <class T> DEVICE T add_to(T* p, T x) { return atomicAdd(p, x); }
 // One rounding each, never fused: the same bits as on the CPU.
 DEVICE double exact_add(double a, double b) { return __dadd_rn(a, b); }
 DEVICE double exact_mul(double a, double b) { return __dmul_rn(a, b); }
 
-// Copies of N bytes from memory to shared memory that go on by themselves, or zeros where there is nothing to copy. A thread waits
-// for its own; the number is of groups, closed by `copies_close`, that may still be under way.
+// Copies of N bytes from memory to shared memory that go on by themselves, or zeros where there is nothing to
+// copy. A thread waits for its own; the number is of groups, closed by `copies_close`, that may still be
+// under way.
 template <int N> DEVICE void copy_async(void* to, const void* from, bool any = true) {
   u32 shared = (u32)__cvta_generic_to_shared(to);
-  if (N == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(any ? 16 : 0) : "memory");
-  else asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared), "l"(from), "n"(N), "r"(any ? N : 0) : "memory");
+  if (N == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(any ? 16 : 0)
+                 : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared), "l"(from), "n"(N),
+                 "r"(any ? N : 0)
+                 : "memory");
 }
 DEVICE void copies_close() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
@@ -76,8 +91,9 @@ DEVICE void fetch_to_l2(const void* p, u32 bytes) {
 #endif
 }
 
-// Called once by every thread of every kernel before it touches what other kernels write or read: a launch may begin while the
-// one before it ends. What is read before may be weights, and what is older than the launch before.
+// Called once by every thread of every kernel before it touches what other kernels write or read: a launch
+// may begin while the one before it ends. What is read before may be weights, and what is older than the
+// launch before.
 DEVICE void begin() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -87,7 +103,7 @@ DEVICE void begin() {
 // ns of a clock that all multiprocessors share.
 DEVICE u64 now() {
   u64 ns;
-  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns) :: "memory");
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns)::"memory");
   return ns;
 }
 
@@ -141,44 +157,88 @@ DEVICE u32 pack_f16(float low, float high) {
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
 }
-// d += A B, A 16x16 and B 16x8 of bf16. Lane l holds of A rows l/4 (a0, a2) and l/4 + 8 (a1, a3), columns 2(l%4) + {0, 1}
-// (a0, a1) and 8 more (a2, a3); of B the same rows as A's columns, column l/4; of D rows l/4 and l/4 + 8, columns 2(l%4) + {0, 1}.
+// d += A B, A 16x16 and B 16x8 of bf16. Lane l holds of A rows l/4 (a0, a2) and l/4 + 8 (a1, a3), columns
+// 2(l%4) + {0, 1} (a0, a1) and 8 more (a2, a3); of B the same rows as A's columns, column l/4; of D rows l/4
+// and l/4 + 8, columns 2(l%4) + {0, 1}.
 DEVICE void mma_bf16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 // The same of f16.
 DEVICE void mma_f16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 #endif
 
 // When the first block of a launch had waited for the launch before, and when the last was done.
-struct Stamp { u64 start, end; };
+struct Stamp {
+  u64 start, end;
+};
 
-// A kernel: every thread calls begin() in its body.
+// The block that runs a kernel's body, and how it waits. Bodies take it as a template parameter: the kernel
+// of one launch passes Launched; a kernel that does several bodies in one launch passes a type of its own.
+struct GridBlock {
+  static DEVICE u32 x() { return blockIdx.x; }
+  static DEVICE u32 y() { return blockIdx.y; }
+  static DEVICE u32 z() { return blockIdx.z; }
+  // Blocks of the grid.
+  static DEVICE u32 grid_x() { return gridDim.x; }
+  static DEVICE u32 grid_y() { return gridDim.y; }
+  static DEVICE u32 grid_z() { return gridDim.z; }
+};
 #ifndef AMOEBA_TRACE
-#define KERNEL(name, Args, threads) ENTRY(name, Args, a, threads)
+struct Launched : GridBlock {
+  // Every thread of every body calls this once, before it touches what other kernels write or read: see
+  // begin().
+  DEVICE void wait_for_inputs() const { begin(); }
+};
+#define KERNEL_PER_SM(name, Args, threads, min_blocks) ENTRY(name, Args, a, threads, min_blocks)
+#define THIS_BLOCK Launched()
 #else
-template <class Args> struct Traced { Args a; Stamp* stamp; };
-DEVICE void stamp_start(Stamp* stamp) {
-  begin();
-  if (threadIdx.x == 0) atomicMin(&stamp->start, now());
-}
+template <class Args> struct Traced {
+  Args a;
+  Stamp* stamp;
+};
+struct Launched : GridBlock {
+  Stamp* stamp;
+  DEVICE explicit Launched(Stamp* stamp) : stamp(stamp) {}
+  DEVICE void wait_for_inputs() const {
+    begin();
+    if (threadIdx.x == 0) atomicMin(&stamp->start, now());
+  }
+};
 DEVICE void stamp_end(Stamp* stamp) {
   __syncthreads();
   if (threadIdx.x == 0) atomicMax(&stamp->end, now());
 }
-#define KERNEL(name, Args, threads)                                                             \
-  DEVICE void name##_work(const Args& a, Stamp* stamp);                                         \
-  ENTRY(name, Traced<Args>, t, threads) { name##_work(t.a, t.stamp), stamp_end(t.stamp); }      \
-  DEVICE void name##_work(const Args& a, Stamp* stamp)
-#define begin() stamp_start(stamp)
+#define KERNEL_PER_SM(name, Args, threads, min_blocks)                                                 \
+  DEVICE void name##_body(const Args& a, Stamp* stamp);                                                \
+  ENTRY(name, Traced<Args>, t, threads, min_blocks) { name##_body(t.a, t.stamp), stamp_end(t.stamp); } \
+  DEVICE void name##_body(const Args& a, Stamp* stamp)
+#define THIS_BLOCK Launched(stamp)
+#define begin() THIS_BLOCK.wait_for_inputs()
 #endif
+// A kernel `name` of at most that many threads; its code follows and has the arguments as `a`. KERNEL_PER_SM:
+// with registers for at least that many blocks on a multiprocessor.
+#define KERNEL(name, Args, threads) KERNEL_PER_SM(name, Args, threads, 1)
 #define GRID_KERNEL(name, Args, threads) GRID_ENTRY(name, Args, a, threads)
+
+// Blocks per multiprocessor for a kernel of which two fit; the register files of other architectures have no
+// room.
+DEVICE constexpr int min_blocks_per_sm(bool fits_two) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
+  return fits_two ? 2 : 1;
+#else
+  return 1;
+#endif
+}
 
 enum : u32 { ALL = 0xffffffffu }; // lanes
 
@@ -214,8 +274,13 @@ template <class T> DEVICE T warp_max(T v) {
 }
 
 // A row of the step, as the host writes it.
-struct StepRow { u32 token, slot, position, source; };
-struct Step { int rows, wanted, unused[2]; StepRow row[1]; };
+struct StepRow {
+  u32 token, slot, position, source;
+};
+struct Step {
+  int rows, wanted, unused[2];
+  StepRow row[1];
+};
 
 // Whether no row before stands for the same sequence: rows of one stand in one stretch.
 DEVICE bool begins_stretch(const Step* step, int row) {

@@ -3,7 +3,9 @@
 use amoeba_plan::{BufferId, Op, Plan, WeightId};
 
 use super::{Args, Call, Matrix, Place, Places, Setting, Tiling, WeightPlace, Work, fuse};
-use crate::{activate, add, attention, conv, delta_net, embed, experts, linear, norm, rope, router, ssm};
+use crate::{
+    activate, attention, conv, delta_net, elementwise, embed, experts, linear, norm, rope, router, ssm,
+};
 
 /// Launches that stand for some ops of the program.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,26 +51,26 @@ fn calls(site: &Site<'_>, op: &Op) -> Result<Vec<Call>, Unsupported> {
         Op::Norm(op) => vec![norm::cuda::norm(site, op)],
         Op::Linear(op) => linear::cuda::linear(site, op)?,
         Op::HeadLinear(op) => linear::cuda::head_linear(site, op)?,
-        Op::Copy(op) => vec![add::cuda::copy(site, op)],
+        Op::Copy(op) => vec![elementwise::cuda::copy(site, op)],
         Op::Rope(op) => vec![rope::cuda::rope(site, op)],
         Op::KvAppend(op) => vec![attention::cuda::append(site, op)],
         Op::Attention(op) => vec![attention::cuda::attention(site, op)],
         Op::Conv(op) => vec![conv::cuda::conv(site, op)],
         Op::DeltaNet(op) => vec![delta_net::cuda::delta_net(site, op)],
         Op::Ssm(op) => vec![ssm::cuda::ssm(site, op)],
-        Op::Temperature(op) => vec![add::cuda::temperature(site, op)],
+        Op::Temperature(op) => vec![elementwise::cuda::temperature(site, op)],
         Op::Activate(op) => vec![activate::cuda::activate(site, op)],
         Op::Router(op) => vec![router::cuda::route(site, op)?],
         Op::Experts(op) => experts::cuda::experts(site, op, (Place::default(), 0.0), None)?,
-        Op::HeadGate(op) => vec![add::cuda::head_gate(site, op)],
-        Op::Add(op) => vec![add::cuda::add(site, op)],
-        Op::Scale(op) => vec![add::cuda::scale(site, op)],
+        Op::HeadGate(op) => vec![elementwise::cuda::head_gate(site, op)],
+        Op::Add(op) => vec![elementwise::cuda::add(site, op)],
+        Op::Scale(op) => vec![elementwise::cuda::scale(site, op)],
     })
 }
 
 /// Moves the rows whose logits are asked for to the front of a buffer, in place.
 pub fn compact(plan: &Plan, at: &Places, buffer: BufferId, width: usize) -> Call {
-    add::cuda::compact(&Site { plan, at, rows: 1, head: false }, buffer, width)
+    elementwise::cuda::compact(&Site { plan, at, rows: 1, head: false }, buffer, width)
 }
 
 /// Scratch that the ops of a program need for steps of at most `rows` rows.

@@ -16,7 +16,7 @@ pub(crate) fn delta_net(site: &Site<'_>, op: &DeltaNetOp) -> Call {
     }
     Call {
         unit: Unit {
-            headers: &[unit::DEVICE],
+            headers: &[unit::DEVICE, ("delta_net/kernel.cuh", include_str!("kernel.cuh"))],
             op: ("delta_net/kernel.cu", include_str!("kernel.cu")),
             defines: vec![
                 ("K_DIM", op.k_dim.to_string()),

@@ -8,7 +8,7 @@ pub(crate) fn embed(site: &Site<'_>, op: &EmbedOp) -> Call {
     let table = site.matrix(op.table);
     Call {
         unit: Unit {
-            headers: &[unit::DEVICE, unit::QUANT, unit::MATVEC],
+            headers: &[unit::DEVICE, unit::QUANT, ("embed/kernel.cuh", include_str!("kernel.cuh"))],
             op: ("embed/kernel.cu", include_str!("kernel.cu")),
             defines: vec![("K_FORMAT", format_of(table.format)), ("K_COLS", table.cols.to_string())],
         },

@@ -2,11 +2,6 @@
 // (whether the experts are chosen here, see choose.cuh), K_BESIDE (as in linear), and of each product K_UP_LANE, K_UP_WARPS, K_UP_STEP, K_UP_SLOTS, K_UP_ONCE and
 // K_DOWN_LANE, …
 
-#if K_BESIDE && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
-#undef BLOCKS_BESIDE
-#define BLOCKS_BESIDE 2
-#endif
-
 struct Stack {
   Matrix first;
   const float* bias; // [experts, outputs] or null
@@ -45,7 +40,7 @@ template <bool WEIGHTS> DEVICE void find_experts(const ExpertsArgs& a, int row, 
 }
 
 // inner = act(gate x, up x). Grid: blocks of tiles of sixteen inner channels, rows.
-KERNEL(experts_up, ExpertsArgs, 32 * K_UP_WARPS) {
+KERNEL_PER_SM(experts_up, ExpertsArgs, 32 * K_UP_WARPS, min_blocks_per_sm(K_BESIDE)) {
   DYNAMIC_SHARED(u8, memory);
   SHARED(Choice, choice);
   int row = blockIdx.y, rows = read_fresh(a.count); // nothing in a step changes its rows
@@ -79,7 +74,7 @@ KERNEL(experts_up, ExpertsArgs, 32 * K_UP_WARPS) {
 }
 
 // out = sum over k of weight_k * (down_k inner_k + bias_k). Grid: blocks of tiles of sixteen outputs, rows.
-KERNEL(experts_down, ExpertsArgs, 32 * K_DOWN_WARPS) {
+KERNEL_PER_SM(experts_down, ExpertsArgs, 32 * K_DOWN_WARPS, min_blocks_per_sm(K_BESIDE)) {
   DYNAMIC_SHARED(u8, memory);
   SHARED(Choice, choice);
   constexpr int TILES = (K_HIDDEN + 15) / 16;

@@ -3,11 +3,6 @@
 // K_ONCE (whether those are all), K_FULL (whether all have sixteen outputs), K_NORM (whether x is normalised first), K_BESIDE (whether a
 // block of the next launch, which reads its codes ahead, is to fit beside), K_HEADS (whether it is a product per head).
 
-#if K_BESIDE && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
-#undef BLOCKS_BESIDE
-#define BLOCKS_BESIDE 2
-#endif
-
 #if !K_HEADS
 struct Product {
   Matrix matrix;
@@ -79,7 +74,7 @@ DEVICE void write_normed(const LinearArgs& a, const NormShared& s, const M& mv, 
   }
 }
 
-KERNEL(linear, LinearArgs, 32 * K_WARPS) {
+KERNEL_PER_SM(linear, LinearArgs, 32 * K_WARPS, min_blocks_per_sm(K_BESIDE)) {
   DYNAMIC_SHARED(u8, memory);
   SHARED(NormShared, norm);
   M mv(memory);
@@ -136,7 +131,7 @@ struct HeadLinearArgs {
   Rows x, out;
   u32 rows, unused;
 };
-KERNEL(head_linear, HeadLinearArgs, 32 * K_WARPS) {
+KERNEL_PER_SM(head_linear, HeadLinearArgs, 32 * K_WARPS, min_blocks_per_sm(K_BESIDE)) {
   DYNAMIC_SHARED(u8, memory);
   int head = blockIdx.y;
   const Matrix matrix = matrix_of<K_FORMAT>(a.first, head, a.rows, K_COLS);

@@ -9,7 +9,7 @@ pub(crate) fn norm(site: &Site<'_>, op: &NormOp) -> Call {
     let threads = if heads { 256 } else { op.dim.div_ceil(4).next_multiple_of(32).min(512) };
     Call {
         unit: Unit {
-            headers: &[unit::DEVICE],
+            headers: &[unit::DEVICE, ("norm/kernel.cuh", include_str!("kernel.cuh"))],
             op: ("norm/kernel.cu", include_str!("kernel.cu")),
             defines: Vec::new(),
         },

@@ -10,7 +10,7 @@ pub(crate) fn rope(site: &Site<'_>, op: &RopeOp) -> Call {
     let half = spec.frequencies.len();
     Call {
         unit: Unit {
-            headers: &[unit::DEVICE, unit::TURN],
+            headers: &[unit::DEVICE, unit::TURN, ("rope/kernel.cuh", include_str!("kernel.cuh"))],
             op: ("rope/kernel.cu", include_str!("kernel.cu")),
             defines: Vec::new(),
         },

@@ -12,7 +12,7 @@ pub(crate) fn ssm(site: &Site<'_>, op: &SsmOp) -> Call {
     }
     Call {
         unit: Unit {
-            headers: &[unit::DEVICE],
+            headers: &[unit::DEVICE, ("ssm/kernel.cuh", include_str!("kernel.cuh"))],
             op: ("ssm/kernel.cu", include_str!("kernel.cu")),
             defines: vec![
                 ("K_STATE", op.state.to_string()),

@@ -8,8 +8,8 @@ use crate::cuda::{Args, Call, Site, Unit, unit};
 pub(crate) fn elements(site: &Site<'_>, kernel: &'static str, width: usize, args: Args) -> Call {
     Call {
         unit: Unit {
-            headers: &[unit::DEVICE, unit::ACTIVATE],
-            op: ("add/kernel.cu", include_str!("kernel.cu")),
+            headers: &[unit::DEVICE, unit::ACTIVATE, ("elementwise/kernel.cuh", include_str!("kernel.cuh"))],
+            op: ("elementwise/kernel.cu", include_str!("kernel.cu")),
             defines: Vec::new(),
         },
         kernel,

@@ -43,8 +43,8 @@ What a row holds (-o json, jsonl, csv; the table shows a part of it):
   distinct_experts    decode: different experts a step needs per layer, counted while running
   achieved_gb_s, bandwidth_gb_s, bandwidth_mib, share_of_floor   decode: bytes per second; the same threads reading a
                       buffer of bandwidth_mib (the first of 16, 64, 256, 1024 that holds the model); their ratio
-  beside_gb_s, share_of_beside       decode: plain reads of the weights by the same threads before and after each repetition
-                      (256 MiB of them at most), mean of both; median of the ratios, which the table shows: on a shared
+  plain_reads_gb_s, share_of_plain_reads   decode: plain reads of the weights (at most 256 MiB) by the same
+                      threads before and after each repetition, mean of both; median of the ratios, which the table shows: on a shared
                       machine bandwidth changes by the minute, and from one region of memory to another
   products_g_s, share_of_f32, share_of_int8   prefill: 10^9 products of a weight and a number of x per second; its
                       ratio to f32_g_s and to int8_g_s (amx_g_s where isa_ran has `+amx`). A product takes

@@ -4,6 +4,7 @@
 //! the table only ever shrinks: an entry that is no longer needed is itself a fault.
 mod docs;
 mod layers;
+mod names;
 mod safety;
 
 use crate::files;
@@ -104,6 +105,7 @@ pub fn run(root: &Path) -> Result<(), String> {
         faults.extend(safety::check(file));
     }
     faults.extend(stale_exceptions(&rust));
+    faults.extend(names::check(&rust));
     faults.extend(layers::check(root, &names));
     faults.extend(docs::check(root, &names));
     print!("{}", safety::inventory(&rust));

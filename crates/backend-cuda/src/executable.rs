@@ -8,12 +8,12 @@ use amoeba_backend::{
     Sequences, check_rows,
 };
 use amoeba_kernels::cuda::{Place, Places, STEP_HEAD_BYTES, Setting, StepRow};
-use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
+use amoeba_plan::{FEW_ROWS_MAX, Op, Path, PathChoice, Plan, select_path};
 use cudarc::driver::DriverError;
 
 use crate::arena::Layout;
 use crate::probe::View;
-use crate::program::{DECODE_ROWS_MAX, Part, Program};
+use crate::program::{Part, Program};
 use crate::sampling::Drawing;
 use crate::steps::{Steps, Tools};
 use crate::sys::{Arena, Gpu, Pinned};
@@ -205,10 +205,13 @@ impl Cuda {
         let wanted = mailbox.wanted.len();
         for (launches, stretch) in steps.stretches(tools, (rows.len(), wanted))? {
             let rows = if stretch.part == Part::Body { rows.len() } else { wanted };
-            for (ops, of_ops) in &stretch.ops {
-                launches[of_ops.clone()].iter().try_for_each(|one| one.go(&tools.gpu)).map_err(&failed)?;
-                probe.together(ops.clone());
-                for op in ops.clone().filter(|op| rows > 0 && probe.wants(*op)).collect::<Vec<_>>() {
+            let mut gone = 0;
+            for (group, of_group) in &stretch.groups {
+                let next = &launches[gone..of_group.end];
+                next.iter().try_for_each(|one| one.go(&tools.gpu)).map_err(&failed)?;
+                gone = of_group.end;
+                probe.group(group);
+                for op in group.ops.clone().filter(|op| rows > 0 && probe.wants(*op)).collect::<Vec<_>>() {
                     let view = View::new(plan, &mailbox.buffers, &tools.arena, &mut mailbox.row, rows);
                     let flow = probe.see(op, &view);
                     if let Some(error) = view.error() {
@@ -246,7 +249,7 @@ impl Executable for Cuda {
     }
 
     fn path(&self, rows: usize) -> Path {
-        select_path(self.has_experts, rows, DECODE_ROWS_MAX, self.path)
+        select_path(self.has_experts, rows, FEW_ROWS_MAX, self.path)
     }
 
     /// Launches are made for sizes of steps: a larger step may cut its sums up in another way.

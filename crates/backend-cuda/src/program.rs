@@ -3,22 +3,19 @@
 use std::ops::{Range, RangeInclusive};
 
 use amoeba_backend::Stage;
-use amoeba_kernels::cuda::{Call, Places, compact, lower};
-use amoeba_plan::{Op, PathChoice, Plan};
+use amoeba_kernels::cuda::{Call, Places, Staged, capabilities, compact, lower};
+use amoeba_plan::{Group, PathChoice, Plan, groups};
 
 use crate::Error;
-
-/// Most rows of a step whose experts run fused, and which is one graph.
-pub const DECODE_ROWS_MAX: usize = 8;
 
 /// Launches of a part of the program for steps of at most so many rows.
 pub struct Stretch {
     /// Which part.
     pub part: Part,
-    /// In order.
+    /// In order: first the rows that want logits are moved to the front, if it is the head.
     pub calls: Vec<Call>,
-    /// Ops of the program, and the launches that run them.
-    pub ops: Vec<(Range<usize>, Range<usize>)>,
+    /// Groups of ops, and the launches that run them.
+    pub groups: Vec<(Group, Range<usize>)>,
     /// What each launch is.
     pub marks: Vec<Mark>,
 }
@@ -66,11 +63,14 @@ impl Program {
     /// The first op that has no kernel.
     pub fn lower(plan: &Plan, at: &Places, rows_max: usize, path: PathChoice) -> Result<Program, Error> {
         let sizes = sizes(rows_max);
-        let part = |ops: Range<usize>| {
-            let of = |&rows: &usize| stretch(plan, at, ops.clone(), rows, path);
-            sizes.iter().map(of).collect::<Result<_, _>>()
-        };
-        let parts = [part(0..plan.head)?, part(plan.head..plan.program.len())?];
+        let can = capabilities(at.setting.fused);
+        let mut parts = [Vec::new(), Vec::new()];
+        for &rows in &sizes {
+            let (head, body) =
+                groups(plan, &can, rows, path).into_iter().partition(|group| group.ops.start >= plan.head);
+            parts[Part::Body as usize].push(stretch(plan, at, (Part::Body, body), rows)?);
+            parts[Part::Head as usize].push(stretch(plan, at, (Part::Head, head), rows)?);
+        }
         Ok(Program { parts, sizes, rows_min: 1 })
     }
 
@@ -103,57 +103,27 @@ impl Program {
 fn stretch(
     plan: &Plan,
     at: &Places,
-    part: Range<usize>,
+    (part, groups): (Part, Vec<Group>),
     rows: usize,
-    path: PathChoice,
 ) -> Result<Stretch, Error> {
     let mut calls = Vec::new();
-    if part.start == plan.head {
+    if part == Part::Head {
         let carried = plan.carried();
         calls.extend(carried.into_iter().map(|id| compact(plan, at, id, plan.buffer(id).width)));
     }
-    let mut marks = vec![Mark { op: part.start, ops: 1, stage: Stage::Start }; calls.len()];
-    let mut ops = vec![(part.start..part.start, 0..calls.len())];
-    let mut next = part.start;
-    while next < part.end {
-        let experts = matches!(plan.program[next].op, Op::Experts(_));
-        // Launches for more rows serve fewer too.
-        let unfused = experts && path == PathChoice::Unfused;
-        let rows = if unfused { rows.max(DECODE_ROWS_MAX + 1) } else { rows };
-        let lowered = lower(plan, next, at, rows).map_err(|what| Error::Unsupported(what.to_string()))?;
-        let (first, last) = (calls.len(), lowered.calls.len().saturating_sub(1));
-        let ops_of = next..next + lowered.ops;
-        let experts = ops_of.clone().find(|&op| matches!(plan.program[op].op, Op::Experts(_)));
-        marks.extend(lowered.calls.iter().enumerate().map(|(n, call)| {
-            let Some(experts) = experts else {
-                return Mark { op: next, ops: lowered.ops, stage: Stage::Whole };
-            };
-            // Of the launches of experts the first does what is before them, and the last what is behind.
-            let op = if n == 0 { next } else { experts };
-            let end = if n == last { ops_of.end } else { experts + 1 };
-            Mark { op, ops: end - op, stage: stage_of_experts(call.kernel, rows, n == last) }
-        }));
-        calls.extend(lowered.calls);
-        next = ops_of.end;
-        ops.push((ops_of, first..calls.len()));
+    let mut marks = vec![Mark { op: plan.head, ops: 1, stage: Stage::Start }; calls.len()];
+    let mut lowered = Vec::with_capacity(groups.len());
+    for group in groups {
+        let first = calls.len();
+        let staged = lower(plan, &group, at, rows).map_err(|what| Error::Unsupported(what.to_string()))?;
+        for Staged { stage, call } in staged {
+            let ops = group.ops_of(stage);
+            marks.push(Mark { op: ops.start, ops: ops.len(), stage });
+            calls.push(call);
+        }
+        lowered.push((group, first..calls.len()));
     }
-    assert!(next == part.end, "op {} was lowered with the head", part.end);
-    let part = if part.start == plan.head { Part::Head } else { Part::Body };
-    Ok(Stretch { part, calls, ops, marks })
-}
-
-/// Which part of the experts a launch is. For few rows each expert is read where a row chose it, the second projection with
-/// the weighted sum; for more, rows are grouped by expert first.
-fn stage_of_experts(kernel: &str, rows: usize, last: bool) -> Stage {
-    match (kernel, rows <= DECODE_ROWS_MAX, last) {
-        ("experts_prepare", ..) => Stage::Start,
-        ("inner_split", ..) => Stage::Inner,
-        ("experts_combine", ..) => Stage::Combine,
-        ("grouped_down", ..) => Stage::Down,
-        ("grouped_up", ..) | (_, false, _) => Stage::GateUp,
-        (_, true, false) => Stage::FusedUp,
-        (_, true, true) => Stage::FusedDown,
-    }
+    Ok(Stretch { part, calls, groups: lowered, marks })
 }
 
 #[cfg(test)]

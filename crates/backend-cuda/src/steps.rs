@@ -9,7 +9,9 @@ use amoeba_kernels::cuda::{Call, Unit};
 use crate::Error;
 use crate::compile::Compiler;
 use crate::executable::Mailbox;
-use crate::program::{DECODE_ROWS_MAX, Part, Program, Stretch};
+use amoeba_plan::FEW_ROWS_MAX;
+
+use crate::program::{Part, Program, Stretch};
 use crate::sys::{Arena, Code, Gpu, Graph, Launch, put_all};
 
 /// What it takes to make launches. Fields that use the device come before what they use.
@@ -109,7 +111,7 @@ pub struct Steps {
 impl Steps {
     /// With nothing ready.
     pub fn new(program: Program, stamps: Option<Stamps>) -> Steps {
-        let decode = program.sizes.iter().filter(|size| **size <= DECODE_ROWS_MAX).count();
+        let decode = program.sizes.iter().filter(|size| **size <= FEW_ROWS_MAX).count();
         let none = || program.sizes.iter().map(|_| None).collect();
         Steps { graphs: (0..decode).map(|_| None).collect(), ready: [none(), none()], program, stamps }
     }
@@ -135,7 +137,7 @@ impl Steps {
             let of = |(n, call)| {
                 let stamp = stamps.as_ref().map(|stamps| (stamps, stamps.first[part as usize] + n));
                 let launch = tools.ready(call, stamp)?;
-                if program.sizes[size] <= DECODE_ROWS_MAX {
+                if program.sizes[size] <= FEW_ROWS_MAX {
                     launch.keep_shared(SHARED_PERCENT).map_err(Error::driver(call.kernel))?;
                 }
                 Ok(launch)

@@ -13,9 +13,11 @@ mod trace;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use amoeba_plan::{BufferId, Path, Plan};
+use amoeba_plan::{BufferId, Group, Path, Plan};
 
-pub use cpu::{Cpu, CpuOptions, PackProgress, RepackCache, workspace_bytes};
+pub use cpu::{
+    CAPABILITIES as CPU_CAPABILITIES, Cpu, CpuOptions, PackProgress, RepackCache, workspace_bytes,
+};
 pub use error::Error;
 pub use reference::Reference;
 pub use sampler::{DeviceSampler, Drawn};
@@ -237,8 +239,8 @@ pub trait Probe: Send {
         false
     }
 
-    /// These ops run together; each of them is seen when all are done. Backends that can tell say so.
-    fn together(&mut self, _ops: std::ops::Range<usize>) {}
+    /// The ops to be seen next ran together, and are seen when all are done. An op of which nothing is said ran alone.
+    fn group(&mut self, _group: &Group) {}
 }
 
 /// Whether a step goes on.

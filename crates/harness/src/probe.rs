@@ -100,6 +100,17 @@ mod tests {
     }
 
     #[test]
+    fn names_of_buffers_do_not_matter() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/qwen2_moe-q4g64");
+        let plan = Plan::of(&Checkpoint::open(&dir).unwrap()).unwrap();
+        let mut renamed = plan.clone();
+        renamed.buffers.iter_mut().for_each(|buffer| buffer.name = "b");
+        let shown = |plan: &Plan| format!("{:?}", points(plan));
+        assert_eq!(shown(&renamed), shown(&plan));
+        assert_eq!(points(&plan).len(), 4 * plan.spec.layers.len());
+    }
+
+    #[test]
     fn a_block_ends_with_its_shared_experts_whatever_is_made_of_it() {
         // No shared experts; shared ones; back from a latent width; a norm after the block, in a sum with an MLP.
         assert_eq!(found("qwen3_moe-q4g64", "moe.out"), ["experts"; 4]);

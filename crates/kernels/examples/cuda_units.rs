@@ -7,7 +7,7 @@ use std::path::Path;
 use amoeba_checkpoint::{Config, Float, Format};
 use amoeba_kernels::cuda::{self, Matrix, Place, Places, Setting, Unit, WeightPlace};
 use amoeba_kernels::sample::cuda as sample;
-use amoeba_plan::{Plan, WeightShape};
+use amoeba_plan::{PathChoice, Plan, WeightShape, groups};
 
 /// A fixture's config with widths of a published model: what to call it, fixture, other numbers.
 const MODELS: [(&str, &str, &[(&str, &str)]); 6] = [
@@ -161,13 +161,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut units: BTreeMap<Unit, String> = BTreeMap::new();
     let mut add = |name: &str, plan: &Plan, places: &Places, rows: &[usize]| -> Result<(), Box<dyn Error>> {
         for rows in rows {
-            let mut index = 0;
-            while index < plan.program.len() {
-                let lowered =
-                    cuda::lower(plan, index, places, *rows).map_err(|why| format!("{name}: {why}"))?;
-                index += lowered.ops;
-                for call in lowered.calls {
-                    units.entry(call.unit).or_insert_with(|| name.to_owned());
+            for group in groups(plan, &cuda::capabilities(places.setting.fused), *rows, PathChoice::Auto) {
+                let lowered = cuda::lower(plan, &group, places, *rows);
+                for staged in lowered.map_err(|why| format!("{name}: {why}"))? {
+                    units.entry(staged.call.unit).or_insert_with(|| name.to_owned());
                 }
             }
         }

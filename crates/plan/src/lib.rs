@@ -9,6 +9,7 @@
 mod block;
 mod error;
 mod families;
+mod group;
 mod io;
 mod lower;
 mod op;
@@ -19,10 +20,14 @@ mod print;
 mod program;
 mod rope;
 mod spec;
+mod stage;
 
 pub use block::{Block, BlockKind, RoutedBlock};
 pub use error::Error;
 pub use families::{families, family_names, read_spec};
+pub use group::{
+    Append, Capabilities, FEW_ROWS_MAX, Group, GroupKind, Heads, Sharing, StageOps, groups, print_groups,
+};
 pub use io::{Io, Region, WeightUse};
 pub use op::*;
 pub use part::{Part, parts};
@@ -39,3 +44,4 @@ pub use spec::{
     PerLayerSpec, Projections, QkNormSpec, QkNormWidth, RopeSpec, RouterRule, Score, SharedSpec,
     ShortConvSpec, SsmInputs, TemperatureSpec, Window,
 };
+pub use stage::Stage;

@@ -2,23 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::collections::BTreeSet;
-use std::path::Path;
 
-use amoeba_checkpoint::Checkpoint;
-use amoeba_plan::{BlockKind, BufferKind, Op, Part, Plan, parts};
-
-/// The plan of every fixture, by name.
-fn plans() -> Vec<(String, Plan)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
-    let folders = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
-    let models = folders.filter(|folder| folder.join("config.json").exists());
-    let plan = |folder: std::path::PathBuf| {
-        let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
-        (name, Plan::of(&Checkpoint::open(&folder).unwrap()).unwrap())
-    };
-    models.map(plan).collect()
-}
+use amoeba_plan::{BlockKind, BufferKind, Op, Part, parts};
+use common::{plans, renamed};
 
 #[test]
 fn ops_stay_inside_their_buffers_and_use_weights_in_the_planned_shape() {
@@ -103,10 +92,7 @@ fn blocks_cover_the_layers_and_join_the_residual_stream() {
 #[test]
 fn names_of_buffers_are_only_shown() {
     for (name, plan) in plans() {
-        let mut renamed = plan.clone();
-        for (i, buffer) in renamed.buffers.iter_mut().enumerate() {
-            buffer.name = format!("b{i}").leak();
-        }
+        let renamed = renamed(&plan);
         assert_eq!(parts(&renamed), parts(&plan), "{name}");
         assert_eq!(renamed.carried(), plan.carried(), "{name}");
         assert!(

@@ -53,6 +53,10 @@ fn inspect_as_json_adds_up() {
 fn inspect_lists_the_program_and_the_tensors_and_reads_them() {
     let out = ran(&["inspect", "--plan"]).expect(0, &[]).out;
     assert!(out.starts_with("embed\n") && out.contains("layer 7\n") && out.contains("kv_append"), "{out}");
+    let out = ran(&["inspect", "--plan", "--device", "cuda"]).expect(0, &[]).out;
+    assert!(out.contains("norm + 3 linear") && out.contains("fused: fused up, fused down"), "{out}");
+    let out = ran(&["inspect", "--plan", "--device", "cpu", "--rows", "9"]).expect(0, &[]).out;
+    assert!(out.contains("3 linear") && out.contains("unfused: gate+up, inner, down, combine"), "{out}");
     let out = ran(&["inspect", "--tensors"]).expect(0, &[]).out;
     assert!(out.contains("model.embed_tokens.weight") && out.contains("U32"), "{out}");
     let out = ran(&["inspect", "--check-tensors"]).expect(0, &[]).out;

@@ -1,8 +1,13 @@
 //! From the decode program to phases: stretches of independent items.
 
+use std::ops::Range;
+
 use amoeba_checkpoint::Format;
 use amoeba_kernels::linear::{Arrangement, Digits};
-use amoeba_plan::{BufferId, HeadLinearOp, Io, LinearOp, Op, Part, Plan, RopeId, Step};
+use amoeba_plan::{
+    BufferId, Capabilities, Group, GroupKind, HeadLinearOp, LinearOp, Op, Part, PathChoice, Plan, RopeId,
+    Sharing, Stage, Step, groups,
+};
 
 use super::weights::Weights;
 
@@ -67,7 +72,19 @@ pub struct Phases {
     pub carried: Vec<BufferId>,
     /// Tables of prepared rows.
     pub prepared: Vec<PreparedKey>,
+    /// What the phases run together, for probes.
+    pub groups: Vec<Group>,
 }
+
+/// What workers share out together.
+pub const CAPABILITIES: Capabilities = Capabilities {
+    sharing: Sharing::Workers,
+    experts_few: &[Stage::Fused, Stage::Combine],
+    experts_many: &[Stage::GateUp, Stage::Inner, Stage::Down, Stage::Combine],
+    attention: &[Stage::Whole, Stage::Join],
+    choice_max: 0,
+    one_row_dim_max: 0,
+};
 
 /// Digits of x by the op that multiplies it.
 #[derive(Debug)]
@@ -98,16 +115,18 @@ pub fn compile(plan: &Plan, weights: &Weights, precision: &Precision) -> Phases 
     for rope in 0..plan.ropes.len() {
         compiler.push_row(RowWork::RopeTable(RopeId(rope)));
     }
+    // A phase does for all sizes of steps: only the stages of experts differ, and those that a step has not are empty.
+    let groups = groups(plan, &CAPABILITIES, 1, PathChoice::Auto);
     let mut head = 0;
-    for (i, step) in plan.program.iter().enumerate() {
-        if i == plan.head {
+    for group in &groups {
+        if group.ops.start == plan.head {
             head = compiler.phases.len();
             compiler.fresh.clear();
         }
-        compiler.op(i, &step.op, weights, i == plan.head);
+        compiler.group(group, weights, group.ops.start == plan.head);
     }
     let Compiler { phases, prepared, .. } = compiler;
-    Phases { phases, head, carried: plan.carried(), prepared }
+    Phases { phases, head, carried: plan.carried(), prepared, groups }
 }
 
 struct Compiler<'a> {
@@ -120,20 +139,13 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    fn op(&mut self, i: usize, op: &Op, weights: &Weights, first_of_head: bool) {
-        match op {
-            Op::Linear(LinearOp { weight, x, .. }) | Op::HeadLinear(HeadLinearOp { weight, x, .. }) => {
-                let layout = *weights.matrix(*weight).layout();
-                self.need_prepared(i, *x, layout.format, heads(op) * layout.cols);
-                let io = op.io();
-                match self.phases.last_mut() {
-                    Some(Phase::Linears(linears)) if independent(self.plan, linears, &io) => linears.push(i),
-                    _ => self.phases.push(Phase::Linears(vec![i])),
-                }
-            }
-            Op::Attention(_) => self.phases.extend([Phase::Attention(i), Phase::AttentionJoin(i)]),
-            Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => self.phases.push(Phase::Recurrent(i)),
-            Op::Experts(experts) => {
+    fn group(&mut self, group: &Group, weights: &Weights, first_of_head: bool) {
+        let i = group.ops.start;
+        match (&group.kind, &self.plan.program[i].op) {
+            (GroupKind::Products { .. }, _) => self.products(group.ops.clone(), weights),
+            (_, Op::Attention(_)) => self.phases.extend([Phase::Attention(i), Phase::AttentionJoin(i)]),
+            (_, Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_)) => self.phases.push(Phase::Recurrent(i)),
+            (_, Op::Experts(experts)) => {
                 let bank = weights.bank(i);
                 for projection in bank.gate.iter().chain([&bank.up]) {
                     let layout = *projection.weights.layout();
@@ -142,11 +154,31 @@ impl Compiler<'_> {
                 let of = [Phase::ExpertItems, Phase::PrepareInner, Phase::ExpertDown, Phase::Combine];
                 self.phases.extend(of.map(|phase| phase(i)));
             }
-            _ if first_of_head => self.phases.push(Phase::Rows(vec![RowWork::Op(i)])),
-            _ => self.push_row(RowWork::Op(i)),
+            _ => {
+                if first_of_head {
+                    self.phases.push(Phase::Rows(Vec::new()));
+                }
+                group.ops.clone().for_each(|op| self.push_row(RowWork::Op(op)));
+            }
         }
-        let (prepared, io) = (&self.prepared, op.io());
-        self.fresh.retain(|&table| !io.writes_to(prepared[table].x));
+        for step in &self.plan.program[group.ops.clone()] {
+            let (prepared, io) = (&self.prepared, step.op.io());
+            self.fresh.retain(|&table| !io.writes_to(prepared[table].x));
+        }
+    }
+
+    /// Products that do not depend on each other, in one phase after what prepares their inputs.
+    fn products(&mut self, ops: Range<usize>, weights: &Weights) {
+        for i in ops.clone() {
+            let op = &self.plan.program[i].op;
+            if let Op::Linear(LinearOp { weight, x, .. }) | Op::HeadLinear(HeadLinearOp { weight, x, .. }) =
+                op
+            {
+                let layout = *weights.matrix(*weight).layout();
+                self.need_prepared(i, *x, layout.format, heads(op) * layout.cols);
+            }
+        }
+        self.phases.push(Phase::Linears(ops.collect()));
     }
 
     fn push_row(&mut self, work: RowWork) {
@@ -168,23 +200,8 @@ impl Compiler<'_> {
             return;
         }
         self.fresh.push(table);
-        // Linears already waiting in the last phase do not write x (they would be dependent), so this may
-        // also go before them.
-        let writes = |&i: &usize| self.plan.program[i].op.io().writes_to(x);
-        let before = match self.phases.last() {
-            Some(Phase::Linears(linears)) if !linears.iter().any(writes) => self.phases.len() - 1,
-            _ => self.phases.len(),
-        };
-        match before.checked_sub(1).map(|i| &mut self.phases[i]) {
-            Some(Phase::Rows(rows)) => rows.push(RowWork::Prepare { table, reader }),
-            _ => self.phases.insert(before, Phase::Rows(vec![RowWork::Prepare { table, reader }])),
-        }
+        self.push_row(RowWork::Prepare { table, reader });
     }
-}
-
-/// Whether a product may run in the same phase as those of `linears`.
-fn independent(plan: &Plan, linears: &[usize], product: &Io) -> bool {
-    linears.iter().all(|&i| !plan.program[i].op.io().precedes(product))
 }
 
 /// Products side by side that an op is.

@@ -2,11 +2,11 @@
 //! and three products when not. Both end in the same weighted sum.
 
 use amoeba_kernels::activate::activate;
-use amoeba_kernels::experts::cpu::{FUSED_ROWS_MAX, Rows, Scratch as ItemScratch};
+use amoeba_kernels::experts::cpu::{Rows, Scratch as ItemScratch};
 use amoeba_kernels::experts::{Bank, Partials, Projection, combine, fused_item};
 use amoeba_kernels::linear::{Arrangement, Input, matmul, prepare};
 use amoeba_kernels::simd::LANES;
-use amoeba_plan::{ExpertsOp, Op, PathKind, Plan};
+use amoeba_plan::{ExpertsOp, FEW_ROWS_MAX, Op, PathKind, Plan};
 
 use super::products::{copy, input};
 use super::shared::{PerWorker, Shared};
@@ -73,7 +73,7 @@ impl Workspace {
 pub fn sizes(plan: &Plan, slices: &dyn Fn(usize) -> usize, rows: usize) -> [[usize; 2]; 4] {
     let most = |f: &dyn Fn(usize, &ExpertsOp) -> usize| ops(plan).map(|(i, op)| f(i, op)).max().unwrap_or(0);
     let choices = rows * most(&|_, op| op.top_k);
-    let fused = rows.min(FUSED_ROWS_MAX) * most(&|i, op| op.top_k * slices(i));
+    let fused = rows.min(FEW_ROWS_MAX) * most(&|i, op| op.top_k * slices(i));
     let d_ff = most(&|_, op| op.d_ff.next_multiple_of(LANES));
     let hidden = most(&|_, op| op.hidden.next_multiple_of(LANES));
     // Digits and headers of a group take less than twice its columns.

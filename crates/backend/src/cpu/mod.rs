@@ -18,10 +18,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use amoeba_checkpoint::Checkpoint;
-use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
 use amoeba_kernels::linear::{Digits, Packed, runs_on_tiles};
 use amoeba_kernels::simd::Isa;
-use amoeba_plan::{HeadLinearOp, LinearOp, Op, Path, PathChoice, Plan, select_path};
+use amoeba_plan::{FEW_ROWS_MAX, HeadLinearOp, LinearOp, Op, Path, PathChoice, Plan, select_path};
 
 use crate::sequences::Sequences;
 use crate::{Activations, DeviceKind, Error, Executable, KvType, Limits, Probe, Recording, Row, check_rows};
@@ -33,6 +32,7 @@ use shared::{Grid, PerWorker, Shared};
 use tracer::Tracer;
 use weights::Weights;
 
+pub use compile::CAPABILITIES;
 pub use estimate::workspace_bytes;
 pub use weights::{PackProgress, RepackCache};
 
@@ -301,7 +301,7 @@ impl Executable for Cpu {
     }
 
     fn path(&self, rows: usize) -> Path {
-        select_path(self.model().has_experts, rows, FUSED_ROWS_MAX, self.model().choice)
+        select_path(self.model().has_experts, rows, FEW_ROWS_MAX, self.model().choice)
     }
 
     fn instructions(&self, rows: usize) -> String {

@@ -44,6 +44,13 @@ impl Cpu {
                 let model = self.pool.work();
                 model.state.get(0).works = ALL_WORKS;
                 run?;
+                let ran_together = match &model.phases.phases[phase] {
+                    Phase::Linears(ops) => {
+                        model.phases.groups.iter().find(|group| group.ops.contains(&ops[0]))
+                    }
+                    _ => None,
+                };
+                ran_together.into_iter().for_each(|group| probe.group(group));
                 let mut stop = false;
                 finished_ops(&model.phases.phases[phase], &works, |op| {
                     stop |= probe.wants(op) && probe.see(op, &model.buffers) == Flow::Stop;

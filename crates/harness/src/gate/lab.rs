@@ -5,7 +5,7 @@ use std::sync::Arc;
 use amoeba_backend::{Executable, Limits, Reference, Row};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_engine::LoadOptions;
-use amoeba_plan::{Op, PathChoice, PathKind, Plan};
+use amoeba_plan::{FEW_ROWS_MAX, Op, PathChoice, PathKind, Plan};
 
 use super::{GateOptions, Loader, Prompt};
 use crate::Error;
@@ -74,7 +74,8 @@ impl<'a> Lab<'a> {
         }
         prompts.push(Prompt { name: "random tokens".to_owned(), tokens: random(24, 1, plan.spec.vocab) });
         prompts.iter_mut().for_each(|prompt| prompt.tokens.truncate(longest));
-        let mut lab = Lab { options, checkpoint, plan, model, prompts, chunk: 8, effort, loader, context };
+        let mut lab =
+            Lab { options, checkpoint, plan, model, prompts, chunk: FEW_ROWS_MAX, effort, loader, context };
         let candidate = lab.candidate(|_| {})?;
         if lab.has_experts() {
             let fused = (1..=ROWS_MAX).rev().find(|&rows| candidate.path(rows).kind == PathKind::Fused);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use amoeba_backend::{Buffers, Executable, Flow, Probe, Reference, Row};
-use amoeba_plan::{BlockKind, BufferId, CopyOp, Op, Plan, Step};
+use amoeba_plan::{BlockKind, BufferId, CopyOp, Group, Op, Plan};
 
 use super::lab::Lab;
 use crate::Error;
@@ -102,7 +102,7 @@ impl Lockstep {
     pub fn step(&mut self, executable: &mut dyn Executable, rows: &[Row], place: &str) -> Result<(), Error> {
         let mut watcher = Watcher::new(&self.plan, rows.len());
         executable.step(rows, Some(&mut watcher))?;
-        let (shown, all) = (watcher.launches.iter().map(|l| l.ops.len()).sum(), self.plan.program.len());
+        let (shown, all) = (watcher.seen, self.plan.program.len());
         if shown != all {
             return Err(Error::Hidden { shown, all });
         }
@@ -126,14 +126,13 @@ impl Lockstep {
             }
             self.reference.run_op(op, rows)?;
         }
-        let changed: Vec<BufferId> = launch.changed.iter().map(|(buffer, _)| *buffer).collect();
-        for (buffer, values) in launch.changed {
+        for (buffer, values) in launch.written {
             self.state[buffer.0] = values;
         }
-        for (i, op) in launch.ops.clone().enumerate() {
+        for op in launch.ops.clone() {
             for out in self.plan.program[op].op.io().writes.iter().map(|region| region.buffer) {
-                let later = &self.plan.program[launch.ops.start + i + 1..launch.ops.end];
-                let hidden = !changed.contains(&out) && attended(later, out);
+                let later = &self.plan.program[op + 1..launch.ops.end];
+                let hidden = launch.unwritten.contains(&out);
                 if !hidden && !later.iter().any(|step| step.op.io().writes_to(out)) {
                     self.compare(op, out, place);
                     self.follow(out);
@@ -209,20 +208,6 @@ impl Lockstep {
     }
 }
 
-/// Whether some ops attend with queries, keys or values of that buffer: nothing else reads them, so a launch that does all of it
-/// need not write them back.
-fn attended(ops: &[Step], buffer: BufferId) -> bool {
-    let attends = |id| {
-        let of = |step: &Step| matches!(&step.op, Op::Attention(op) if op.cache == id);
-        ops.iter().any(of)
-    };
-    ops.iter().any(|step| match &step.op {
-        Op::Attention(op) => op.q == buffer,
-        Op::KvAppend(op) => [op.k, op.v].contains(&buffer) && attends(op.cache),
-        _ => false,
-    })
-}
-
 /// What an op wrote of a row: all of it, unless it only copies into some places.
 fn written<'a>(op: &Op, row: &'a [f32]) -> Cow<'a, [f32]> {
     let Op::Copy(CopyOp { out, heads, len, .. }) = op else { return Cow::Borrowed(row) };
@@ -268,39 +253,31 @@ fn blocks(plan: &Plan) -> Vec<Block> {
     plan.blocks.iter().filter_map(of_experts).collect()
 }
 
-/// Ops whose results appeared at once, and the buffers that changed.
+/// Ops that ran together, and what they wrote.
 struct Launch {
     ops: Range<usize>,
-    changed: Vec<(BufferId, Vec<Vec<f32>>)>,
+    unwritten: Vec<BufferId>,
+    /// Rows of each buffer.
+    written: Vec<(BufferId, Vec<Vec<f32>>)>,
 }
 
-/// Finds out which ops ran together: those of which it is told, and those between which no buffer changed.
-struct Watcher {
+/// Keeps what every group of ops wrote.
+struct Watcher<'a> {
+    plan: &'a Plan,
     rows: usize,
-    widths: Vec<usize>,
-    /// First op that writes each buffer; before it the buffer holds leftovers.
-    written_from: Vec<usize>,
-    current: Vec<Vec<Vec<f32>>>,
     launches: Vec<Launch>,
-    /// Ops of which the backend says so.
-    together: Range<usize>,
+    /// Ops that run together, and the buffers that they leave unwritten.
+    group: (Range<usize>, Vec<BufferId>),
+    seen: usize,
 }
 
-impl Watcher {
-    fn new(plan: &Plan, rows: usize) -> Watcher {
-        let first = |id: usize| plan.program.iter().position(|step| step.op.io().writes_to(BufferId(id)));
-        Watcher {
-            rows,
-            widths: plan.buffers.iter().map(|buffer| buffer.width).collect(),
-            written_from: (0..plan.buffers.len()).map(|id| first(id).unwrap_or(usize::MAX)).collect(),
-            current: vec![Vec::new(); plan.buffers.len()],
-            launches: Vec::new(),
-            together: 0..0,
-        }
+impl<'a> Watcher<'a> {
+    fn new(plan: &'a Plan, rows: usize) -> Watcher<'a> {
+        Watcher { plan, rows, launches: Vec::new(), group: (0..0, Vec::new()), seen: 0 }
     }
 }
 
-impl Probe for Watcher {
+impl Probe for Watcher<'_> {
     fn wants(&self, _: usize) -> bool {
         true
     }
@@ -309,35 +286,33 @@ impl Probe for Watcher {
         true
     }
 
-    fn together(&mut self, ops: Range<usize>) {
-        self.together = ops;
+    fn group(&mut self, group: &Group) {
+        self.group = (group.ops.clone(), group.unwritten.clone());
     }
 
     fn see(&mut self, op: usize, buffers: &dyn Buffers) -> Flow {
-        let mut changed = Vec::new();
-        for id in (0..self.widths.len()).filter(|&id| self.written_from[id] <= op) {
+        self.seen += 1;
+        if !self.group.0.contains(&op) {
+            self.group = (op..op + 1, Vec::new());
+        }
+        let (ops, unwritten) = self.group.clone();
+        if op + 1 < ops.end {
+            return Flow::Continue;
+        }
+        let mut written: Vec<(BufferId, Vec<Vec<f32>>)> = Vec::new();
+        let writes = self.plan.program[ops.clone()].iter().flat_map(|step| step.op.io().writes);
+        for buffer in writes.map(|region| region.buffer) {
+            if unwritten.contains(&buffer) || written.iter().any(|(known, _)| *known == buffer) {
+                continue;
+            }
+            let width = self.plan.buffer(buffer).width;
             let row = |row| {
-                let values = buffers.row(BufferId(id), row);
-                &values[..self.widths[id].min(values.len())]
+                let values = buffers.row(buffer, row);
+                values[..width.min(values.len())].to_vec()
             };
-            let same = |(old, i): (&Vec<f32>, usize)| {
-                old.iter().map(|x| x.to_bits()).eq(row(i).iter().map(|x| x.to_bits()))
-            };
-            let known = &self.current[id];
-            if known.len() != self.rows || !known.iter().zip(0..).all(same) {
-                self.current[id] = (0..self.rows).map(|i| row(i).to_vec()).collect();
-                changed.push((BufferId(id), self.current[id].clone()));
-            }
+            written.push((buffer, (0..self.rows).map(row).collect()));
         }
-        let first = self.together.start == op && !self.together.is_empty();
-        let goes_on = self.together.contains(&op) || changed.is_empty();
-        match self.launches.last_mut() {
-            Some(last) if goes_on && !first => {
-                last.ops.end = op + 1;
-                last.changed.extend(changed);
-            }
-            _ => self.launches.push(Launch { ops: op..op + 1, changed }),
-        }
+        self.launches.push(Launch { ops, unwritten, written });
         Flow::Continue
     }
 }

@@ -80,9 +80,9 @@ pub fn row_label(ops: &[TracedOp], span: &Span) -> String {
     names.join("+")
 }
 
-/// Of a span's ops the one that its stage is of: the experts, if others share their launch, else the first.
+/// Of a span's ops the one that its stage is of: routed experts, if they are among them, else the first.
 fn staged(ops: &[TracedOp]) -> usize {
-    ops.iter().position(|op| op.part == Part::Experts).unwrap_or(0)
+    ops.iter().position(|op| op.router.is_some()).unwrap_or(0)
 }
 
 /// Whether work of the stage only exists because workers share.

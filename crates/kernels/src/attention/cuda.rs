@@ -1,6 +1,6 @@
 //! Launches of `attention` and `kv_append`, and the size of their cache (see `cache.cuh`).
 
-use amoeba_plan::{AttentionOp, BufferId, CacheId, CacheKind, KvAppendOp, NormOp, RopeId, Window};
+use amoeba_plan::{Append, AttentionOp, CacheId, CacheKind, FEW_ROWS_MAX, Heads, KvAppendOp, Window};
 
 use crate::cuda::{Args, Call, Setting, Site, Unit, unit};
 
@@ -12,8 +12,6 @@ const POSITIONS: usize = 8;
 const BLOCKS_PER_SM: usize = 2;
 /// Most parts that the positions are cut into.
 const SPLITS_MAX: usize = 64;
-/// Steps of more rows than this fill the device without splitting the positions.
-const SPLIT_ROWS_MAX: usize = 8;
 
 /// Bytes of keys and values of all sequences.
 pub(crate) fn cache_bytes(kv_heads: usize, k_dim: usize, v_dim: usize, setting: &Setting) -> usize {
@@ -29,32 +27,38 @@ fn element_bytes(setting: &Setting) -> usize {
     if setting.kv_f16 { 2 } else { 4 }
 }
 
+/// Where keys and values lie.
+pub(super) const CACHE: (&str, &str) = ("attention/cache.cuh", include_str!("cache.cuh"));
+const HEADS: (&str, &str) = ("attention/heads.cuh", include_str!("heads.cuh"));
+/// What the bodies of `heads.cu` are made of.
+const HEADS_HEADERS: &[(&str, &str)] =
+    &[unit::DEVICE, unit::TURN, CACHE, HEADS, ("attention/append.cuh", include_str!("append.cuh"))];
+/// What the bodies for few rows are made of.
+const HEADERS: &[(&str, &str)] = &[
+    unit::DEVICE,
+    unit::TURN,
+    CACHE,
+    HEADS,
+    ("attention/tile.cuh", include_str!("tile.cuh")),
+    ("attention/kernel.cuh", include_str!("kernel.cuh")),
+    ("attention/one.cuh", include_str!("one.cuh")),
+];
+
 /// Heads before attention, and the cache.
 fn heads_unit(k_dim: usize, v_dim: usize, setting: &Setting) -> Unit {
-    let text = concat!(include_str!("cache.cuh"), include_str!("heads.cuh"), include_str!("heads.cu"));
-    Unit {
-        headers: &[unit::DEVICE, unit::TURN],
-        op: ("attention/heads.cu", text),
-        defines: defines([k_dim, v_dim], setting),
-    }
+    let defines = defines([k_dim, v_dim], setting);
+    Unit { headers: HEADS_HEADERS, op: ("attention/heads.cu", include_str!("heads.cu")), defines }
 }
 
 /// Attention that a block does for so many heads.
 fn unit([k_dim, v_dim]: [usize; 2], heads: usize, setting: &Setting) -> Unit {
-    let text = concat!(
-        include_str!("cache.cuh"),
-        include_str!("heads.cuh"),
-        include_str!("tile.cuh"),
-        include_str!("kernel.cu"),
-        include_str!("one.cu")
-    );
-    let own = [("K_HEADS", heads), ("K_WARPS", WARPS), ("K_SPLITS", SPLITS_MAX)];
+    let own = [("K_HEADS", heads), ("K_SPLITS", SPLITS_MAX)];
     let mut defines = defines([k_dim, v_dim], setting);
     defines.extend(own.map(|(name, value)| (name, value.to_string())));
-    Unit { headers: &[unit::DEVICE, unit::TURN], op: ("attention/kernel.cu", text), defines }
+    Unit { headers: HEADERS, op: ("attention/kernel.cu", include_str!("kernel.cu")), defines }
 }
 
-/// Macros of `cache.cuh`.
+/// Macros of `CacheShape` (`cache.cuh`).
 fn defines([k_dim, v_dim]: [usize; 2], setting: &Setting) -> Vec<(&'static str, String)> {
     let all = [("K_HALF", usize::from(setting.kv_f16)), ("K_DIM", k_dim), ("K_V_DIM", v_dim)];
     all.map(|(name, value)| (name, value.to_string())).to_vec()
@@ -86,48 +90,33 @@ pub(crate) fn append(site: &Site<'_>, op: &KvAppendOp) -> Call {
     }
 }
 
-/// What becomes of the heads of a buffer before attention.
-#[derive(Clone, Copy)]
-pub(crate) struct Heads {
-    pub buffer: BufferId,
-    pub heads: usize,
-    pub dim: usize,
-    pub norm: Option<NormOp>,
-    /// And the first element that turns.
-    pub rope: Option<(RopeId, usize)>,
-    /// 0 nowhere, 1 to the keys, 2 to the values.
-    pub append: usize,
-}
-
-impl Heads {
-    /// Nothing yet.
-    pub fn new(buffer: BufferId, heads: usize, dim: usize) -> Heads {
-        Heads { buffer, heads, dim, norm: None, rope: None, append: 0 }
-    }
-
-    /// `struct Heads`.
-    fn args(&self, site: &Site<'_>, args: Args) -> Args {
-        let weight = self.norm.map_or(0, |norm| site.vector(norm.weight));
-        let (turns, first, half, interleaved, amplitude) =
-            self.rope.map_or((0, 0, 0, false, 0.0), |(id, first)| {
-                let spec = &site.plan.ropes[id.0];
-                (site.at.ropes[id.0], first, spec.frequencies.len(), spec.interleaved, spec.amplitude)
-            });
-        let (eps, scale) = self.norm.map_or((0.0, 0.0), |norm| (norm.eps, norm.scale));
-        let args = args.place(site.buffer(self.buffer)).address(weight).address(turns);
-        let args = args.size(self.heads).size(self.dim).size(first).size(half).size(usize::from(interleaved));
-        args.size(usize::from(self.norm.is_some())).size(self.append).float(eps).float(scale).float(amplitude)
-    }
+/// `struct Heads`.
+fn heads_args(site: &Site<'_>, args: Args, of: &Heads) -> Args {
+    let weight = of.norm.map_or(0, |norm| site.vector(norm.weight));
+    let (turns, first, half, interleaved, amplitude) =
+        of.rope.map_or((0, 0, 0, false, 0.0), |(id, first)| {
+            let spec = &site.plan.ropes[id.0];
+            (site.at.ropes[id.0], first, spec.frequencies.len(), spec.interleaved, spec.amplitude)
+        });
+    let (eps, scale) = of.norm.map_or((0.0, 0.0), |norm| (norm.eps, norm.scale));
+    let append = match of.append {
+        Append::Nowhere => 0,
+        Append::Keys => 1,
+        Append::Values => 2,
+    };
+    let args = args.place(site.buffer(of.buffer)).address(weight).address(turns);
+    let args = args.size(of.heads).size(of.dim).size(first).size(half).size(usize::from(interleaved));
+    args.size(usize::from(of.norm.is_some())).size(append).float(eps).float(scale).float(amplitude)
 }
 
 /// At most three buffers.
 pub(crate) fn heads(site: &Site<'_>, id: CacheId, all: &[Heads]) -> Call {
     let (mut args, [_, k_dim, v_dim]) = cache(site, Args::new().address(site.at.step), id);
     for heads in all {
-        args = heads.args(site, args);
+        args = heads_args(site, args, heads);
     }
     for _ in all.len()..3 {
-        args = Heads::new(all[0].buffer, 0, 0).args(site, args);
+        args = heads_args(site, args, &Heads::new(all[0].buffer, 0, 0));
     }
     let count: usize = all.iter().map(|heads| heads.heads).sum();
     Call {
@@ -153,7 +142,8 @@ fn heads_per_block(op: &AttentionOp) -> usize {
 
 /// Parts that the positions are cut into.
 fn splits(op: &AttentionOp, setting: &Setting, rows: usize) -> usize {
-    if rows > SPLIT_ROWS_MAX {
+    // More rows fill the device without splitting the positions.
+    if rows > FEW_ROWS_MAX {
         return 1;
     }
     let blocks = op.heads / heads_per_block(op) * rows;
@@ -168,7 +158,7 @@ fn splits(op: &AttentionOp, setting: &Setting, rows: usize) -> usize {
 /// Partial results of the splits: outputs, then largest scores and sums.
 pub(crate) fn scratch_bytes(op: &AttentionOp, setting: &Setting, rows: usize) -> usize {
     let bytes = |rows| partials(op, setting, rows) * (2 + op.v_dim.next_multiple_of(8)) * 4;
-    (1..=rows.min(SPLIT_ROWS_MAX)).map(bytes).max().unwrap_or(0)
+    (1..=rows.min(FEW_ROWS_MAX)).map(bytes).max().unwrap_or(0)
 }
 
 /// Results of the splits of all heads and rows.
@@ -195,7 +185,7 @@ pub(crate) const ONE_DIM_MAX: usize = 256;
 /// Attention of a step of one row and what becomes of its queries, keys and values before, which are not written back.
 pub(crate) fn one(site: &Site<'_>, op: &AttentionOp, heads: &[Heads; 3]) -> Call {
     let call = few(site, op);
-    let args = heads.iter().fold(call.args, |args, heads| heads.args(site, args));
+    let args = heads.iter().fold(call.args, |args, heads| heads_args(site, args, heads));
     // `struct OneShared`.
     let [k_padded, v_padded] = [op.head_dim, op.v_dim].map(|dim| dim.next_multiple_of(8));
     let fresh = (k_padded + v_padded) * element_bytes(&site.at.setting);

@@ -2,13 +2,16 @@
 
 use amoeba_plan::AttentionOp;
 
-use super::cuda::{cache, window};
+use super::cuda::{CACHE, cache, window};
 use crate::cuda::{Call, Site, Unit, unit};
 
 /// Steps of at most so many rows leave most of a tile empty and too few tiles: `kernel.cu` takes them.
 const ROWS_FEW: usize = 16;
 /// Value dims whose outputs stay in the registers of a warp.
 const V_DIM_WARP: usize = 128;
+
+/// What the body is made of.
+const HEADERS: &[(&str, &str)] = &[unit::DEVICE, CACHE, ("attention/flash.cuh", include_str!("flash.cuh"))];
 
 /// Most shared memory of a block.
 fn shared_max(arch: u32) -> usize {
@@ -45,13 +48,12 @@ pub(super) fn attention(site: &Site<'_>, op: &AttentionOp) -> Option<Call> {
         ("K_WARPS", warps),
         ("K_WARPS_V", warps_v),
     ];
-    let source = ("attention/flash.cu", concat!(include_str!("cache.cuh"), include_str!("flash.cu")));
     let args = args.place(site.buffer(op.q)).place(site.buffer(op.out)).address(site.vector(op.sinks));
     let args = args.size(group).size(sliding).size(chunk);
     Some(Call {
         unit: Unit {
-            headers: &[unit::DEVICE],
-            op: source,
+            headers: HEADERS,
+            op: ("attention/flash.cu", include_str!("flash.cu")),
             defines: defines.map(|(name, value)| (name, value.to_string())).to_vec(),
         },
         kernel: "flash",

@@ -1,17 +1,22 @@
-// Products of stored matrices with many rows of x, on tensor cores: tiles of 32 * WM outputs and 8 * NT rows, K in slabs of 64.
+// Products of stored matrices with many rows of x, on tensor cores: tiles of 32 * WARPS_OUT outputs and 8 *
+// EIGHTS rows, K in slabs of 64.
 //
-// `Split` writes x once in PARTS, in the order in which the columns of a slab meet in mma.sync: f16 for quantised weights, all
-// columns that share a scale brought near 2^14 by one power of two (two parts are 22 bits, three all 24); bf16 for dense ones, whose
-// range f16 has not (two parts are 16 bits, three all 24). With them go those powers and the sums of groups. Codes stay as they are.
-// Both come to shared memory by copies that run STAGES - 1 steps ahead. A warp unpacks codes of its own 32 outputs (exact) in
-// registers and multiplies them with all rows of the tile. Every product of parts is summed in f32; scales and biases meet the sums
-// group by group. Every sum has one order, which depends on the shape alone.
+// `Split` writes x once in PARTS, in the order in which the columns of a slab meet in mma.sync: f16 for
+// quantised weights, all columns that share a scale brought near 2^14 by one power of two (two parts are 22
+// bits, three all 24); bf16 for dense ones, whose range f16 has not (two parts are 16 bits, three all 24).
+// With them go those powers and the sums of groups. Codes stay as they are. Both come to shared memory by
+// copies that run STAGES - 1 steps ahead. A warp unpacks codes of its own 32 outputs (exact) in registers and
+// multiplies them with all rows of the tile. Every product of parts is summed in f32; scales and biases meet
+// the sums group by group. Every sum has one order, which depends on the shape alone.
 
-// In a slab, a segment has columns of one group, and quarter t of four lanes has C of them: those of its words, in the pairs in
-// which F takes them out. Where a word is for two lanes, each has every second pair of pairs.
+// In a slab, a segment has columns of one group, and quarter t of four lanes has C of them: those of its
+// words, in the pairs in which F takes them out. Where a word is for two lanes, each has every second pair of
+// pairs.
 template <class F> struct Order {
-  static constexpr int SLAB = 64, SEGMENT = F::QUANTISED ? min_of(SLAB, F::GROUP) : SLAB, SEGMENTS = SLAB / SEGMENT;
-  static constexpr int C = SEGMENT / 4, BITS = C * F::BITS, PER_WORD = max_of(1, 32 / F::BITS), WORDS = (BITS + 31) / 32;
+  static constexpr int SLAB = 64, SEGMENT = F::QUANTISED ? min_of(SLAB, F::GROUP) : SLAB,
+                       SEGMENTS = SLAB / SEGMENT;
+  static constexpr int C = SEGMENT / 4, BITS = C * F::BITS, PER_WORD = max_of(1, 32 / F::BITS),
+                       WORDS = (BITS + 31) / 32;
   static constexpr bool HALVES = (F::NIBBLES || F::TWOS) && C < PER_WORD;
   static constexpr int ALIGN = BITS % 128 == 0 ? 16 : BITS % 64 == 0 ? 8 : 4;
 
@@ -56,15 +61,20 @@ template <class F> struct Order {
   }
 };
 
-// A row of x in parts, slab by slab: [32 columns][part][quarter][8], then, for quantised weights, four numbers: sums of segments if
-// there are biases, two at most, and the powers of two that the segments are to be multiplied with.
+// A row of x in parts, slab by slab: [32 columns][part][quarter][8], then, for quantised weights, four
+// numbers: sums of segments if there are biases, two at most, and the powers of two that the segments are to
+// be multiplied with.
 template <class F, int COLS, int PARTS> struct Split {
   typedef Order<F> O;
-  static constexpr int SLAB = O::SLAB, SLABS = (COLS + SLAB - 1) / SLAB, TAIL = PARTS * 2 * SLAB, RECORD = TAIL + (F::QUANTISED ? 16 : 0);
-  static constexpr int ROW = SLABS * RECORD, UNITS = SLABS * 8, POWERS = F::BIASED ? 2 : 0; // of the four numbers
-  static_assert(COLS % 4 == 0 && (!F::QUANTISED || COLS % F::GROUP == 0) && (!F::BIASED || O::SEGMENT > 16), "shape");
+  static constexpr int SLAB = O::SLAB, SLABS = (COLS + SLAB - 1) / SLAB, TAIL = PARTS * 2 * SLAB,
+                       RECORD = TAIL + (F::QUANTISED ? 16 : 0);
+  static constexpr int ROW = SLABS * RECORD, UNITS = SLABS * 8,
+                       POWERS = F::BIASED ? 2 : 0; // of the four numbers
+  static_assert(COLS % 4 == 0 && (!F::QUANTISED || COLS % F::GROUP == 0) && (!F::BIASED || O::SEGMENT > 16),
+                "shape");
 
-  // Eight positions: of quarter unit % 4, of half unit / 4 % 2 of a slab. All lanes call, those past the last unit too.
+  // Eight positions: of quarter unit % 4, of half unit / 4 % 2 of a slab. All lanes call, those past the last
+  // unit too.
   static DEVICE void piece(const float* x, u8* out, int unit) {
     int slab = unit / 8, k32 = unit / 4 % 2, t = unit % 4;
     bool mine = unit < UNITS;
@@ -90,7 +100,8 @@ template <class F, int COLS, int PARTS> struct Split {
           v[2 * j] -= bf16_to_f32(pair[j] & 0xffff), v[2 * j + 1] -= bf16_to_f32(pair[j] >> 16);
         }
       }
-      if (mine) write(record + ((k32 * PARTS + part) * 4 + t) * 16, make_uint4(pair[0], pair[1], pair[2], pair[3]));
+      if (mine)
+        write(record + ((k32 * PARTS + part) * 4 + t) * 16, make_uint4(pair[0], pair[1], pair[2], pair[3]));
     }
   }
   // Brings segments near 2^14; sums and powers by the first lane of each, `first` of the 32 columns.
@@ -118,29 +129,47 @@ template <class F, int COLS, int PARTS> struct Split {
   }
 };
 
-// F: format. COLS: inputs. PARTS: of x. WM: warps along outputs. WK: warps along K, which take slabs in turn. NT: rows of x in
-// eights. STAGES: steps in shared memory.
-template <class F, int COLS, int PARTS, int WM, int WK, int NT, int STAGES> struct Gemm {
+// A Shape has, as `cuda/gemm.rs` chooses it:
+//   Weights    their Format
+//   COLS       inputs
+//   X_PARTS    of x
+//   WARPS_OUT  warps along outputs, 32 each
+//   WARPS_K    warps along K, which take slabs in turn
+//   EIGHTS     rows of x of a tile, in eights
+//   STAGES     steps in shared memory
+template <class Shape> struct Gemm {
+  typedef typename Shape::Weights F;
+  static constexpr int COLS = Shape::COLS, PARTS = Shape::X_PARTS, WM = Shape::WARPS_OUT, WK = Shape::WARPS_K;
+  static constexpr int NT = Shape::EIGHTS, STAGES = Shape::STAGES;
   typedef Order<F> O;
   typedef Split<F, COLS, PARTS> X;
   static constexpr int SLAB = O::SLAB, SLABS = X::SLABS, STEPS = (SLABS + WK - 1) / WK;
   static constexpr int OUTPUTS = 32 * WM, TOKENS = 8 * NT, THREADS = 32 * WM * WK;
   static constexpr int GROUP = F::QUANTISED ? F::GROUP : SLAB, GROUPS = COLS / GROUP;
   static constexpr int ROW_BYTES = COLS * F::BITS / 8, A_ROW = SLAB * F::BITS / 8;
-  static constexpr int A_UNIT = ROW_BYTES % 16 == 0 && A_ROW % 16 == 0 ? 16 : ROW_BYTES % 8 == 0 && A_ROW % 8 == 0 ? 8 : 4;
+  static constexpr int A_UNIT = ROW_BYTES % 16 == 0 && A_ROW % 16 == 0 ? 16
+                                : ROW_BYTES % 8 == 0 && A_ROW % 8 == 0 ? 8
+                                                                       : 4;
   static constexpr int A_UNITS = A_ROW / A_UNIT;
-  // Shared memory: addresses of the rows of x; then of each stage WK slabs of codes, parts [32 columns][part][row][quarter], sums and powers.
-  static constexpr int A_BYTES = OUTPUTS * A_ROW, TAIL_AT = A_BYTES + TOKENS * X::TAIL, SLAB_BYTES = A_BYTES + TOKENS * X::RECORD;
+  // Shared memory: addresses of the rows of x; then of each stage WK slabs of codes, parts [32
+  // columns][part][row][quarter], sums and powers.
+  static constexpr int A_BYTES = OUTPUTS * A_ROW, TAIL_AT = A_BYTES + TOKENS * X::TAIL,
+                       SLAB_BYTES = A_BYTES + TOKENS * X::RECORD;
   static constexpr int STAGE_BYTES = WK * SLAB_BYTES, SHARED_BYTES = 8 * TOKENS + STAGES * STAGE_BYTES;
   static_assert(STAGES >= 2 && (WK - 1) * WM * 32 * NT * 32 <= STAGES * STAGE_BYTES, "shape");
 
-  struct Scales { u32 scales[O::SEGMENTS][2][2], biases[O::SEGMENTS][2][2]; };
-  struct Sums { float v[2][NT][4]; }; // of outputs g, g + 8 (and 16 more), rows 2t, 2t + 1 of each eight
+  struct Scales {
+    u32 scales[O::SEGMENTS][2][2], biases[O::SEGMENTS][2][2];
+  };
+  struct Sums {
+    float v[2][NT][4];
+  }; // of outputs g, g + 8 (and 16 more), rows 2t, 2t + 1 of each eight
 
   const u8** rows;
   u8* memory;
   int tokens; // rows of x that there are
-  DEVICE Gemm(u8* memory, int tokens) : rows((const u8**)memory), memory(memory + 8 * TOKENS), tokens(min(tokens, TOKENS)) {}
+  DEVICE Gemm(u8* memory, int tokens)
+      : rows((const u8**)memory), memory(memory + 8 * TOKENS), tokens(min(tokens, TOKENS)) {}
   static DEVICE int output0() { return warp() % WM * 32 + lane() / 4; }
   static DEVICE int turn() { return WK == 1 ? 0 : warp() / WM; }
 
@@ -163,12 +192,15 @@ template <class F, int COLS, int PARTS, int WM, int WK, int NT, int STAGES> stru
 #pragma unroll
       for (int base = 0; base < TOKENS * PARTS * 8; base += THREADS) {
         // Eight lanes write two rows of one plane: no bank twice.
-        int i = base + threadIdx.x, t = i % 4, row = i / (16 * PARTS) * 2 + i / 4 % 2, plane = i / 8 % (2 * PARTS);
+        int i = base + threadIdx.x, t = i % 4, row = i / (16 * PARTS) * 2 + i / 4 % 2,
+            plane = i / 8 % (2 * PARTS);
         if (row >= tokens) break;
-        copy_async<16>(slab + A_BYTES + (plane * TOKENS + row) * 64 + t * 16, rows[row] + s * X::RECORD + (plane * 4 + t) * 16);
+        copy_async<16>(slab + A_BYTES + (plane * TOKENS + row) * 64 + t * 16,
+                       rows[row] + s * X::RECORD + (plane * 4 + t) * 16);
       }
       int row = threadIdx.x;
-      if (F::QUANTISED && row < tokens) copy_async<16>(slab + TAIL_AT + row * 16, rows[row] + s * X::RECORD + X::TAIL);
+      if (F::QUANTISED && row < tokens)
+        copy_async<16>(slab + TAIL_AT + row * 16, rows[row] + s * X::RECORD + X::TAIL);
     }
   }
   template <class At> static DEVICE void load(Scales& next, int s, At at) {
@@ -205,7 +237,9 @@ template <class F, int COLS, int PARTS, int WM, int WK, int NT, int STAGES> stru
 #pragma unroll
           for (int k = 0; k < STEPS_K; k++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) a[m][k][i] = F::QUANTISED ? F::half_pair(w[2 * m + i % 2], 2 * k + i / 2) : F::pair(w[2 * m + i % 2], 2 * k + i / 2, pa);
+            for (int i = 0; i < 4; i++)
+              a[m][k][i] = F::QUANTISED ? F::half_pair(w[2 * m + i % 2], 2 * k + i / 2)
+                                        : F::pair(w[2 * m + i % 2], 2 * k + i / 2, pa);
 #pragma unroll
         for (int n = 0; n < NT; n += 2)
           if (n * 8 < tokens) sixteen(sums, a, scales, slab, segment, n);
@@ -213,18 +247,22 @@ template <class F, int COLS, int PARTS, int WM, int WK, int NT, int STAGES> stru
     }
   }
   // Sixteen rows of x.
-  template <int STEPS_K> DEVICE void sixteen(Sums& sums, const u32 (&a)[2][STEPS_K][4], const Scales& scales, const u8* slab, int segment, int n) const {
+  template <int STEPS_K>
+  DEVICE void sixteen(Sums& sums, const u32 (&a)[2][STEPS_K][4], const Scales& scales, const u8* slab,
+                      int segment, int n) const {
     constexpr int MMA = min_of(2, STEPS_K); // that share a load
     float d[2][2][4];
 #pragma unroll
-    for (int i = 0; i < 16; i++) d[i / 8][i / 4 % 2][i % 4] = F::QUANTISED ? 0.0f : sums.v[i / 8][n + i / 4 % 2][i % 4];
+    for (int i = 0; i < 16; i++)
+      d[i / 8][i / 4 % 2][i % 4] = F::QUANTISED ? 0.0f : sums.v[i / 8][n + i / 4 % 2][i % 4];
 #pragma unroll
     for (int k = 0; k < STEPS_K; k += MMA)
 #pragma unroll
       for (int p = PARTS - 1; p >= 0; p--) {
         uint4 b[2];
 #pragma unroll
-        for (int h = 0; h < 2; h++) b[h] = part<MMA>(slab, segment * STEPS_K + k, p, (n + h) * 8 + lane() / 4, lane() % 4);
+        for (int h = 0; h < 2; h++)
+          b[h] = part<MMA>(slab, segment * STEPS_K + k, p, (n + h) * 8 + lane() / 4, lane() % 4);
 #pragma unroll
         for (int j = 0; j < MMA; j++)
 #pragma unroll
@@ -249,7 +287,8 @@ template <class F, int COLS, int PARTS, int WM, int WK, int NT, int STAGES> stru
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           float& v = sums.v[m][n + h][i];
-          v = F::QUANTISED ? fmaf(F::value(scales.scales[segment][m][i / 2]) * power[i % 2], d[m][h][i], v) : d[m][h][i];
+          v = F::QUANTISED ? fmaf(F::value(scales.scales[segment][m][i / 2]) * power[i % 2], d[m][h][i], v)
+                           : d[m][h][i];
           if (F::BIASED) v = fmaf(F::value(scales.biases[segment][m][i / 2]), sum[i % 2], v);
         }
     }
@@ -262,8 +301,9 @@ template <class F, int COLS, int PARTS, int WM, int WK, int NT, int STAGES> stru
     return make_uint4(v.x, v.y, 0, 0);
   }
 
-  // The whole product. `at(i, matrix)` gives the row and the matrix of output i of the tile, any that exists past the last; `x(i)`
-  // row i of x in parts. Then `out(output of the tile, row of x, value, value of 16 outputs later)` for each.
+  // The whole product. `at(i, matrix)` gives the row and the matrix of output i of the tile, any that exists
+  // past the last; `x(i)` row i of x in parts. Then `out(output of the tile, row of x, value, value of 16
+  // outputs later)` for each.
   template <class At, class Row, class Out> DEVICE void run(At at, Row x, Out out) const {
     if ((int)threadIdx.x < tokens) rows[threadIdx.x] = x(threadIdx.x);
     __syncthreads();
@@ -284,7 +324,8 @@ template <class F, int COLS, int PARTS, int WM, int WK, int NT, int STAGES> stru
       copies_close();
       int s = step * WK + turn();
       load(next, s + WK, at);
-      if (SLABS % WK == 0 || s < SLABS) multiply(sums, now, memory + step % STAGES * STAGE_BYTES + turn() * SLAB_BYTES);
+      if (SLABS % WK == 0 || s < SLABS)
+        multiply(sums, now, memory + step % STAGES * STAGE_BYTES + turn() * SLAB_BYTES);
     };
 #pragma unroll 1
     for (int step = 0; step < STEPS; step += 2) {
@@ -298,7 +339,8 @@ template <class F, int COLS, int PARTS, int WM, int WK, int NT, int STAGES> stru
     for (int n = 0; n < NT; n++)
 #pragma unroll
       for (int i = 0; i < 4; i++)
-        if (token0 + 8 * n + i % 2 < tokens) out(row0 + i / 2 * 8, token0 + 8 * n + i % 2, sums.v[0][n][i], sums.v[1][n][i]);
+        if (token0 + 8 * n + i % 2 < tokens)
+          out(row0 + i / 2 * 8, token0 + 8 * n + i % 2, sums.v[0][n][i], sums.v[1][n][i]);
   }
   // The first warps get what the others have, in order.
   DEVICE void gather(Sums& sums) const {

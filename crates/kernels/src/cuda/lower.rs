@@ -1,19 +1,29 @@
-//! From ops of the program to launches.
+//! From groups of ops to launches.
 
-use amoeba_plan::{BufferId, Op, Plan, WeightId};
+use amoeba_plan::{
+    BufferId, Capabilities, FEW_ROWS_MAX, Group, GroupKind, Heads, Op, PathKind, Plan, Sharing, Stage, Step,
+    WeightId,
+};
 
-use super::{Args, Call, Matrix, Place, Places, Setting, Tiling, WeightPlace, Work, fuse};
+use super::{Args, Call, Matrix, Place, Places, Setting, Tiling, WeightPlace, Work};
+use crate::linear::cuda::Product;
 use crate::{
     activate, attention, conv, delta_net, elementwise, embed, experts, linear, norm, rope, router, ssm,
 };
 
-/// Launches that stand for some ops of the program.
+/// A launch and which part of its group it is.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Lowered {
-    /// In order.
-    pub calls: Vec<Call>,
-    /// How many ops, from the one asked for on.
-    pub ops: usize,
+pub struct Staged {
+    /// Which part.
+    pub stage: Stage,
+    /// The launch.
+    pub call: Call,
+}
+
+impl Staged {
+    fn whole(calls: Vec<Call>) -> Vec<Staged> {
+        calls.into_iter().map(|call| Staged { stage: Stage::Whole, call }).collect()
+    }
 }
 
 /// Why an op cannot run on a CUDA device: its name and what is missing.
@@ -28,21 +38,87 @@ impl std::fmt::Display for Unsupported {
 
 impl std::error::Error for Unsupported {}
 
-/// Launches of op `index` of the program, perhaps with those after it, for steps of at most `rows` rows.
+/// What launches can do together; nothing unless `fused`.
+pub const fn capabilities(fused: bool) -> Capabilities {
+    Capabilities {
+        sharing: if fused { Sharing::Launches } else { Sharing::Alone },
+        experts_few: &[Stage::FusedUp, Stage::FusedDown],
+        experts_many: &[Stage::Start, Stage::GateUp, Stage::Inner, Stage::Down, Stage::Combine],
+        attention: &[Stage::Whole],
+        choice_max: experts::cuda::CHOICE_MAX,
+        one_row_dim_max: attention::cuda::ONE_DIM_MAX,
+    }
+}
+
+/// Launches of a group of [`capabilities`], for steps of at most `rows` rows.
 ///
 /// # Errors
 /// There is no kernel for it.
-pub fn lower(plan: &Plan, index: usize, at: &Places, rows: usize) -> Result<Lowered, Unsupported> {
-    let site = Site { plan, at, rows, head: index >= plan.head };
-    let op = &plan.program[index].op;
-    let named = |Unsupported(what)| Unsupported(format!("{}: {what}", op.name()));
-    if at.setting.fused
-        && let Some(lowered) = fuse::fused(&site, index).map_err(named)?
-    {
-        return Ok(lowered);
+pub fn lower(plan: &Plan, group: &Group, at: &Places, rows: usize) -> Result<Vec<Staged>, Unsupported> {
+    let ops = &plan.program[group.ops.clone()];
+    let mut site = Site { plan, at, rows, head: group.ops.start >= plan.head };
+    let lowered = match &group.kind {
+        GroupKind::Op => calls(&site, &ops[0].op).map(Staged::whole),
+        GroupKind::Products { .. } => products(&site, ops).map(Staged::whole),
+        GroupKind::Heads { heads, .. } => heads_of(&site, heads, ops).map(Staged::whole),
+        GroupKind::Experts { path, .. } => {
+            if *path == PathKind::Unfused {
+                // Launches for more rows serve fewer too.
+                site.rows = rows.max(FEW_ROWS_MAX + 1);
+            }
+            experts_of(&site, ops)
+        }
+        GroupKind::Rows => Err(Unsupported("work on rows one after the other is no launch".to_owned())),
+    };
+    lowered.map_err(|Unsupported(what)| Unsupported(format!("{}: {what}", ops[0].op.name())))
+}
+
+/// Products, perhaps with the norm before or the sum after.
+fn products(site: &Site<'_>, ops: &[Step]) -> Result<Vec<Call>, Unsupported> {
+    let (mut norm, mut products, mut x) = (None, Vec::new(), None);
+    for step in ops {
+        match &step.op {
+            Op::Norm(op) => norm = Some(op),
+            Op::Linear(op) => {
+                x = Some(op.x);
+                products.push(Product::new(site, op));
+            }
+            Op::Add(op) => products.iter_mut().for_each(|one| one.add = (site.buffer(op.x), op.scale)),
+            other => return Err(misplaced(other)),
+        }
     }
-    let calls = calls(&site, op).map_err(named)?;
-    Ok(Lowered { calls, ops: 1 })
+    let x = x.ok_or_else(|| Unsupported("a group of products without one".to_owned()))?;
+    linear::cuda::products(site, x, &products, norm)
+}
+
+/// Heads before attention, perhaps with the attention of one row.
+fn heads_of(site: &Site<'_>, heads: &[Heads], ops: &[Step]) -> Result<Vec<Call>, Unsupported> {
+    let last = ops.last().map(|step| &step.op);
+    match (last, <&[Heads; 3]>::try_from(heads)) {
+        (Some(Op::Attention(op)), Ok(heads)) => Ok(vec![attention::cuda::one(site, op, heads)]),
+        (Some(Op::KvAppend(op)), _) => Ok(vec![attention::cuda::heads(site, op.cache, heads)]),
+        (Some(other), _) => Err(misplaced(other)),
+        (None, _) => Ok(Vec::new()),
+    }
+}
+
+/// Experts, perhaps with the router before or the sum after.
+fn experts_of(site: &Site<'_>, ops: &[Step]) -> Result<Vec<Staged>, Unsupported> {
+    let (mut router, mut experts, mut add) = (None, None, (Place::default(), 0.0));
+    for step in ops {
+        match &step.op {
+            Op::Router(op) => router = Some(op),
+            Op::Experts(op) => experts = Some(op),
+            Op::Add(op) => add = (site.buffer(op.x), op.scale),
+            other => return Err(misplaced(other)),
+        }
+    }
+    let experts = experts.ok_or_else(|| Unsupported("a group of experts without them".to_owned()))?;
+    experts::cuda::experts(site, experts, add, router)
+}
+
+fn misplaced(op: &Op) -> Unsupported {
+    Unsupported(format!("{} in a group of another kind", op.name()))
 }
 
 fn calls(site: &Site<'_>, op: &Op) -> Result<Vec<Call>, Unsupported> {
@@ -61,7 +137,7 @@ fn calls(site: &Site<'_>, op: &Op) -> Result<Vec<Call>, Unsupported> {
         Op::Temperature(op) => vec![elementwise::cuda::temperature(site, op)],
         Op::Activate(op) => vec![activate::cuda::activate(site, op)],
         Op::Router(op) => vec![router::cuda::route(site, op)?],
-        Op::Experts(op) => experts::cuda::experts(site, op, (Place::default(), 0.0), None)?,
+        Op::Experts(_) => return Err(misplaced(op)),
         Op::HeadGate(op) => vec![elementwise::cuda::head_gate(site, op)],
         Op::Add(op) => vec![elementwise::cuda::add(site, op)],
         Op::Scale(op) => vec![elementwise::cuda::scale(site, op)],
@@ -75,7 +151,7 @@ pub fn compact(plan: &Plan, at: &Places, buffer: BufferId, width: usize) -> Call
 
 /// Scratch that the ops of a program need for steps of at most `rows` rows.
 pub fn scratch_bytes(plan: &Plan, setting: &Setting, rows: usize) -> usize {
-    let many = rows > fuse::ROWS_MAX;
+    let many = rows > FEW_ROWS_MAX;
     let of = |op: &Op| match op {
         Op::Linear(op) if many => linear::gemm::scratch_bytes(1, op.cols, setting, rows),
         Op::HeadLinear(op) if many => linear::gemm::scratch_bytes(op.heads, op.cols, setting, rows),
@@ -107,9 +183,15 @@ impl Site<'_> {
         Tiling::new(work, rows, self.at.setting.multiprocessors)
     }
 
-    /// Shared memory to ask for, so that blocks of a launch spread over the device: launches overlap, and blocks are placed wherever
-    /// they fit, two on a multiprocessor that is idle for the moment while another gets none. Two blocks that `fill` do not fit one
-    /// multiprocessor, one of them and one that does not do, and of the latter no two beside one of the former.
+    /// Shared memory to ask for, so that blocks of a launch spread over the device: launches overlap, and blocks are placed
+    /// wherever they fit, two on a multiprocessor that is idle for the moment while another gets none. What may share one,
+    /// by the number of blocks that fill the device (`fill`) and of plain ones:
+    ///
+    /// | fill | plain | fits |
+    /// |---|---|---|
+    /// | 2 | 0 | no |
+    /// | 1 | 1 | yes |
+    /// | 1 | 2 | no |
     pub fn spread(&self, shared: usize, fill: bool) -> u32 {
         let least = match (self.at.setting.arch, fill) {
             (90 | 100 | 103, true) => 66 << 10, // of 132 KiB, one of which goes with each block

@@ -1,7 +1,8 @@
 //! What a CUDA device is to run: ops of the program lowered to kernel launches, as plain data.
 //!
 //! Nothing here knows a driver: addresses are numbers, a [`Unit`] is a text for a CUDA C++ compiler, a [`Call`] names a
-//! kernel in it. Each op's kernels are in `<op>/kernel.cu`, its launches in `<op>/cuda.rs`; device code that they share is
+//! kernel in it. The bodies of an op's kernels are in
+//! `<op>/kernel.cuh`, their entries in `<op>/kernel.cu`, its launches in `<op>/cuda.rs`; device code that they share is
 //! beside this file. Start reading at [`lower`].
 //!
 //! Invariants: activations and sums are f32 or wider; no float atomics, so the same inputs give the same bits; weights
@@ -10,7 +11,6 @@
 
 mod args;
 pub mod floor;
-pub(crate) mod fuse;
 pub(crate) mod gemm;
 mod lower;
 mod shape;
@@ -21,7 +21,7 @@ use amoeba_checkpoint::Format;
 use amoeba_plan::CacheKind;
 
 pub use args::Args;
-pub use lower::{Lowered, Unsupported, compact, lower, scratch_bytes};
+pub use lower::{Staged, Unsupported, capabilities, compact, lower, scratch_bytes};
 pub use unit::Unit;
 
 pub(crate) use lower::Site;

@@ -6,8 +6,11 @@ DEVICE constexpr int min_of(int a, int b) { return a < b ? a : b; }
 enum Kind { DENSE_BF16, DENSE_F16, DENSE_F32, AFFINE, MXFP4, MXFP8, NVFP4 };
 enum Scale { SCALE_F32, SCALE_F16, SCALE_BF16, SCALE_E8M0, SCALE_E4M3 };
 
-// x = first + second + third, bf16 each, exactly: cutting off is exact, and three times eight bits are all there are.
-struct Parts { u32 bits[3]; };
+// x = first + second + third, bf16 each, exactly: cutting off is exact, and three times eight bits are all
+// there are.
+struct Parts {
+  u32 bits[3];
+};
 DEVICE Parts parts_of(float x) {
   Parts p;
   p.bits[0] = __float_as_uint(x) & 0xffff0000u;
@@ -19,8 +22,9 @@ DEVICE Parts parts_of(float x) {
 // The upper halves of two words side by side.
 DEVICE u32 upper_halves(u32 low, u32 high) { return __byte_perm(low, high, 0x7632); }
 
-// A format. A lane reads COLS_PER_LANE consecutive columns of a row at a time, as words, and makes of them pairs of bf16;
-// pair i holds columns low(i) and high(i) of those. Dense f16 and f32 do not fit one bf16: they have several PARTS.
+// A format. A lane reads COLS_PER_LANE consecutive columns of a row at a time, as words, and makes of them
+// pairs of bf16; pair i holds columns low(i) and high(i) of those. Dense f16 and f32 do not fit one bf16:
+// they have several PARTS.
 template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
   static constexpr int KIND = KIND_, BITS = BITS_, GROUP = GROUP_, SCALE = SCALE_;
   static constexpr bool QUANTISED = KIND >= AFFINE, BIASED = KIND == AFFINE;
@@ -49,7 +53,8 @@ template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
   }
   // Pair i of the words; i and part are constants where this is inlined.
   static DEVICE u32 pair(const u32* words, int i, int part) {
-    constexpr u32 OFFSET = 0x43004300u, MINUS = 0xc300c300u, ONE = 0x3f803f80u, NOTHING = 0x80008000u; // 128, -128, 1, -0
+    constexpr u32 OFFSET = 0x43004300u, MINUS = 0xc300c300u, ONE = 0x3f803f80u,
+                  NOTHING = 0x80008000u; // 128, -128, 1, -0
     if (KIND == DENSE_BF16) return words[i];
     if (!QUANTISED) {
       Parts a = parts_of(element(words, 2 * i)), b = parts_of(element(words, 2 * i + 1));
@@ -57,7 +62,8 @@ template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
     }
     if (FLOAT4) {
       u32 t = words[i / 4] >> 4 * (i % 4);
-      return fma_bf16x2((t & 0x00070007u) << 6 | (t & 0x00080008u) << 12, 0x7e807e80u, NOTHING); // times 2^126
+      return fma_bf16x2((t & 0x00070007u) << 6 | (t & 0x00080008u) << 12, 0x7e807e80u,
+                        NOTHING); // times 2^126
     }
     if (BYTES) {
       u32 t = words[i / 2] >> 8 * (i % 2);
@@ -76,7 +82,8 @@ template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
 
   // The same of codes as f16, exact as well.
   static DEVICE u32 half_pair(const u32* words, int i) {
-    constexpr u32 OFFSET = 0x64006400u, MINUS = 0xe400e400u, ONE = 0x3c003c00u, NOTHING = 0x80008000u; // 1024, -1024, 1, -0
+    constexpr u32 OFFSET = 0x64006400u, MINUS = 0xe400e400u, ONE = 0x3c003c00u,
+                  NOTHING = 0x80008000u; // 1024, -1024, 1, -0
     if (FLOAT4) {
       u32 t = words[i / 4] >> 4 * (i % 4);
       return fma_f16x2((t & 0x00070007u) << 9 | (t & 0x00080008u) << 12, 0x74007400u, NOTHING); // times 2^14
@@ -86,7 +93,8 @@ template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
       return fma_f16x2((t & 0x007f007fu) << 7 | (t & 0x00800080u) << 8, 0x5c005c00u, NOTHING); // times 2^8
     }
     // The upper of two nibbles stays where it is, sixteen times its value: 1024 + 16 code, a sixteenth, - 64.
-    if (NIBBLES && i % 2) return fma_f16x2(masked(words[i / 4] >> i % 4 / 2 * 8, 0x00f000f0u, OFFSET), 0x2c002c00u, 0xd400d400u);
+    if (NIBBLES && i % 2)
+      return fma_f16x2(masked(words[i / 4] >> i % 4 / 2 * 8, 0x00f000f0u, OFFSET), 0x2c002c00u, 0xd400d400u);
     if (NIBBLES) return fma_f16x2(masked(words[i / 4] >> i % 4 / 2 * 8, 0x000f000fu, OFFSET), ONE, MINUS);
     if (TWOS) return fma_f16x2(masked(words[i / 8] >> 2 * (i % 8), 0x00030003u, OFFSET), ONE, MINUS);
     u32 codes;
@@ -95,7 +103,8 @@ template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
     return fma_f16x2(codes | OFFSET, ONE, MINUS);
   }
 
-  // The same without arithmetic: f16 that are the codes times 2^(lift(i) - DOWN), subnormal ones where codes are integers.
+  // The same without arithmetic: f16 that are the codes times 2^(lift(i) - DOWN), subnormal ones where codes
+  // are integers.
   static constexpr int DOWN = FLOAT4 ? 14 : BYTES ? 8 : 24;
   static DEVICE constexpr int lift(int i) { return FLOAT4 ? 0 : NIBBLES ? i % 2 * 4 : TWOS ? i % 4 * 2 : 0; }
   static DEVICE u32 small_pair(const u32* words, int i) {
@@ -127,7 +136,8 @@ template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
     return __uint_as_float((stored & 0x7f) << 20 | (stored & 0x80) << 24) * 1.329227995784916e36f; // 2^120
   }
   // One weight, for ops that read single rows; the order of columns is the file's.
-  static DEVICE float weight(const void* codes, const void* scales, const void* biases, u64 row, int cols, int col) {
+  static DEVICE float weight(const void* codes, const void* scales, const void* biases, u64 row, int cols,
+                             int col) {
     if (KIND == DENSE_BF16) return bf16_to_f32(constant((const u16*)codes + row * cols + col));
     if (KIND == DENSE_F16) return f16_to_f32(constant((const u16*)codes + row * cols + col));
     if (KIND == DENSE_F32) return constant((const float*)codes + row * cols + col);
@@ -138,16 +148,20 @@ template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
     v = v >> bit % 8 & MASK;
     u64 group = row * (cols / GROUP) + col / GROUP;
     float scale = value(stored(scales, group));
-    if (FLOAT4) return __uint_as_float((v & 7) << 22 | (v & 8) << 28) * 8.507059173023462e37f * scale;             // 2^126
+    if (FLOAT4)
+      return __uint_as_float((v & 7) << 22 | (v & 8) << 28) * 8.507059173023462e37f * scale; // 2^126
     if (BYTES) return __uint_as_float((v & 0x7f) << 20 | (v & 0x80) << 24) * 1.329227995784916e36f * scale;
     return fmaf(scale, (float)v, value(stored(biases, group)));
   }
 };
 
 // Where a matrix lies.
-struct Matrix { const u8 *codes, *scales, *biases; };
+struct Matrix {
+  const u8 *codes, *scales, *biases;
+};
 // Number i of those that lie one behind the other.
 template <class F> DEVICE Matrix matrix_of(const Matrix& first, u64 i, u64 rows, u64 cols) {
   u64 scales = F::QUANTISED ? rows * (cols / F::GROUP) * F::SCALE_BYTES : 0;
-  return {first.codes + i * rows * (cols * F::BITS / 8), first.scales + i * scales, first.biases + (F::BIASED ? i * scales : 0)};
+  return {first.codes + i * rows * (cols * F::BITS / 8), first.scales + i * scales,
+          first.biases + (F::BIASED ? i * scales : 0)};
 }

@@ -176,9 +176,9 @@ impl Tiling {
         self.work.tiles <= self.blocks * self.slots
     }
 
-    /// Whether it does with half of a multiprocessor's registers, so that a block of the next launch fits beside. Measured, not
-    /// counted: codes that take more unpacking, or a share of K that is not whole, spilled (`docs/results/nvrtc.md`).
-    pub fn beside(&self) -> bool {
+    /// Whether two blocks, of this launch and the next, find registers on one multiprocessor. Measured, not counted:
+    /// codes that take more unpacking, or a share of K that is not whole, spilled (`docs/results/nvrtc.md`).
+    pub fn fits_two_per_sm(&self) -> bool {
         let Work { format, cols, repeats, .. } = self.work;
         let plain = matches!(format, Format::Affine { bits: 4, group: 64.., .. });
         let whole = (cols.div_ceil(4 * self.lane) * repeats).is_multiple_of(self.warps * self.step);

@@ -1,9 +1,9 @@
 //! Cases of `experts`: fused against the reference and, bit by bit, against the unfused path.
 
 use amoeba_checkpoint::{Float, Format, Matrix};
-use amoeba_plan::Activation;
+use amoeba_plan::{Activation, FEW_ROWS_MAX};
 
-use super::cpu::{FUSED_ROWS_MAX, Rows, Scratch};
+use super::cpu::{Rows, Scratch};
 use super::reference::{Experts, Stored};
 use super::{Bank, Partials, Projection, combine, fused_item};
 use crate::activate::activate;
@@ -128,7 +128,7 @@ impl Case {
                 .filter(|&(row, k)| self.routes[row][k] as usize == expert)
                 .map(|(row, k)| (row as u32, k))
                 .collect();
-            for members in members.chunks(FUSED_ROWS_MAX) {
+            for members in members.chunks(FEW_ROWS_MAX) {
                 let index: Vec<u32> = members.iter().map(|m| m.0).collect();
                 let input = |prepared, layout: &Layout| Input {
                     x: &self.x,

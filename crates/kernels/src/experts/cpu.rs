@@ -1,6 +1,6 @@
 //! `experts` on packed weights: the fused item, and what it shares with the unfused path.
 
-use amoeba_plan::Activation;
+use amoeba_plan::{Activation, FEW_ROWS_MAX};
 
 use crate::activate::activate;
 use crate::linear::cpu::Sink;
@@ -57,9 +57,6 @@ impl Bank {
     }
 }
 
-/// Rows the fused path takes at most.
-pub const FUSED_ROWS_MAX: usize = 8;
-
 /// Scratch of [`fused_item`], one per worker, sized once.
 #[derive(Clone, Debug)]
 pub struct Scratch {
@@ -70,12 +67,12 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Room for slices of up to `slice_cols` columns and [`FUSED_ROWS_MAX`] rows.
+    /// Room for slices of up to `slice_cols` columns and [`FEW_ROWS_MAX`] rows.
     pub fn new(slice_cols: usize) -> Scratch {
         let stride = slice_cols.next_multiple_of(LANES);
-        let room = || vec![0.0; stride * FUSED_ROWS_MAX];
+        let room = || vec![0.0; stride * FEW_ROWS_MAX];
         // Digits and headers of a group take less than twice its columns.
-        let prepared = vec![0.0; 2 * stride * FUSED_ROWS_MAX];
+        let prepared = vec![0.0; 2 * stride * FEW_ROWS_MAX];
         Scratch { gate: room(), inner: room(), prepared, stride }
     }
 }
@@ -91,7 +88,7 @@ pub struct Rows<'a> {
     pub digits: Digits,
 }
 
-/// One expert × one slice for up to [`FUSED_ROWS_MAX`] rows: gate, up, activation and this slice's share of
+/// One expert × one slice for up to [`FEW_ROWS_MAX`] rows: gate, up, activation and this slice's share of
 /// down.
 ///
 /// `sink(row, col, values)` receives the unweighted partial output, sixteen columns at a time.

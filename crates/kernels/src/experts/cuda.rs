@@ -1,17 +1,18 @@
 //! Launches of `experts`.
 
 use amoeba_checkpoint::Format;
-use amoeba_plan::{BufferId, ExpertWeights, ExpertsOp, RouterRule, Score, WeightId};
+use amoeba_plan::{ExpertWeights, ExpertsOp, FEW_ROWS_MAX, RouterOp, Score, Stage};
 
 use super::grouped;
 use crate::activate;
-use crate::cuda::fuse::ROWS_MAX as ROWS_FEW;
-use crate::cuda::{Args, Call, Place, Setting, Site, Tiling, Unit, Unsupported, Work, format_of, unit};
+use crate::cuda::{
+    Args, Call, Place, Setting, Site, Staged, Tiling, Unit, Unsupported, Work, format_of, unit,
+};
 
 /// Inner channels of every choice of a few rows, or what the grouped kernels need: those may be taken for few rows, too.
 pub(crate) fn scratch_bytes(op: &ExpertsOp, setting: &Setting, rows: usize) -> usize {
-    let few = rows.min(ROWS_FEW) * op.top_k * op.d_ff * 4;
-    few.max(grouped::scratch_bytes(op, setting, rows.max(ROWS_FEW + 1)))
+    let few = rows.min(FEW_ROWS_MAX) * op.top_k * op.d_ff * 4;
+    few.max(grouped::scratch_bytes(op, setting, rows.max(FEW_ROWS_MAX + 1)))
 }
 
 /// Macros of both ways through the experts; formats are those of up and down.
@@ -32,24 +33,19 @@ pub(super) fn shape(
     ]
 }
 
-/// The choice of experts that the kernels make themselves, from the logits.
-#[derive(Clone, Copy)]
-pub(crate) struct Routing<'a> {
-    pub logits: BufferId,
-    pub rule: &'a RouterRule,
-    pub per_expert: Option<WeightId>,
-}
-
 /// Most experts of a choice that one warp makes: beyond, the launch of a router is quicker.
-const ROUTED_MAX: usize = 512;
+pub(crate) const CHOICE_MAX: usize = 512;
 
-impl Routing<'_> {
-    /// Whether one warp can make that choice: by the logits alone.
-    pub fn fits(&self, experts: usize) -> bool {
-        let plain = self.rule.groups.is_none();
-        plain && matches!(self.rule.score, Score::Softmax | Score::TopKSoftmax) && experts <= ROUTED_MAX
-    }
-}
+/// What the bodies for few rows are made of.
+const HEADERS: &[(&str, &str)] = &[
+    unit::DEVICE,
+    unit::QUANT,
+    unit::MATVEC,
+    unit::ACTIVATE,
+    unit::CHOOSE,
+    unit::STACK,
+    ("experts/kernel.cuh", include_str!("kernel.cuh")),
+];
 
 /// The op as it is launched.
 struct Launch<'a> {
@@ -57,13 +53,14 @@ struct Launch<'a> {
     op: &'a ExpertsOp,
     /// Where the result times a factor is added to as well, or null.
     add: (Place, f32),
-    routing: Option<Routing<'a>>,
+    /// Whose choice the kernels make themselves, from the logits.
+    router: Option<&'a RouterOp>,
 }
 
 impl Launch<'_> {
     /// `struct ExpertsArgs`, with other projections in the places of gate and up where they run one after the other.
     fn args(&self, inner: [Option<ExpertWeights>; 2]) -> Args {
-        let Launch { site, op, add, routing } = self;
+        let Launch { site, op, add, router } = self;
         let (_, limit, alpha) = activate::cuda::parameters(op.activation);
         let mut args = Args::new().address(site.count());
         for buffer in [op.x, op.route, op.out] {
@@ -77,9 +74,9 @@ impl Launch<'_> {
             };
         }
         args = args.address(site.at.scratch).float(limit).float(alpha).float(add.1).size(0);
-        args = args.place(site.buffer_or_null(routing.map(|routing| routing.logits)));
-        args = args.address(site.vector(routing.and_then(|routing| routing.per_expert)));
-        let rule = routing.map(|routing| routing.rule);
+        args = args.place(site.buffer_or_null(router.map(|router| router.logits)));
+        args = args.address(site.vector(router.and_then(|router| router.per_expert)));
+        let rule = router.map(|router| &router.rule);
         args.float(rule.and_then(|rule| rule.normalise).unwrap_or(0.0))
             .float(rule.map_or(0.0, |rule| rule.scale))
     }
@@ -96,16 +93,16 @@ impl Launch<'_> {
         let down = Work { format: down_format, cols: op.d_ff, join: 1, repeats, tiles, full };
         let (up, down) = (site.tiling(up, 1)?, site.tiling(down, 1)?);
         let mut defines = shape(op, [up_format, down_format], gate, activation);
+        let rule = self.router.map(|router| &router.rule);
+        let softmax = rule.is_none_or(|rule| rule.score == Score::Softmax);
+        let normalised = rule.is_some_and(|rule| rule.normalise.is_some());
+        let two_per_sm = up.fits_two_per_sm() && down.fits_two_per_sm();
         defines.extend([
-            ("K_ROUTE", u8::from(self.routing.is_some()).to_string()),
-            ("K_BESIDE", u8::from(up.beside() && down.beside()).to_string()),
+            ("K_EXPERTS", rule.map_or(0, |_| op.experts).to_string()),
+            ("K_SCORE", if softmax { "SOFTMAX" } else { "TOP_K_SOFTMAX" }.to_owned()),
+            ("K_NORMALISE", u8::from(normalised).to_string()),
+            ("K_TWO_PER_SM", u8::from(two_per_sm).to_string()),
         ]);
-        if let Some(Routing { rule, .. }) = self.routing {
-            let score = if rule.score == Score::Softmax { "SOFTMAX" } else { "TOP_K_SOFTMAX" };
-            defines.push(("K_EXPERTS", op.experts.to_string()));
-            defines.push(("K_SCORE", score.to_owned()));
-            defines.push(("K_NORMALISE", u8::from(rule.normalise.is_some()).to_string()));
-        }
         defines.extend(up.defines(["K_UP_LANE", "K_UP_WARPS", "K_UP_STEP", "K_UP_SLOTS", "K_UP_ONCE"]));
         defines.extend(down.defines([
             "K_DOWN_LANE",
@@ -114,9 +111,7 @@ impl Launch<'_> {
             "K_DOWN_SLOTS",
             "K_DOWN_ONCE",
         ]));
-        let headers = &[unit::DEVICE, unit::QUANT, unit::MATVEC, unit::ACTIVATE];
-        let text = concat!(include_str!("../router/choose.cuh"), include_str!("kernel.cu"));
-        let unit = Unit { headers, op: ("experts/kernel.cu", text), defines };
+        let unit = Unit { headers: HEADERS, op: ("experts/kernel.cu", include_str!("kernel.cu")), defines };
         Ok(Experts { unit, site, up, down })
     }
 }
@@ -130,12 +125,12 @@ struct Experts<'a> {
 }
 
 impl Experts<'_> {
-    fn up(&self, args: Args) -> Call {
-        self.call("experts_up", &self.up, true, args)
+    fn up(&self, args: Args) -> Staged {
+        Staged { stage: Stage::FusedUp, call: self.call("experts_up", &self.up, true, args) }
     }
 
-    fn down(&self, args: Args) -> Call {
-        self.call("experts_down", &self.down, false, args)
+    fn down(&self, args: Args) -> Staged {
+        Staged { stage: Stage::FusedDown, call: self.call("experts_down", &self.down, false, args) }
     }
 
     fn call(&self, kernel: &'static str, tiling: &Tiling, fill: bool, args: Args) -> Call {
@@ -151,17 +146,18 @@ impl Experts<'_> {
     }
 }
 
-/// The op; `add` is where its result times a factor is added to as well, or null. With `routing` its router is part of it: for few rows only.
+/// The op; `add` is where its result times a factor is added to as well, or null. With `router` that is part of it: for few
+/// rows only.
 pub(crate) fn experts(
     site: &Site<'_>,
     op: &ExpertsOp,
     add: (Place, f32),
-    routing: Option<Routing<'_>>,
-) -> Result<Vec<Call>, Unsupported> {
-    if site.rows > ROWS_FEW {
+    router: Option<&RouterOp>,
+) -> Result<Vec<Staged>, Unsupported> {
+    if site.rows > FEW_ROWS_MAX {
         return grouped::experts(site, op, add);
     }
-    let launch = Launch { site, op, add, routing };
+    let launch = Launch { site, op, add, router };
     let (activation, ..) = activate::cuda::parameters(op.activation);
     let Some(gate) = gate_before(site, op) else {
         let gate = if op.gate.is_some() { "GATE_BESIDE" } else { "NO_GATE" };

@@ -1,16 +1,26 @@
 //! Launches of `experts` for many rows: pairs of row and choice, expert by expert.
 
-use amoeba_plan::{ExpertWeights, ExpertsOp};
+use amoeba_plan::{ExpertWeights, ExpertsOp, Stage};
 
 use super::cuda::shape;
 use crate::activate;
 use crate::cuda::gemm::{Gemm, Tiles, row_bytes_max};
-use crate::cuda::{Args, Call, Place, Setting, Site, Unit, Unsupported, unit};
+use crate::cuda::{Args, Call, Place, Setting, Site, Staged, Unit, Unsupported, unit};
 
 /// Threads of the kernels that are no product.
 const THREADS: usize = 256;
 /// Fewest pairs of a tile.
 const TOKENS_MIN: usize = 16;
+
+/// What the bodies for many rows are made of.
+const HEADERS: &[(&str, &str)] = &[
+    unit::DEVICE,
+    unit::QUANT,
+    unit::GEMM,
+    unit::ACTIVATE,
+    unit::STACK,
+    ("experts/grouped.cuh", include_str!("grouped.cuh")),
+];
 
 /// Where things lie in scratch.
 struct Scratch {
@@ -87,21 +97,27 @@ impl<'a> Grouped<'a> {
             "K_DOWN_NT",
             "K_DOWN_STAGES",
         ]));
-        let headers = &[unit::DEVICE, unit::QUANT, unit::GEMM, unit::ACTIVATE];
-        let unit = Unit { headers, op: ("experts/grouped.cu", include_str!("grouped.cu")), defines };
+        let unit = Unit { headers: HEADERS, op: ("experts/grouped.cu", include_str!("grouped.cu")), defines };
         let args = args(site, op, inner, add);
         Ok(Grouped { site, op, unit, up, down, beside: gate == "GATE_BESIDE", args })
     }
 
-    fn call(&self, kernel: &'static str, grid: [usize; 3], block: u32, shared: usize) -> Call {
+    fn call(
+        &self,
+        (stage, kernel): (Stage, &'static str),
+        grid: [usize; 3],
+        block: u32,
+        shared: usize,
+    ) -> Staged {
         let (unit, args) = (self.unit.clone(), self.args.clone());
-        Call { unit, kernel, grid: grid.map(|n| n as u32), block, shared: shared as u32, args }
+        let call = Call { unit, kernel, grid: grid.map(|n| n as u32), block, shared: shared as u32, args };
+        Staged { stage, call }
     }
 
-    fn prepare(&self) -> Call {
+    fn prepare(&self) -> Staged {
         let (block, units) = self.up.split();
         let blocks = (block * units).div_ceil(THREADS as u32) as usize * self.site.rows;
-        self.call("experts_prepare", [self.op.experts + blocks, 1, 1], THREADS as u32, 0)
+        self.call((Stage::Start, "experts_prepare"), [self.op.experts + blocks, 1, 1], THREADS as u32, 0)
     }
 
     /// Tiles of pairs that there may be: of each expert one that is not full.
@@ -110,20 +126,25 @@ impl<'a> Grouped<'a> {
         self.op.experts.min(pairs) + pairs / self.up.tokens()
     }
 
-    fn up(&self) -> Call {
+    fn up(&self) -> Staged {
         let outputs = if self.beside { 2 * self.op.d_ff } else { self.op.d_ff };
         let grid = [outputs.div_ceil(self.up.outputs()), self.tiles(), 1];
-        self.call("grouped_up", grid, self.up.threads(), self.up.shared())
+        self.call((Stage::GateUp, "grouped_up"), grid, self.up.threads(), self.up.shared())
     }
 
-    fn down(&self) -> [Call; 3] {
+    fn down(&self) -> [Staged; 3] {
         let (op, rows) = (self.op, self.site.rows);
         let (block, units) = self.down.split();
         let grid = [op.hidden.div_ceil(self.down.outputs()), self.tiles(), 1];
         [
-            self.call("inner_split", [units as usize, op.top_k, rows], block, 0),
-            self.call("grouped_down", grid, self.down.threads(), self.down.shared()),
-            self.call("experts_combine", [op.hidden.div_ceil(4 * THREADS), rows, 1], THREADS as u32, 0),
+            self.call((Stage::Inner, "inner_split"), [units as usize, op.top_k, rows], block, 0),
+            self.call((Stage::Down, "grouped_down"), grid, self.down.threads(), self.down.shared()),
+            self.call(
+                (Stage::Combine, "experts_combine"),
+                [op.hidden.div_ceil(4 * THREADS), rows, 1],
+                THREADS as u32,
+                0,
+            ),
         ]
     }
 }
@@ -151,7 +172,11 @@ fn args(site: &Site<'_>, op: &ExpertsOp, inner: [Option<ExpertWeights>; 2], add:
 }
 
 /// The op; `add` is where its result times a factor is added to as well, or null.
-pub(crate) fn experts(site: &Site<'_>, op: &ExpertsOp, add: (Place, f32)) -> Result<Vec<Call>, Unsupported> {
+pub(crate) fn experts(
+    site: &Site<'_>,
+    op: &ExpertsOp,
+    add: (Place, f32),
+) -> Result<Vec<Staged>, Unsupported> {
     let (activation, ..) = activate::cuda::parameters(op.activation);
     let format = |weights: ExpertWeights| site.matrix(weights.stack).format;
     let mut calls = Vec::new();

@@ -1,9 +1,8 @@
 //! Launches of `linear`.
 
-use amoeba_plan::{BufferId, HeadLinearOp, LinearOp, NormOp};
+use amoeba_plan::{BufferId, FEW_ROWS_MAX, HeadLinearOp, LinearOp, NormOp};
 
 use super::gemm;
-use crate::cuda::fuse::ROWS_MAX as ROWS_FEW;
 use crate::cuda::{Args, Call, Matrix, Place, Site, Tiling, Unit, Unsupported, Work, format_of, unit};
 
 /// One product.
@@ -41,7 +40,7 @@ pub(crate) fn linear(site: &Site<'_>, op: &LinearOp) -> Result<Vec<Call>, Unsupp
 pub(crate) fn head_linear(site: &Site<'_>, op: &HeadLinearOp) -> Result<Vec<Call>, Unsupported> {
     let HeadLinearOp { weight, heads, rows: outputs, cols, x, out } = *op;
     let matrix = Matrix { rows: outputs, cols, ..site.matrix(weight) };
-    if site.rows > ROWS_FEW {
+    if site.rows > FEW_ROWS_MAX {
         let product = Product { matrix, bias: 0, out: site.buffer(out), add: (Place::default(), 0.0) };
         return Ok(gemm::launches(site, x, &[&product], heads, None)?.to_vec());
     }
@@ -62,6 +61,15 @@ pub(crate) fn head_linear(site: &Site<'_>, op: &HeadLinearOp) -> Result<Vec<Call
     }])
 }
 
+/// What the bodies for few rows are made of.
+const HEADERS: &[(&str, &str)] = &[
+    unit::DEVICE,
+    unit::QUANT,
+    unit::MATVEC,
+    unit::PRODUCT,
+    ("linear/kernel.cuh", include_str!("kernel.cuh")),
+];
+
 fn unit(matrix: &Matrix, tiling: &Tiling, full: bool, [norm, heads]: [bool; 2]) -> Unit {
     let mut defines = tiling.defines(["K_LANE", "K_WARPS", "K_STEP", "K_SLOTS", "K_ONCE"]);
     defines.extend([
@@ -71,13 +79,9 @@ fn unit(matrix: &Matrix, tiling: &Tiling, full: bool, [norm, heads]: [bool; 2]) 
         ("K_FULL", u8::from(full).to_string()),
         ("K_NORM", u8::from(norm).to_string()),
         ("K_HEADS", u8::from(heads).to_string()),
-        ("K_BESIDE", u8::from(tiling.beside()).to_string()),
+        ("K_TWO_PER_SM", u8::from(tiling.fits_two_per_sm()).to_string()),
     ]);
-    Unit {
-        headers: &[unit::DEVICE, unit::QUANT, unit::MATVEC],
-        op: ("linear/kernel.cu", include_str!("kernel.cu")),
-        defines,
-    }
+    Unit { headers: HEADERS, op: ("linear/kernel.cu", include_str!("kernel.cu")), defines }
 }
 
 /// Products of one buffer, as few launches as their formats allow; `norm` makes that buffer first.
@@ -94,7 +98,7 @@ pub(crate) fn products(
         let (same, other): (Vec<&Product>, Vec<&Product>) =
             left.iter().partition(|product| product.matrix.format == format);
         for some in same.chunks(PRODUCTS_MAX) {
-            if site.rows > ROWS_FEW {
+            if site.rows > FEW_ROWS_MAX {
                 calls.extend(gemm::launches(site, x, some, 1, norm.take())?);
             } else {
                 calls.push(launch(site, x, some, norm.take())?);

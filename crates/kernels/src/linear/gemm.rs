@@ -11,11 +11,14 @@ pub(crate) fn scratch_bytes(heads: usize, cols: usize, setting: &Setting, rows: 
     rows * heads * crate::cuda::gemm::row_bytes_max(cols, setting)
 }
 
+/// What the bodies for many rows are made of.
+const HEADERS: &[(&str, &str)] =
+    &[unit::DEVICE, unit::QUANT, unit::GEMM, unit::PRODUCT, ("linear/gemm.cuh", include_str!("gemm.cuh"))];
+
 fn unit(matrix: &Matrix, gemm: &Gemm) -> Unit {
     let mut defines = vec![("K_FORMAT", format_of(matrix.format)), ("K_COLS", matrix.cols.to_string())];
     defines.extend(gemm.defines(["K_PARTS", "K_WM", "K_WK", "K_NT", "K_STAGES"]));
-    let headers = &[unit::DEVICE, unit::QUANT, unit::GEMM];
-    Unit { headers, op: ("linear/gemm.cu", include_str!("gemm.cu")), defines }
+    Unit { headers: HEADERS, op: ("linear/gemm.cu", include_str!("gemm.cu")), defines }
 }
 
 /// Products of `x` with matrices of one format and width, per head; `norm` makes that buffer first.

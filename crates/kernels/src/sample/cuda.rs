@@ -157,7 +157,7 @@ pub fn write_batch(words: &mut [u32], slots: impl Iterator<Item = usize>, number
 pub fn calls(at: &Places, vocab: usize, kind: Kind, rows: usize) -> Vec<Call> {
     let unit = Unit {
         headers: &[unit::DEVICE],
-        op: ("sample/kernel.cu", include_str!("kernel.cu")),
+        op: ("sample/kernel.cu", concat!(include_str!("draw.cuh"), include_str!("kernel.cu"))),
         defines: vec![
             ("K_VOCAB", vocab.to_string()),
             ("K_RECENT", RECENT_MAX.to_string()),

@@ -3,8 +3,8 @@
 use amoeba_checkpoint::{Config, Matrix};
 use amoeba_kernels::cuda::{self, Place, Places, Setting, StepRow, WeightPlace};
 use amoeba_plan::{
-    Buffer, BufferId, BufferKind, Cache, CacheId, CacheKind, LinearOp, Op, Part, Plan, Rope, RopeId, Step,
-    Weight, WeightId, WeightShape,
+    Buffer, BufferId, BufferKind, Cache, CacheId, CacheKind, LinearOp, Op, Part, PathChoice, Plan, Rope,
+    RopeId, Step, Weight, WeightId, WeightShape, groups,
 };
 
 use crate::memory::Memory;
@@ -224,13 +224,10 @@ impl Bench {
     }
 
     fn calls(&self, rows: usize) -> Vec<cuda::Call> {
-        let (mut calls, mut index) = (Vec::new(), 0);
-        while index < self.plan.program.len() {
-            let lowered = cuda::lower(&self.plan, index, &self.places, rows).unwrap();
-            calls.extend(lowered.calls);
-            index += lowered.ops;
-        }
-        calls
+        let can = cuda::capabilities(self.places.setting.fused);
+        let groups = groups(&self.plan, &can, rows, PathChoice::Auto);
+        let lowered = groups.iter().map(|group| cuda::lower(&self.plan, group, &self.places, rows).unwrap());
+        lowered.flatten().map(|staged| staged.call).collect()
     }
 
     /// Whether ops may share launches from now on.

@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use amoeba::{LoadOptions, Plan, Tokenizer};
 use amoeba_checkpoint::{Checkpoint, Choice, Config, Float, Format, Mode, Packing, Quantisation};
-use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
-use amoeba_plan::{Op, Part, Stored, Weight, WeightId, WeightShape, parts, select_path};
+use amoeba_plan::{FEW_ROWS_MAX, Op, Part, Stored, Weight, WeightId, WeightShape, parts, select_path};
 use amoeba_text::{ChatTemplate, reasoning_markers};
 
 use super::layers::{Layers, layers};
@@ -99,7 +98,7 @@ impl Facts {
         let bytes = stored.iter().map(|(_, bytes)| bytes).sum();
         let has_experts = plan.program.iter().any(|step| matches!(step.op, Op::Experts(_)));
         let rows = options.limits(&plan)?.rows;
-        let path = |rows: usize| select_path(has_experts, rows, FUSED_ROWS_MAX, options.path).to_string();
+        let path = |rows: usize| select_path(has_experts, rows, FEW_ROWS_MAX, options.path).to_string();
         Ok(Facts {
             dir: dir.to_path_buf(),
             files,

@@ -1,7 +1,6 @@
 //! What each layer is and which path its feed-forward part takes, equal layers on one line.
 use amoeba::{LoadOptions, Plan};
-use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
-use amoeba_plan::{Body, LatentForm, LayerSpec, Op, select_path};
+use amoeba_plan::{Body, FEW_ROWS_MAX, LatentForm, LayerSpec, Op, select_path};
 
 /// Some layers that are alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +23,7 @@ pub fn layers(plan: &Plan, options: &LoadOptions, rows: usize) -> Vec<Layers> {
     for (layer, spec) in plan.spec.layers.iter().enumerate() {
         let experts =
             plan.program.iter().any(|step| step.layer == Some(layer) && matches!(step.op, Op::Experts(_)));
-        let path = |rows| select_path(experts, rows, FUSED_ROWS_MAX, options.path).to_string();
+        let path = |rows| select_path(experts, rows, FEW_ROWS_MAX, options.path).to_string();
         let one =
             Layers { first: layer, last: layer, blocks: blocks(spec), decode: path(1), prefill: path(rows) };
         match found.last_mut() {

@@ -4,11 +4,14 @@ mod json;
 mod layers;
 mod text;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use amoeba::PathChoice;
+use amoeba::{Device, PathChoice, Plan};
+use amoeba_backend::CPU_CAPABILITIES;
 use amoeba_checkpoint::{Checkpoint, Config};
 use amoeba_hub::Hub;
+use amoeba_plan::{Capabilities, groups, print_groups};
 use serde_json::Value;
 
 use super::common::DeviceArgs;
@@ -25,9 +28,13 @@ pub struct Args {
     /// The same, as other verbs take it
     #[arg(short, long = "model", value_name = "MODEL", conflicts_with = "model", hide = true)]
     named: Option<String>,
-    /// Print the decode program
+    /// Print the decode program, or with --device cpu, cuda or reference the groups of ops that run together there; no
+    /// such device is needed
     #[arg(long, group = "what")]
     plan: bool,
+    /// With --plan and --device: groups of a step of that many rows
+    #[arg(long, value_name = "N", default_value = "1", requires = "plan")]
+    rows: NonZeroUsize,
     /// List the tensors
     #[arg(long, group = "what")]
     tensors: bool,
@@ -61,18 +68,29 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             true => amoeba::Plan::of(&Checkpoint::open(&dir)?)?,
             false => amoeba::Plan::new(&config)?,
         };
-        return print(&plan.to_string());
+        return print(&program(&plan, args));
     }
     let facts = Facts::read(&dir, &config, has_weights, &args.device.options(args.ctx_size))?;
     if args.json {
         let mut value = json::render(&facts);
         if args.plan {
-            let lines = facts.plan.to_string().lines().map(|line| Value::from(line.trim_end())).collect();
+            let lines = program(&facts.plan, args).lines().map(|line| Value::from(line.trim_end())).collect();
             value["plan"] = Value::Array(lines);
         }
         return print_json(&value);
     }
     print(&text::render(&facts, args.device.place.path != PathChoice::Auto))
+}
+
+/// The program op by op, or as the groups of a device that was named.
+fn program(plan: &Plan, args: &Args) -> String {
+    let can = match args.device.place.device {
+        Device::Auto => return plan.to_string(),
+        Device::Cpu => CPU_CAPABILITIES,
+        Device::Cuda(_) => amoeba_kernels::cuda::capabilities(true),
+        Device::Reference => Capabilities::ALONE,
+    };
+    print_groups(plan, &groups(plan, &can, args.rows.get(), args.device.place.path))
 }
 
 /// The folder a name means and whether all its weights are there: to be looked at it needs no more than

@@ -8,7 +8,7 @@ use amoeba_text::{DIALECTS, Format, Piece};
 
 use crate::{LoadOptions, Model, Prompt, Request, Sampling};
 
-/// A model that writes what it is told to.
+/// A model that writes a given text.
 struct Scripted {
     inner: Box<dyn Executable>,
     script: Vec<u32>,
@@ -90,6 +90,6 @@ fn tags_may_be_special_tokens() {
     };
     let plain = pieces(&script, Format::default());
     assert_eq!([text(&plain, false), text(&plain, true)], ["hmyes", ""]);
-    let told = pieces(&script, Format::thoughts(tag, tag, false));
-    assert_eq!([text(&told, false), text(&told, true)], ["yes", "hm"]);
+    let found = pieces(&script, Format::thoughts(tag, tag, false));
+    assert_eq!([text(&found, false), text(&found, true)], ["yes", "hm"]);
 }

@@ -1,5 +1,5 @@
-//! Tests of generations whose tokens the device draws: the same tokens as from logits, and nothing cached that was not
-//! accepted.
+//! Tests of generations whose tokens the device draws: the same tokens as from logits, and nothing cached
+//! that was not accepted.
 
 use std::collections::VecDeque;
 use std::path::Path;

@@ -8,8 +8,9 @@ use crate::scheduler::{Engine, EngineOptions, Event};
 use crate::session::{Finish, Request, Session, SessionId, Stats};
 
 impl Model {
-    /// Continues a prompt. What it shares with the last one is not computed again; a model with recurrent layers, which cannot
-    /// go back, computes all of it unless it begins with everything that was read and written before.
+    /// Continues a prompt. What it shares with the last one is not computed again; a model with recurrent
+    /// layers, which cannot go back, computes all of it unless it begins with everything that was read and
+    /// written before.
     ///
     /// # Errors
     /// An empty or too long prompt, or sampling numbers out of range.
@@ -62,7 +63,7 @@ impl Iterator for Generation<'_> {
                 Some((_, Event::Finished(session))) => self.ended = Some(session),
                 Some((_, Event::Failed(session, error))) => {
                     self.ended = Some(session);
-                    // Of a step's failure its own error was told.
+                    // The step's own error was reported already.
                     if !std::mem::replace(&mut self.failed, true) {
                         return Some(Err(error));
                     }

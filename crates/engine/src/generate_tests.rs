@@ -11,7 +11,7 @@ use amoeba_text::Format;
 use super::*;
 use crate::{LoadOptions, Sampling};
 
-/// A model that says it is recurrent, holds its caller to that, and fails when told to.
+/// A model that says it is recurrent, holds its caller to that, and fails when asked to.
 struct Recurrent {
     inner: Box<dyn Executable>,
     plan: Plan,
@@ -89,7 +89,7 @@ fn a_recurrent_model_goes_on_with_a_conversation_and_starts_another_from_the_beg
     // The last token was drawn, not run.
     let next = [&first[..], &answer, &[11, 12]].concat();
     assert_eq!(generate(&mut model, &next, 3).0, first.len() + answer.len() - 1);
-    // What the first prompt shares with that is no use.
+    // What the first prompt shares with that cannot be reused.
     assert_eq!(generate(&mut model, &first, 4), (0, answer.clone()));
     assert_eq!(generate(&mut model, &first, 4), (0, answer));
 }

@@ -80,7 +80,8 @@ impl LoadOptions {
     }
 }
 
-/// Loads a checkpoint onto a device. `progress` hears bytes packed (on a GPU: sent) and bytes in all.
+/// Loads a checkpoint onto a device. `progress` is called as `progress(done_bytes, total_bytes)`: bytes
+/// packed or, on a GPU, sent.
 ///
 /// # Errors
 /// A damaged or unsupported model, or too large a context.
@@ -115,8 +116,9 @@ pub fn load_executable(
     })
 }
 
-/// The device that a model will run on: the one asked for or, where that is left to us, the first GPU if it takes this
-/// model as asked for, else the CPU. The notice hears why a GPU that is there does not.
+/// The device that a model will run on: the one asked for or, where that is left to us, the first GPU if it
+/// takes this model as asked for, else the CPU. `notice` is called with the reason why a GPU that is there
+/// does not.
 ///
 /// # Errors
 /// A context the model was not made for.
@@ -153,7 +155,7 @@ fn cuda_options(options: &LoadOptions, limits: Limits, device: usize) -> Result<
 /// Opens a model folder.
 ///
 /// # Errors
-/// A folder that is no checkpoint, or a damaged one.
+/// A folder that is not a checkpoint, or a damaged one.
 pub fn open(dir: &Path) -> Result<Arc<Checkpoint>, Error> {
     Ok(Arc::new(Checkpoint::open(dir)?))
 }

@@ -31,7 +31,7 @@ pub struct Prompt {
 }
 
 impl Model {
-    /// Loads a model folder. `progress` hears bytes prepared and bytes in all.
+    /// Loads a model folder. `progress` is called as `progress(done_bytes, total_bytes)`.
     ///
     /// # Errors
     /// Anything wrong with the folder, or sizes the model does not take.

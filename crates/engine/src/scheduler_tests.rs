@@ -161,7 +161,8 @@ fn alone(model: &mut Model, n: usize) -> Vec<u32> {
     run(&mut engine).remove(&id).unwrap().0
 }
 
-/// Seven sessions come one after another; some are cancelled while they wait, read or write. The tokens of each.
+/// Seven sessions come one after another; some are cancelled while they wait, read or write. The tokens of
+/// each.
 fn company(model: &mut Model) -> Vec<Outcome> {
     let mut engine = Engine::new(model, &EngineOptions { prefill_rows: Some(5), ..EngineOptions::default() });
     let (mut ids, mut outcomes) = (Vec::new(), BTreeMap::new());
@@ -271,7 +272,7 @@ fn logits_that_are_not_finite_end_one_session() {
             let (tokens, ended) = outcomes.remove(&ids[1]).unwrap();
             assert_eq!(tokens, expected[1][..=at]);
             assert!(matches!(ended, Err(Error::Backend(BackendError::NotFinite { token: 3, .. }))));
-            // Nobody goes on from what it left.
+            // Nobody reuses what it left.
             assert!(!model.cached.iter().any(|slot| slot.tokens.starts_with(&session(1).0.tokens)));
         }
     }

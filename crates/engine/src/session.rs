@@ -1,4 +1,5 @@
-//! `Session`: one running sequence. It knows its tokens, its text and when it ends, but nothing of what computes it.
+//! `Session`: one running sequence. It knows its tokens, its text and when it ends, but nothing of what
+//! computes it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -198,7 +199,8 @@ impl<'m> Session<'m> {
         }
     }
 
-    /// Tells what the new tokens say, and finds out whether one of them ends the answer; what follows that one is dropped.
+    /// Tells what the new tokens say, and finds out whether one of them ends the answer; what follows that
+    /// one is dropped.
     ///
     /// # Errors
     /// The tokenizer refuses.

@@ -5,14 +5,14 @@
 pub(crate) struct Slot {
     /// Tokens whose keys and values (and states) are cached, in order.
     pub tokens: Vec<u32>,
-    /// Of these, how many from the start were computed in whole prefill chunks: they have the bits that every sequence
-    /// gives them.
+    /// Of these, how many from the start were computed in whole prefill chunks: they have the bits that every
+    /// sequence gives them.
     pub whole: usize,
     /// When a sequence last left it.
     pub used: u64,
 }
 
-/// What of a cache a sequence may go on from.
+/// How much of a cache a sequence may reuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reuse {
     /// The model has summed up what it read and cannot go back: all of a cache or nothing.
@@ -22,8 +22,8 @@ pub(crate) struct Reuse {
 }
 
 impl Slot {
-    /// How many of the cached tokens a prompt can start from: those it begins with, but for its last one, whose logits are
-    /// what generation starts from.
+    /// How many of the cached tokens a prompt can start from: those it begins with, but for its last one,
+    /// whose logits are what generation starts from.
     pub fn reusable(&self, prompt: &[u32], reuse: Reuse) -> usize {
         let before_last = &prompt[..prompt.len() - 1];
         let shared = self.tokens.iter().zip(before_last).take_while(|(a, b)| a == b).count();
@@ -38,8 +38,8 @@ impl Slot {
     }
 }
 
-/// The slot for a prompt among those that are free: the one with most that can be reused, if that is at least half of what
-/// it caches; otherwise the one that was left longest ago.
+/// The slot for a prompt among those that are free: the one with most that can be reused, if that is at least
+/// half of what it caches; otherwise the one that was left longest ago.
 pub(crate) fn choose(
     slots: &[Slot],
     free: impl Iterator<Item = usize> + Clone,

@@ -53,8 +53,8 @@ fn a_step_that_decodes_a_batch_allocates_nothing() {
         }
         allocated
     };
-    // A worker thread allocates once while it starts, which a busy machine may put off: the least of three windows is the
-    // steady state.
+    // A worker thread allocates once while it starts, which a busy machine may put off: the least of three
+    // windows is the steady state.
     let least = [0; 4].map(|_| window())[1..].iter().copied().min();
     assert_eq!(least, Some(0));
 }

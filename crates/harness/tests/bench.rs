@@ -62,12 +62,14 @@ fn keys(value: &Value) -> Vec<&str> {
 
 /// Programs read these: a key that goes or is renamed is a new schema.
 const KEYS: &str = "\
-    achieved_gb_s activations amx_g_s bandwidth_gb_s bandwidth_mib batch beside_gb_s bytes_per_token bytes_per_token_parts clock_mhz commit \
-    cores cpu depth device device_detail dirty distinct_experts execute_ns_per_step f32_g_s first_token_ms \
-    floor_other_cores formats host_ns_per_step int8_g_s isa isa_ran kind kv_type load_ms median_ns memory_bytes \
-    model model_bytes model_hash op_times os other_cores p10_ns p90_ns path path_reason peak_memory_bytes \
-    peak_memory_ratio phases_per_step products_g_s repeats rows_per_step rustc samples_ns sampling schema share_of_beside share_of_f32 \
-    share_of_floor share_of_int8 spread step_ns test threads tok_s_median tokens untrusted version warmups";
+    achieved_gb_s activations amx_g_s bandwidth_gb_s bandwidth_mib batch bytes_per_token \
+    bytes_per_token_parts clock_mhz commit cores cpu depth device device_detail dirty distinct_experts \
+    execute_ns_per_step f32_g_s first_token_ms floor_other_cores formats host_ns_per_step int8_g_s isa \
+    isa_ran kind kv_type load_ms median_ns memory_bytes model model_bytes model_hash op_times os other_cores \
+    p10_ns p90_ns path path_reason peak_memory_bytes peak_memory_ratio phases_per_step plain_reads_gb_s \
+    products_g_s repeats rows_per_step rustc samples_ns sampling schema share_of_f32 share_of_floor \
+    share_of_int8 share_of_plain_reads spread step_ns test threads tok_s_median tokens untrusted version \
+    warmups";
 
 #[test]
 fn rows_have_one_shape_and_add_up() {
@@ -75,7 +77,7 @@ fn rows_have_one_shape_and_add_up() {
     for row in rows("qwen3_moe-q4g64", Device::Cpu, &tests) {
         let value = row.json();
         assert_eq!(keys(&value), KEYS.split_whitespace().collect::<Vec<_>>());
-        assert_eq!(value["schema"], 3);
+        assert_eq!(value["schema"], 4);
         assert_eq!(value["clock_mhz"], 3000.0);
         let steps = row.steps.as_ref().unwrap();
         assert!(steps.host_ns > 0.0 && steps.step_ns > 0.0 && steps.workers == 2, "{steps:?}");
@@ -102,8 +104,8 @@ fn rows_have_one_shape_and_add_up() {
             let ops: f64 = steps.ops.iter().map(|op| op.bytes).sum();
             let all = read(value["bytes_per_token"].as_f64().unwrap());
             assert!((ops / all - 1.0).abs() < 0.02, "{ops} {all}");
-            assert_eq!(value["beside_gb_s"].as_array().unwrap().len(), 2, "one for each repetition");
-            assert!(value["share_of_beside"].as_f64().unwrap() > 0.0);
+            assert_eq!(value["plain_reads_gb_s"].as_array().unwrap().len(), 2, "one for each repetition");
+            assert!(value["share_of_plain_reads"].as_f64().unwrap() > 0.0);
         }
     }
 }
@@ -167,7 +169,7 @@ fn tables_have_a_cell_for_every_column() {
 
 fn row(changes: &[(&str, Value)]) -> Value {
     let mut row = json!({
-        "schema": 3, "cpu": "x", "cores": 2, "isa": "avx2", "os": "linux", "model_hash": "a", "device": "cpu",
+        "schema": 4, "cpu": "x", "cores": 2, "isa": "avx2", "os": "linux", "model_hash": "a", "device": "cpu",
         "threads": 2, "kind": "decode", "tokens": 128, "depth": 0, "batch": 1, "test": "tg128", "untrusted": null,
         "p10_ns": 90.0, "p90_ns": 110.0, "tok_s_median": 100.0, "path": "fused", "commit": "1", "rustc": "r",
         "device_detail": "cpu",
@@ -202,7 +204,7 @@ fn like_rows_are_paired_whatever_a_change_may_change() {
 #[test]
 fn unlike_rows_are_refused_with_the_reason() {
     let cases = [
-        ("schema", json!(2), "schema 3 here, 2 there"),
+        ("schema", json!(2), "schema 4 here, 2 there"),
         ("cpu", json!("y"), "cpu \"x\" here, \"y\" there"),
         ("cores", json!(4), "cores 2 here, 4 there"),
         ("isa", json!("avx512"), "isa \"avx2\" here, \"avx512\" there"),
@@ -256,7 +258,7 @@ fn the_hash_tells_models_and_their_weights_apart() {
         BenchModel::new("", &checkpoint, &plan).unwrap().hash
     };
     let same = hash(&fixture("qwen3_moe-q4g64"));
-    assert_eq!(same, hash(&folder), "the folder's name is no part of it");
+    assert_eq!(same, hash(&folder), "the folder's name is not part of it");
     assert!(
         same.len() == 16
             && same != hash(&fixture("qwen3_moe-q8g64"))

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::program::BufferId;
 
-/// A block: its steps write what it adds to the residual stream. Branches of a sum are blocks of their own, listed before
-/// the sum.
+/// A block: its steps write what it adds to the residual stream. Branches of a sum are blocks of their own,
+/// listed before the sum.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     /// Layer it belongs to.
@@ -14,7 +14,8 @@ pub struct Block {
     pub kind: BlockKind,
     /// Its steps, norms included. Before the first the residual stream is as the block found it.
     pub steps: Range<usize>,
-    /// The step that adds the result, of branches their sum, to the residual stream: after it that is as the block left it.
+    /// The step that adds the result, of branches their sum, to the residual stream: after it that is as the
+    /// block left it.
     pub joins: usize,
     /// What the body reads: the residual stream, or that normed.
     pub input: BufferId,
@@ -54,8 +55,8 @@ pub struct RoutedBlock {
     pub router: usize,
     /// The experts.
     pub experts: usize,
-    /// One past the last step of the body: shared experts and a projection back from a latent width are in, a norm after it
-    /// is not.
+    /// One past the last step of the body: shared experts and a projection back from a latent width are in, a
+    /// norm after it is not.
     pub end: usize,
     /// Whether the router reads the residual stream through a norm of its own.
     pub own_norm: bool,

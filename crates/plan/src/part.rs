@@ -59,8 +59,8 @@ impl fmt::Display for Part {
     }
 }
 
-/// The part of every weight, by its index in the plan: that of the last step which reads it. A tied head is read whole
-/// for every token, and so counts as head, which comes later.
+/// The part of every weight, by its index in the plan: that of the last step which reads it. A tied head is
+/// read whole for every token, and so counts as head, which comes later.
 pub fn parts(plan: &Plan) -> Vec<Part> {
     let mut parts = vec![Part::Other; plan.weights.len()];
     for step in &plan.program {

@@ -68,8 +68,8 @@ impl Plan {
         &self.buffers[id.0]
     }
 
-    /// The buffer of that name, for those who ask for one by hand: programs are read by [`Op::io`](crate::Op::io) and the
-    /// plan's fields, names are only shown.
+    /// The buffer of that name, for those who ask for one by hand: programs are read by
+    /// [`Op::io`](crate::Op::io) and the plan's fields, names are only shown.
     pub fn buffer_named(&self, name: &str) -> Option<BufferId> {
         self.buffers.iter().position(|buffer| buffer.name == name).map(BufferId)
     }
@@ -100,7 +100,8 @@ impl Plan {
         self.caches.iter().map(|cache| cache.kind.elements_per_sequence()).sum()
     }
 
-    /// Whether some cache sums up the past, so that a sequence can only go on from its last position or start anew.
+    /// Whether some cache sums up the past, so that a sequence can only continue from its last position or
+    /// start anew.
     pub fn recurrent(&self) -> bool {
         self.caches.iter().any(|cache| cache.kind.recurrent())
     }
@@ -110,7 +111,8 @@ impl Plan {
         self.weights.iter().map(|weight| weight.shape.elements()).sum()
     }
 
-    /// Buffers read by the head before the head writes them: backends compact them to the rows that want logits.
+    /// Buffers read by the head before the head writes them: backends compact them to the rows that want
+    /// logits.
     pub fn carried(&self) -> Vec<BufferId> {
         let (mut written, mut carried) = (Vec::<Region>::new(), Vec::new());
         for step in &self.program[self.head..] {

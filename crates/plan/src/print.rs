@@ -29,8 +29,8 @@ impl Plan {
         buffers.iter().map(|id| self.buffer(*id).name).collect::<Vec<_>>().join(", ")
     }
 
-    /// Name of a buffer, with the elements unless they are its first ones: `q[64..80]`, or `q[64..80, + 96 × 4]` of four
-    /// heads.
+    /// Name of a buffer, with the elements unless they are its first ones: `q[64..80]`, or
+    /// `q[64..80, + 96 × 4]` of four heads.
     fn region(&self, region: Region) -> String {
         let Region { buffer, first, stride, heads, len } = region;
         let name = self.buffer(buffer).name;

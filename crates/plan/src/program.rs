@@ -1,4 +1,5 @@
-//! The decode program: a typed, printable list of operations over named buffers. Every backend runs this list.
+//! The decode program: a typed, printable list of operations over named buffers. Every backend runs this
+//! list.
 
 use std::fmt;
 
@@ -90,7 +91,8 @@ pub enum BufferKind {
     /// Numbers.
     #[default]
     Values,
-    /// A choice of experts: the first half of a row are indices (exact in f32), ascending, the second their weights.
+    /// A choice of experts: the first half of a row are indices (exact in f32), ascending, the second their
+    /// weights.
     Route,
 }
 
@@ -151,7 +153,8 @@ impl CacheKind {
         }
     }
 
-    /// Whether it sums up the past, so that a sequence can only go on from its last position or start anew.
+    /// Whether it sums up the past, so that a sequence can only continue from its last position or start
+    /// anew.
     pub const fn recurrent(self) -> bool {
         self.elements_per_sequence() > 0
     }
@@ -162,8 +165,8 @@ impl CacheKind {
 pub struct Step {
     /// Layer it belongs to; `None` before the first and after the last.
     pub layer: Option<usize>,
-    /// The part of the model whose weights it multiplies or whose caches it works on; norms, copies and elementwise steps
-    /// count as [`Part::Other`], whatever they serve.
+    /// The part of the model whose weights it multiplies or whose caches it works on; norms, copies and
+    /// elementwise steps count as [`Part::Other`], whatever they serve.
     pub part: Part,
     /// The operation.
     pub op: Op,

@@ -41,8 +41,8 @@ pub(crate) fn softmax_scale(scaling: &Config) -> Result<f64, Error> {
     Ok(yarn_mscale(factor, all).powi(2))
 }
 
-/// Applies a `rope_scaling` object to plain frequencies of a model made for `context` positions and, before that, for
-/// `original`, where the object does not say.
+/// Applies a `rope_scaling` object to plain frequencies of a model made for `context` positions and, before
+/// that, for `original`, where the object does not say.
 ///
 /// # Errors
 /// An unknown `rope_type`, or one of its numbers missing or out of range.

@@ -125,7 +125,7 @@ fn recognised_by_template() {
     assert_eq!(recognise("List of tools: [", &lfm).map(|dialect| dialect.name), Some("lfm2"));
 }
 
-/// In gpt-oss every marker is a special token, which a detokeniser leaves out unless it is told.
+/// In gpt-oss every marker is a special token, which a detokeniser leaves out unless asked to keep it.
 #[test]
 fn special_markers_reach_the_splitter() {
     let tokenizer = tokenizer("o200k");

@@ -1,4 +1,4 @@
-//! `amoeba bench`: prefill and decode speed, held against what the memory and the arithmetic of the machine deliver.
+//! `amoeba bench`: prefill and decode speed, compared with what the memory and the arithmetic of the machine deliver.
 use std::path::{Path, PathBuf};
 
 use amoeba::Device;
@@ -20,18 +20,18 @@ use super::system;
 const FIELDS: &str = "\
 What a row holds (-o json, jsonl, csv; the table shows a part of it):
   test, kind, tokens, depth, batch   pp512 prefills 512 tokens, tg128x4@1000 decodes 128 tokens of each of 4 sequences
-                      behind 1000 cached ones (behind 1 where the depth is 0); the cached ones are not timed
+                      with 1000 positions cached (1 where the depth is 0); filling the cache is not timed
   version, commit, dirty, rustc      of this program; dirty: sources differed from the commit when it was built
   cpu, cores, isa, os, clock_mhz     of this machine; isa is the widest instruction set; the clock right after the
-                      repetitions, mean over cores (null where the system does not tell)
+                      repetitions, mean over cores (null where the system does not say)
   device, device_detail, threads     where it ran; device_detail names the instruction set asked for
   isa_ran             instruction set that the steps ran on; `+amx` in it only if products ran on AMX tiles
   model, model_hash, model_bytes, formats   the hash covers config.json, the headers of the weight files, and of every
                       tensor 64 bytes at its beginning, in its middle and at its end
-  path, path_reason                  way through the experts, and why it was taken
-  sampling            decode: `device` where it draws the tokens itself, one step ahead of the host, as in `run` (one
+  path, path_reason                  path through the experts, and why it was taken
+  sampling            decode: `device` where it samples the tokens itself, one step ahead of the host, as in `run` (one
                       sequence, the likeliest token); `host` where the logits of every token come to the host
-  kv_type, activations               what keys and values are kept as, and what activations are rounded to
+  kv_type, activations               type of the KV cache, and precision of activations in products
   warmups, repeats, samples_ns       one warm-up, then the tests take turns; every repetition in ns
   median_ns, p10_ns, p90_ns, spread  spread = (p90 - p10) / median
   untrusted           null, or why not to believe the row: a spread over 4 %, fewer than 3 repetitions, other work
@@ -42,9 +42,9 @@ What a row holds (-o json, jsonl, csv; the table shows a part of it):
                       that several rows need counts once), and keys and values at the mean position
   distinct_experts    decode: different experts a step needs per layer, counted while running
   achieved_gb_s, bandwidth_gb_s, bandwidth_mib, share_of_floor   decode: bytes per second; the same threads reading a
-                      buffer of so many MiB (the first of 16, 64, 256, 1024 that holds the model); their ratio
-  beside_gb_s, share_of_beside       decode: plain reads of the weights by as many threads before and after each repetition
-                      (256 MiB of them at most), mean of both; median of the ratios, which the table shows: on a shared
+                      buffer of bandwidth_mib (the first of 16, 64, 256, 1024 that holds the model); their ratio
+  plain_reads_gb_s, share_of_plain_reads   decode: plain reads of the weights (at most 256 MiB) by the same
+                      threads before and after each repetition, mean of both; median of the ratios, which the table shows: on a shared
                       machine bandwidth changes by the minute, and from one region of memory to another
   products_g_s, share_of_f32, share_of_int8   prefill: 10^9 products of a weight and a number of x per second; its
                       ratio to f32_g_s and to int8_g_s (amx_g_s where isa_ran has `+amx`). A product takes
@@ -53,7 +53,7 @@ What a row holds (-o json, jsonl, csv; the table shows a part of it):
                       units, and in int8 on AMX tiles (null without them)
   phases_per_step     parallel phases of a step, each of which ends with a wait for its last item
   op_times, rows_per_step, step_ns, host_ns_per_step, execute_ns_per_step   the first steps of the test, at most 8,
-                      recorded off the clock, the faster half of them: by op the ns in which a worker was at it, the mean
+                      recorded off the clock, the faster half of them: by op the ns that workers spent on it, the mean
                       ns of a worker, and the bytes and products it needs (of a prompt as many experts as its rows can
                       choose); rows and ns of a step; the part in which one thread prepares phases and checks logits,
                       and the rest
@@ -71,7 +71,7 @@ from then on; rows that lack a part of it measure that part briefly after the te
 pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
-    /// Model folder or name; the bundled one unless told
+    /// Model folder or name [default: the bundled model]
     #[arg(value_name = "MODEL", conflicts_with = "floor")]
     model: Option<String>,
     /// Prompt lengths to prefill; 0 for none
@@ -111,7 +111,7 @@ pub struct Args {
     refresh: bool,
     #[command(flatten)]
     place: PlaceArgs,
-    /// Numbers of worker threads; one per core unless told
+    /// Numbers of worker threads [default: one per core]
     #[arg(short, long, value_name = "N,N", value_delimiter = ',', help_heading = "Device",
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Vec<u16>,
@@ -243,7 +243,7 @@ fn threads(args: &Args) -> Vec<usize> {
     }
 }
 
-/// The floor as it is kept, and where; a file that cannot be used is told and ignored.
+/// The floor as it is kept, and where; a file that cannot be used is reported and ignored.
 fn stored(console: &Console) -> (Floor, Option<FloorCache>) {
     let cache =
         common::cache_folder().map(|folder| FloorCache::new(&folder, &system::host(), &system::build()));

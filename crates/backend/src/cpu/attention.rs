@@ -1,6 +1,7 @@
-//! How the workers share out attention: many rows by blocks of rows and sets of query heads, a few rows also by chunks
-//! of positions, whose partial results a second phase joins. The query heads of a set have their keys in common; there
-//! are several sets to a key/value head where more query heads share it than a kernel takes at a time.
+//! How the workers share out attention: many rows by blocks of rows and sets of query heads, a few rows also
+//! by chunks of positions, whose partial results a second phase joins. The query heads of a set have their
+//! keys in common; there are several sets to a key/value head where more query heads share it than a kernel
+//! takes at a time.
 
 use std::ops::Range;
 
@@ -11,7 +12,8 @@ use super::shared::Shared;
 use super::{Model, Step};
 use crate::{Error, Limits};
 
-/// Below this many pairs of row and set of heads the positions are shared out too. Bits do not depend on it.
+/// Below this many pairs of row and set of heads the positions are split among workers too. Bits do not
+/// depend on it.
 const PAIRS_MIN: usize = 32;
 
 /// Memory of attention: one worker's own.
@@ -41,7 +43,8 @@ fn partial_max(plan: &Plan) -> usize {
     ops(plan).map(|op| attention::partial_len(&shape(op))).max().unwrap_or(0)
 }
 
-/// Room for the partial results of all chunks of a few rows: row `pair · chunks + chunk`, a partial per query head.
+/// Room for the partial results of all chunks of a few rows: row `pair · chunks + chunk`, a partial per query
+/// head.
 pub fn partials(plan: &Plan, limits: Limits) -> Result<Shared, Error> {
     let [rows, width] = partials_size(plan, limits);
     Shared::zeroed(rows, width)
@@ -63,7 +66,7 @@ fn shape(op: &AttentionOp) -> Shape {
 }
 
 fn op_of(model: &Model, op: usize) -> &AttentionOp {
-    let Op::Attention(op) = &model.plan.program[op].op else { unreachable!("op {op} is no attention") };
+    let Op::Attention(op) = &model.plan.program[op].op else { unreachable!("op {op} is not attention") };
     op
 }
 
@@ -86,13 +89,13 @@ fn set(op: &AttentionOp, set: usize) -> (Range<usize>, usize) {
     (kv_head * group + first..kv_head * group + (first + set_len(op)).min(group), kv_head)
 }
 
-/// Whether positions are shared out too: there are few pairs and more than one chunk.
+/// Whether positions are split too: there are few pairs and more than one chunk.
 fn split(step: &Step<'_>, op: &AttentionOp) -> bool {
     step.rows.len() * sets(op) < PAIRS_MIN
         && (0..step.rows.len()).any(|row| chunks_of(step, op, row).len() > 1)
 }
 
-/// Rows of an item when positions are not shared out.
+/// Rows of an item when positions are not split.
 fn block_rows(op: &AttentionOp) -> usize {
     QUERIES / set_len(op)
 }
@@ -114,7 +117,7 @@ pub fn items(step: &Step<'_>, op: usize) -> usize {
     }
 }
 
-/// Items of the second phase; none when positions are not shared out.
+/// Items of the second phase; none when positions are not split.
 pub fn join_items(step: &Step<'_>, op: usize) -> usize {
     let op = op_of(step.model, op);
     if split(step, op) { step.rows.len() * sets(op) } else { 0 }

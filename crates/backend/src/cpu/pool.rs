@@ -1,7 +1,7 @@
 //! Workers that take items of the current phase until the last phase is done.
 //!
-//! A phase ends when its *items* are done, not when every worker has arrived: a worker that the system has put
-//! aside holds nobody up unless it sits on an item. Claiming an item is one compare-and-swap on a ticket
+//! A phase ends when its *items* are done, not when every worker has arrived: a worker that the system has
+//! put aside holds nobody up unless it sits on an item. Claiming an item is one compare-and-swap on a ticket
 //! (phase generation, next item), so a late worker can never take from a phase that is over. The worker that
 //! finishes a phase prepares the next one, and runs phases of a single item itself without waking anyone.
 
@@ -30,7 +30,7 @@ struct Shared<W> {
     /// Generation of the phase in the upper half, next item in the lower.
     ticket: AtomicU64,
     /// Generation in the upper half, items of that phase in the lower. It is stored before the ticket, so a
-    /// late worker may see it beside the ticket of the phase before: hence the generation.
+    /// late worker may see it together with the ticket of the phase before: hence the generation.
     limit: AtomicU64,
     /// Items done.
     done: AtomicUsize,
@@ -83,7 +83,7 @@ impl<W: Work> Pool<W> {
         self.handles.len() + 1
     }
 
-    /// Phases shared out among the workers so far, wrapping.
+    /// Phases run by the workers so far, wrapping.
     pub fn published(&self) -> u32 {
         (self.shared.ticket.load(Ordering::Relaxed) >> 32) as u32
     }
@@ -154,8 +154,8 @@ impl<W: Work> Shared<W> {
         self.finished.store(true, Ordering::Release);
     }
 
-    /// Wakes parked workers. The fence pairs with the one in [`Shared::doze`]: either the sleeper sees the new
-    /// ticket, or this sees the sleeper.
+    /// Wakes parked workers. The fence pairs with the one in [`Shared::doze`]: either the sleeper sees the
+    /// new ticket, or this sees the sleeper.
     fn wake(&self, threads: &[Thread]) {
         fence(Ordering::SeqCst);
         for (sleeping, thread) in self.sleeping.iter().zip(threads) {
@@ -182,7 +182,8 @@ impl<W: Work> Shared<W> {
         true
     }
 
-    /// Next item and number of items of the ticket's phase; `None` while the phase after it is being published.
+    /// Next item and number of items of the ticket's phase; `None` while the phase after it is being
+    /// published.
     fn next(&self, ticket: u64) -> Option<(usize, usize)> {
         let limit = self.limit.load(Ordering::Relaxed);
         let low = |x: u64| (x & u64::from(u32::MAX)) as usize;

@@ -1,4 +1,5 @@
-//! How the workers share out products: blocks of outputs of all heads of all products that do not depend on each other.
+//! How the workers share out products: blocks of outputs of all heads of all products that do not depend on
+//! each other.
 
 use std::ops::Range;
 
@@ -53,7 +54,7 @@ fn product<'a>(step: &Step<'a>, index: usize) -> Product<'a> {
     let (weight, bias, x, out) = match *op {
         Op::Linear(LinearOp { weight, bias, x, out, .. }) => (weight, bias, x, out),
         Op::HeadLinear(HeadLinearOp { weight, x, out, .. }) => (weight, None, x, out),
-        _ => unreachable!("op {index} is no product"),
+        _ => unreachable!("op {index} is not a product"),
     };
     Product {
         weights: model.weights.matrix(weight),
@@ -71,8 +72,8 @@ impl Product<'_> {
         self.heads * self.weights.layout().blocks()
     }
 
-    /// Blocks per item and number of items: the same number for every worker, so that none waits for the last one.
-    /// Bits do not depend on it.
+    /// Blocks per item and number of items: the same number for every worker, so that none waits for the last
+    /// one. Bits do not depend on it.
     fn chunks(&self, workers: usize) -> (usize, usize) {
         let blocks = self.blocks().max(1);
         let rounds = self.weights.bytes().div_ceil(ITEM_BYTES * workers).max(1);

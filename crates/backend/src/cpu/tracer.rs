@@ -1,4 +1,5 @@
-//! Records what the workers do: a list per worker, reserved beforehand, and two reads of the cycle counter per item.
+//! Records what the workers do: a list per worker, reserved beforehand, and two reads of the cycle counter
+//! per item.
 
 use std::time::Instant;
 
@@ -9,9 +10,9 @@ use crate::Error;
 use crate::trace::{Recording, Span, Stage};
 use amoeba_plan::PathKind;
 
-/// The lists of all workers. The clock is the processor's counter, which costs a tenth of the system's where that
-/// is a call; it is converted by its readings at both ends of the step, so its rate need not be known, but it must
-/// run evenly and alike on all cores, as it does on every processor of the last decade.
+/// The lists of all workers. The clock is the processor's counter, which costs a tenth of the system's where
+/// that is a call; it is converted by its readings at both ends of the step, so its rate need not be known,
+/// but it must run evenly and alike on all cores, as it does on every processor of the last decade.
 pub struct Tracer {
     lanes: PerWorker<Lane>,
     /// Spans reserved per worker.
@@ -59,7 +60,8 @@ impl Tracer {
         });
     }
 
-    /// Stops the clock; what the caller did after the last phase is the check of the logits, the output of `op`.
+    /// Stops the clock; what the caller did after the last phase is the check of the logits, the output of
+    /// `op`.
     pub fn end(&mut self, phase: usize, op: usize) {
         self.add(0, span(phase, Some(op as u32), Stage::Check));
         let ns = self.began.elapsed().as_nanos() as u64;
@@ -78,7 +80,7 @@ impl Tracer {
         }
     }
 
-    /// The time since the worker's last span is no work.
+    /// The time since the worker's last span is not work.
     fn skip(&self, worker: usize) {
         self.lanes.get(worker).last = ticks(self.began);
     }
@@ -115,7 +117,8 @@ fn ticks(_began: Instant) -> u64 {
 #[cfg(target_arch = "aarch64")]
 fn ticks(_began: Instant) -> u64 {
     let ticks: u64;
-    // SAFETY: reads the virtual counter, which systems leave open to programs; touches no memory and no flags.
+    // SAFETY: reads the virtual counter, which systems leave open to programs; touches no memory and no
+    // flags.
     unsafe {
         core::arch::asm!("mrs {}, cntvct_el0", out(reg) ticks, options(nomem, nostack, preserves_flags))
     };

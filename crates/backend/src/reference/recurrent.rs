@@ -45,7 +45,7 @@ impl Kept {
     }
 }
 
-/// Bytes of all caches of a sequence of so many positions.
+/// Bytes of all caches of a sequence of `positions` positions.
 pub fn bytes(plan: &Plan, positions: usize) -> usize {
     let of = |kind: CacheKind| match kind {
         CacheKind::Kv { .. } => size_of::<f32>() * positions * kind.elements_per_position(),

@@ -23,7 +23,8 @@ pub(super) fn product(threads: usize, matrix: &Matrix<'_>, bias: Option<&[f32]>,
     });
 }
 
-/// What [`experts::reference::Experts::sum`] gives: whole experts are computed side by side and added up in the route's order.
+/// What [`experts::reference::Experts::sum`] gives: whole experts are computed side by side and added up in
+/// the route's order.
 pub(super) fn sum(
     threads: usize,
     layer: &experts::reference::Experts<'_>,

@@ -57,8 +57,8 @@ impl Engine<'_> {
         }
     }
 
-    /// Decodes a token of every sequence that goes on. One whose prompt was read just now does so in the next step, when its
-    /// first token is known not to end it.
+    /// Decodes a token of every running sequence. One whose prompt was read just now joins in the next step,
+    /// when its first token is known not to end it.
     pub(super) fn decode(&mut self) -> Result<(), Error> {
         let running = self.slots.iter().flatten().count();
         for device in [true, false] {
@@ -92,8 +92,9 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Decodes with tokens that the device draws. If it works for nobody else, it goes on before its tokens are seen here,
-    /// unless the model is recurrent: it could not go back when a token turns out to be the last.
+    /// Decodes with tokens that the device samples. If it works for nobody else, it runs on before its tokens
+    /// are seen here, unless the model is recurrent: it could not go back when a token turns out to be the
+    /// last.
     fn decode_on_device(&mut self, batch: &[Member], alone: bool) -> Result<(), Error> {
         let started = Instant::now();
         if self.members != batch {
@@ -224,7 +225,7 @@ impl Engine<'_> {
         self.drawn += 1;
     }
 
-    /// A session fails alone; what its slot caches is no use to anybody.
+    /// A session fails alone; what its slot caches cannot be reused.
     fn spoil(&mut self, slot: usize, error: Error) {
         self.cached[slot].truncate(0);
         self.fail(slot, error);

@@ -1,5 +1,5 @@
-//! `Engine`: sequences that share an executable. A step admits, reads a chunk of one prompt, and decodes one token of every
-//! sequence that has read its own.
+//! `Engine`: sequences that share an executable. A step admits, reads a chunk of one prompt, and decodes one
+//! token of every sequence that has read its own.
 //!
 //! A sequence's tokens do not depend on its company: see [`EngineOptions::batch_invariant`].
 
@@ -21,15 +21,16 @@ use crate::slots::{Reuse, Slot, choose};
 pub struct EngineOptions {
     /// Sessions that may wait for a slot; [`Engine::submit`] refuses more.
     pub waiting_max: usize,
-    /// Tokens of a prompt that a step reads at most, which bounds how long decoding sequences wait; `None` for the most
-    /// rows of a step.
+    /// Tokens of a prompt that a step reads at most, which bounds how long decoding sequences wait; `None`
+    /// for the most rows of a step.
     pub prefill_rows: Option<usize>,
-    /// Sequences decoded together at most; `None` for what the device's fused kernels take, or for all slots where that
-    /// makes no difference to the bits.
+    /// Sequences decoded together at most; `None` for what the device's fused kernels take, or for all slots
+    /// where that makes no difference to the bits.
     pub decode_rows: Option<usize>,
-    /// Whether a sequence gets the same bits whatever runs at the same time and ran before. It always does on devices where
-    /// all step sizes give the same bits (the CPU). On others decode steps then all run as steps of `decode_rows` rows, and
-    /// a cached prefix is reused in whole chunks of `prefill_rows` only: slower for a sequence that is alone.
+    /// Whether a sequence gets the same bits whatever runs at the same time and ran before. It always does on
+    /// devices where all step sizes give the same bits (the CPU). On others decode steps then all run as
+    /// steps of `decode_rows` rows, and a cached prefix is reused in whole chunks of `prefill_rows` only:
+    /// slower for a sequence that is alone.
     pub batch_invariant: bool,
 }
 
@@ -62,7 +63,7 @@ pub enum Event<'m> {
     Failed(Box<Session<'m>>, Error),
 }
 
-/// A sequence of the run of steps that the device goes on with by itself.
+/// A sequence of the run of steps that the device continues by itself.
 type Member = (usize, SessionId);
 
 /// Runs the sessions of a model. What its slots cache stays with the model.
@@ -102,7 +103,8 @@ pub struct Engine<'m> {
     next_id: u64,
     clock: u64,
     events: VecDeque<(SessionId, Event<'m>)>,
-    /// Sequences of what the executable ran last; where the device draws, it goes on with these by itself.
+    /// Sequences of what the executable ran last; where the device samples, it continues with these by
+    /// itself.
     members: Vec<Member>,
     /// Steps of theirs whose tokens were not taken.
     under_way: usize,
@@ -161,8 +163,8 @@ impl<'m> Engine<'m> {
     /// Adds a session; it starts in the order of submission, as soon as a slot is free.
     ///
     /// # Errors
-    /// An empty or too long prompt, sampling numbers out of range, too many sessions waiting, or an engine that is being
-    /// [drained](Engine::drain).
+    /// An empty or too long prompt, sampling numbers out of range, too many sessions waiting, or an engine
+    /// that is being [drained](Engine::drain).
     pub fn submit(&mut self, prompt: &Prompt, request: &Request) -> Result<SessionId, Error> {
         if self.draining {
             return Err(Error::Draining);
@@ -202,7 +204,7 @@ impl<'m> Engine<'m> {
         }
     }
 
-    /// Takes no more sessions; those that are there go on to their ends.
+    /// Takes no more sessions; those that are there run to their ends.
     pub fn drain(&mut self) {
         self.draining = true;
     }
@@ -218,8 +220,8 @@ impl<'m> Engine<'m> {
         all.find(|session| session.id() == id).map(|session| &**session)
     }
 
-    /// The next event, oldest first. Text is made here, of the tokens that steps left, while a device may be busy with the
-    /// next step.
+    /// The next event, oldest first. Text is made here, of the tokens that steps left, while a device may be
+    /// busy with the next step.
     pub fn next_event(&mut self) -> Option<(SessionId, Event<'m>)> {
         if self.events.is_empty() {
             self.speak();
@@ -227,9 +229,9 @@ impl<'m> Engine<'m> {
         self.events.pop_front()
     }
 
-    /// Admits sessions to free slots, reads a chunk of the oldest prompt that was not read, and decodes a token of all
-    /// others (a second, where sequences that the device was ahead with change company). Allocates nothing while company
-    /// stays the same and events were taken.
+    /// Admits sessions to free slots, reads a chunk of the oldest prompt that was not read, and decodes a
+    /// token of all others (a second, where sequences that the device was ahead with change company).
+    /// Allocates nothing while company stays the same and events were taken.
     ///
     /// # Errors
     /// A step failed as a whole, and so did the sessions that had part in it. Sessions that fail alone are

@@ -13,7 +13,8 @@ pub struct FloorCache {
 }
 
 impl FloorCache {
-    /// The file for that machine and version in `folder`, which need not exist: `floor-amd-epyc-2c-0.1.0.json`.
+    /// The file for that machine and version in `folder`, which need not exist:
+    /// `floor-amd-epyc-2c-0.1.0.json`.
     pub fn new(folder: &Path, host: &Host, build: &Build) -> FloorCache {
         let key = format!("{} {}c {}", host.cpu, host.cores, build.version);
         let plain =

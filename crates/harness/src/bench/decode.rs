@@ -1,5 +1,6 @@
-//! Decode as `run` does it: where the device draws tokens, each step takes the token that the one before drew, and is sent off
-//! before the host has seen that token. Elsewhere a step has its token from the bench and brings its logits to the host.
+//! Decode as `run` does it: where the device draws tokens, each step takes the token that the one before
+//! drew, and is sent off before the host has seen that token. Elsewhere a step has its token from the bench
+//! and brings its logits to the host.
 
 use amoeba_backend::{Executable, Row};
 use amoeba_engine::Sampling as Draw;
@@ -59,8 +60,8 @@ impl Sampling {
     }
 }
 
-/// Runs what is cached before and draws the first token of every sequence after it; off the clock, so that nothing is under
-/// way when it starts.
+/// Runs what is cached before and draws the first token of every sequence after it; off the clock, so that
+/// nothing is under way when it starts.
 pub(super) fn begin(executable: &mut dyn Executable, before: &[Vec<Row>]) -> Result<(), Error> {
     // The last row of every sequence wants logits; these make the step that draws.
     for rows in before {

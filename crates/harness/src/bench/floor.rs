@@ -28,8 +28,8 @@ pub struct Compute {
     pub f32: f64,
     /// Of int8 into i32, with the instructions the engine uses (VNNI, where the machine has it).
     pub int8: f64,
-    /// Of int8 on AMX tiles, where the machine has them: with the operation that the engine has for products of many
-    /// rows, loads and stores of its tiles included.
+    /// Of int8 on AMX tiles, where the machine has them: with the operation that the engine has for products
+    /// of many rows, loads and stores of its tiles included.
     pub amx: Option<f64>,
     /// Measured in a hurry: fewer rounds.
     pub quick: bool,
@@ -57,7 +57,8 @@ pub const OTHERS_MAX: f64 = 0.15;
 /// Version of the JSON of a floor.
 const SCHEMA: u64 = 2;
 
-/// The size of [`SIZES`] that stands for `bytes` bytes of weights: the smallest that holds them, else the largest.
+/// The size of [`SIZES`] that stands for `bytes` bytes of weights: the smallest that holds them, else the
+/// largest.
 pub fn size_class(bytes: usize) -> usize {
     SIZES.into_iter().find(|&size| size >= bytes).unwrap_or(SIZES[SIZES.len() - 1])
 }

@@ -20,8 +20,8 @@ fn rounds(quick: bool) -> usize {
     if quick { 3 } else { 9 }
 }
 
-/// Everything a floor should have: reads of all [`SIZES`] and rates for every one of `threads`. `others` tells the
-/// seconds of processor time that everything but this process has used.
+/// Everything a floor should have: reads of all [`SIZES`] and rates for every one of `threads`. `others`
+/// tells the seconds of processor time that everything but this process has used.
 pub fn measure_floor(threads: &[usize], others: Others) -> Floor {
     let watch = Watch::new(others);
     let mut floor = machine();
@@ -39,8 +39,8 @@ fn watched(mut floor: Floor, watch: &Watch) -> Floor {
     floor
 }
 
-/// What `floor` lacks to judge weights of `bytes` (one of [`SIZES`]) at `threads`, measured in a hurry; `None`
-/// if nothing is missing.
+/// What `floor` lacks to judge weights of `bytes` (one of [`SIZES`]) at `threads`, measured in a hurry;
+/// `None` if nothing is missing.
 pub fn measure_missing(floor: &Floor, threads: usize, bytes: usize, others: Others) -> Option<Floor> {
     let watch = Watch::new(others);
     let mut found = machine();
@@ -53,7 +53,8 @@ pub fn measure_missing(floor: &Floor, threads: usize, bytes: usize, others: Othe
     (found.read.len() + found.compute.len() > 0).then(|| watched(found, &watch))
 }
 
-/// Numbers of threads worth measuring on a machine of `cores` cores: all to eight, then every doubling, and all cores.
+/// Numbers of threads worth measuring on a machine of `cores` cores: all to eight, then every doubling, and
+/// all cores.
 pub fn thread_counts(cores: usize) -> Vec<usize> {
     let mut counts: Vec<usize> = (1..=cores.min(8)).collect();
     counts.extend((4..32).map(|power| 1 << power).take_while(|&n| n < cores));
@@ -83,8 +84,8 @@ fn reads(bytes: usize, threads: &[usize], quick: bool) -> Vec<Bandwidth> {
 /// Bytes that are read in one go.
 pub(super) const PIECE: usize = 1 << 20;
 
-/// Bytes a second that `threads` threads read of some pieces over and over, each its own part: median and best round
-/// of the fastest order of reading.
+/// Bytes a second that `threads` threads read of some pieces over and over, each its own part: median and
+/// best round of the fastest order of reading.
 pub(super) fn read_rate(pieces: &[&[u8]], threads: usize, rounds: usize) -> (f64, f64) {
     let isa = Isa::best();
     let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
@@ -134,7 +135,8 @@ fn duration(work: impl FnOnce() -> u64) -> Duration {
     started.elapsed()
 }
 
-/// Runs `work` on that many threads at once, `rounds` times after a round to warm up; seconds of each round, sorted.
+/// Runs `work` on that many threads at once, `rounds` times after a round to warm up; seconds of each round,
+/// sorted.
 fn together(threads: usize, rounds: usize, work: impl Fn(usize) + Sync) -> Vec<f64> {
     let gate = Barrier::new(threads);
     let timed = |worker: usize| -> Vec<(Instant, Instant)> {

@@ -1,8 +1,8 @@
 //! `bench`: how fast a model runs here, and how far that is from what the machine can deliver.
 //!
-//! [`bench()`] loads a model once and gives a [`BenchRow`] per test; a [`Floor`] (measured by [`measure_floor`], kept by
-//! [`FloorCache`]) says what the memory and the arithmetic of the machine can do at best; [`compare()`] pairs rows of
-//! two runs and refuses unlike ones.
+//! [`bench()`] loads a model once and gives a [`BenchRow`] per test; a [`Floor`] (measured by
+//! [`measure_floor`], kept by [`FloorCache`]) says what the memory and the arithmetic of the machine can do
+//! at best; [`compare()`] pairs rows of two runs and refuses unlike ones.
 
 mod cache;
 mod compare;

@@ -1,4 +1,4 @@
-//! What each op of a step takes, from steps recorded off the clock, beside what it must read and multiply.
+//! What each op of a step takes, from steps recorded off the clock, and what it must read and multiply.
 
 use amoeba_backend::{Error as BackendError, Executable, Recording, Row as Token, Stage};
 use amoeba_plan::Op;
@@ -17,7 +17,7 @@ const SPANS: usize = 1 << 12;
 /// One kind of op, per step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OpTime {
-    /// Name as in `trace`; in brackets what only exists because work is shared out.
+    /// Name as in `trace`; in brackets the overhead of dividing work.
     pub op: String,
     /// ns during which at least one worker was at it.
     pub wall_ns: f64,

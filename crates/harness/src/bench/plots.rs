@@ -1,4 +1,5 @@
-//! Pictures of rows as `bench -o json` writes them: roofline per op, tokens per second against depth, time per op.
+//! Pictures of rows as `bench -o json` writes them: roofline per op, tokens per second against depth, time
+//! per op.
 //!
 //! They are drawn from the JSON alone, so a saved file gives the pictures that the run itself gives.
 
@@ -92,10 +93,10 @@ fn op_times(row: &Value) -> Vec<(&str, &Value)> {
     ops
 }
 
-/// What memory delivered beside the repetitions, median; else what the floor says.
+/// Rate of plain reads between the repetitions, median; else what the floor says.
 fn bandwidth(row: &Value) -> f64 {
-    let beside = row["beside_gb_s"].as_array().into_iter().flatten();
-    let mut rates: Vec<f64> = beside.filter_map(Value::as_f64).filter(|rate| *rate > 0.0).collect();
+    let found = row["plain_reads_gb_s"].as_array().into_iter().flatten();
+    let mut rates: Vec<f64> = found.filter_map(Value::as_f64).filter(|rate| *rate > 0.0).collect();
     rates.sort_by(f64::total_cmp);
     rates.get(rates.len() / 2).copied().unwrap_or_else(|| number(row, "bandwidth_gb_s"))
 }
@@ -284,7 +285,7 @@ fn ops(rows: &[&Value]) -> Option<Picture> {
     Some(picture)
 }
 
-/// One bar of parts beside each other; a part that has room says its share.
+/// One bar of adjacent parts; a part that has room shows its share.
 fn bar(picture: &mut Picture, frame: &Frame, top: f32, parts: Vec<(Paint, f64)>, whole: f64) {
     let mut from = 0.0;
     for (paint, part) in parts {

@@ -14,9 +14,9 @@ use super::ops::StepTime;
 /// What is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Tokens of a prompt, in chunks, behind `depth` cached ones.
+    /// Tokens of a prompt, in chunks, with `depth` positions cached.
     Prefill,
-    /// One token of every sequence per step, behind `depth` cached ones (one, where `depth` is 0).
+    /// One token of every sequence per step, with `depth` positions cached (one, where `depth` is 0).
     Decode,
 }
 
@@ -120,8 +120,8 @@ pub struct Host {
     pub os: String,
 }
 
-/// One load of the model. Nothing is done to the system's file cache: the first load after a start of the machine
-/// reads the disk, later ones do not.
+/// One load of the model. Nothing is done to the system's file cache: the first load after a start of the
+/// machine reads the disk, later ones do not.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Load {
     /// From opening the folder until a step can run.
@@ -130,7 +130,8 @@ pub struct Load {
     pub first_token_ns: u64,
     /// Weights, caches and buffers as the device counts them, in bytes.
     pub memory: usize,
-    /// Most memory the process held, from the load to the end of the tests, in bytes; mapped file pages count.
+    /// Most memory the process held, from the load to the end of the tests, in bytes; mapped file pages
+    /// count.
     pub peak: Option<u64>,
 }
 
@@ -189,9 +190,9 @@ pub struct Row {
     pub warmups: usize,
     /// Every repetition.
     pub samples_ns: Vec<u64>,
-    /// Bytes per second that as many threads read of the weights before and after each repetition, mean of both; decode
-    /// only.
-    pub beside: Vec<f64>,
+    /// Bytes per second of plain reads of the weights by the same threads, mean of just before and just after
+    /// each repetition; decode only.
+    pub plain_reads: Vec<f64>,
     /// What an average step of the test reads; decode only.
     pub reads: Option<Reads>,
     /// Different experts an average step needs, mean over layers; decode of a model with experts only.
@@ -206,7 +207,8 @@ pub struct Row {
     pub load: Load,
     /// Clock of the cores right after the repetitions, mean in MHz, where the system tells.
     pub clock: Option<f64>,
-    /// Cores that other work used during the tests of this load, where the system tells and they took long enough.
+    /// Cores that other work used during the tests of this load, where the system tells and they took long
+    /// enough.
     pub others: Option<f64>,
     /// What the machine does at best; `None` if it was not measured.
     pub best: Option<Best>,
@@ -250,11 +252,12 @@ impl Row {
         Some(self.achieved()? / self.best?.bandwidth)
     }
 
-    /// Share of the bandwidth found beside each repetition, median: what a shared machine does to both cancels out.
-    pub fn share_of_beside(&self) -> Option<f64> {
+    /// Share of the rate of plain reads before and after each repetition, median: what a shared machine does
+    /// to both cancels out.
+    pub fn share_of_plain_reads(&self) -> Option<f64> {
         let bytes = self.reads?.total() * self.test.tokens as f64;
-        let shares = self.samples_ns.iter().zip(&self.beside);
-        let mut shares: Vec<f64> = shares.map(|(&ns, beside)| bytes * 1e9 / ns as f64 / beside).collect();
+        let shares = self.samples_ns.iter().zip(&self.plain_reads);
+        let mut shares: Vec<f64> = shares.map(|(&ns, rate)| bytes * 1e9 / ns as f64 / rate).collect();
         shares.sort_by(f64::total_cmp);
         shares.get(shares.len() / 2).copied()
     }
@@ -264,7 +267,8 @@ impl Row {
         (self.test.kind == Kind::Prefill).then(|| self.products * 1e9 / self.spread().median)
     }
 
-    /// Products per second as shares of the machine's multiply-adds: of f32, of int8 on the unit that products ran on.
+    /// Products per second as shares of the machine's multiply-adds: of f32, of int8 on the unit that
+    /// products ran on.
     pub fn shares_of_peak(&self) -> Option<[f64; 2]> {
         let best = self.best.filter(|best| best.f32.is_finite())?;
         let products = self.products_per_second()?;
@@ -272,8 +276,8 @@ impl Row {
         Some([products / best.f32, products / tiles.unwrap_or(best.int8)])
     }
 
-    /// The row as JSON: flat but for the parts and the samples; every key is there in every row, null where it has
-    /// no meaning. Units are in the names. Keys are only ever added within a schema.
+    /// The row as JSON: flat but for the parts and the samples; every key is there in every row, null where
+    /// it has no meaning. Units are in the names. Keys are only ever added within a schema.
     pub fn json(&self) -> Value {
         let Row { build, host, model, test, load, .. } = self;
         let spread = self.spread();
@@ -287,7 +291,7 @@ impl Row {
         });
         let shares = self.shares_of_peak();
         let mut value = json!({
-            "schema": 3,
+            "schema": 4,
             "version": build.version, "commit": build.commit, "dirty": build.dirty, "rustc": build.rustc,
             "cpu": host.cpu, "cores": host.cores, "isa": host.isa, "os": host.os,
             "device": self.device, "device_detail": self.device_detail, "isa_ran": self.isa_ran,
@@ -312,8 +316,8 @@ impl Row {
             "bandwidth_gb_s": self.best.map(|best| best.bandwidth / 1e9),
             "bandwidth_mib": self.best.map(|best| best.bytes >> 20),
             "share_of_floor": self.share_of_floor(),
-            "beside_gb_s": self.beside.iter().map(|rate| rate / 1e9).collect::<Vec<_>>(),
-            "share_of_beside": self.share_of_beside(),
+            "plain_reads_gb_s": self.plain_reads.iter().map(|rate| rate / 1e9).collect::<Vec<_>>(),
+            "share_of_plain_reads": self.share_of_plain_reads(),
             "products_g_s": self.products_per_second().map(|products| products / 1e9),
             "f32_g_s": self.best.map(|best| best.f32 / 1e9),
             "int8_g_s": self.best.map(|best| best.int8 / 1e9),

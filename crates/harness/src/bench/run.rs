@@ -69,13 +69,13 @@ pub fn bench(dir: &Path, options: &BenchOptions) -> Result<Vec<Row>, Error> {
         row.phases = time(&mut *executable, row.test, None)?.phases;
     }
     let peak = (options.peak_memory)();
-    let mut beside = Beside::new(&*executable, &rows, options.threads);
+    let mut reads = PlainReads::new(&*executable, &rows, options.threads);
     let watch = Watch::new(options.others);
     for _ in 0..options.repeats {
         for row in &mut rows {
             row.samples_ns.push(time(&mut *executable, row.test, None)?.ns);
-            let beside = beside.as_mut().filter(|_| row.reads.is_some());
-            row.beside.extend(beside.map(|beside| beside.rate(&*executable)));
+            let reads = reads.as_mut().filter(|_| row.reads.is_some());
+            row.plain_reads.extend(reads.map(|reads| reads.rate(&*executable)));
         }
     }
     let (others, clock) = (watch.cores(), (options.clock)());
@@ -87,23 +87,23 @@ pub fn bench(dir: &Path, options: &BenchOptions) -> Result<Vec<Row>, Error> {
     Ok(rows)
 }
 
-/// What memory delivers between the repetitions, read from the weights themselves: on a shared machine it may double or
-/// halve within minutes, and from one region of memory to another.
-struct Beside {
+/// What memory delivers between the repetitions, read from the weights themselves: on a shared machine it may
+/// double or halve within minutes, and from one region of memory to another.
+struct PlainReads {
     threads: usize,
     last: f64,
 }
 
 /// Bytes of the weights that are read for that, at most: far outside of caches, and soon done.
-const BESIDE_MAX: usize = 256 << 20;
+const READ_MAX: usize = 256 << 20;
 /// Rounds of each order of reading between two repetitions.
-const BESIDE_ROUNDS: usize = 3;
+const READ_ROUNDS: usize = 3;
 
-impl Beside {
-    /// `None` if no test is held against it, or no weights can be read.
-    fn new(executable: &dyn Executable, rows: &[Row], threads: usize) -> Option<Beside> {
+impl PlainReads {
+    /// `None` if no test is compared with it, or no weights can be read.
+    fn new(executable: &dyn Executable, rows: &[Row], threads: usize) -> Option<PlainReads> {
         let wanted = rows.iter().any(|row| row.reads.is_some()) && !executable.weights().is_empty();
-        wanted.then(|| Beside { threads, last: Beside::now(executable, threads) })
+        wanted.then(|| PlainReads { threads, last: PlainReads::now(executable, threads) })
     }
 
     /// Bytes a second of pieces from all over the weights.
@@ -111,14 +111,14 @@ impl Beside {
         let weights = executable.weights();
         let pieces: Vec<&[u8]> = weights.iter().flat_map(|weights| weights.chunks(PIECE)).collect();
         let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
-        let step = bytes.div_ceil(BESIDE_MAX).max(1);
+        let step = bytes.div_ceil(READ_MAX).max(1);
         let pieces: Vec<&[u8]> = pieces.into_iter().step_by(step).collect();
-        read_rate(&pieces, threads, BESIDE_ROUNDS).0
+        read_rate(&pieces, threads, READ_ROUNDS).0
     }
 
     /// Mean of before and after the repetition, in bytes a second.
     fn rate(&mut self, executable: &dyn Executable) -> f64 {
-        let before = std::mem::replace(&mut self.last, Beside::now(executable, self.threads));
+        let before = std::mem::replace(&mut self.last, PlainReads::now(executable, self.threads));
         (before + self.last) / 2.0
     }
 }
@@ -153,7 +153,7 @@ fn row(
         activations: options.load.activations,
         warmups: 1,
         samples_ns: Vec::new(),
-        beside: Vec::new(),
+        plain_reads: Vec::new(),
         reads: None,
         distinct_experts: None,
         products: test.all_tokens() as f64 * body + logits as f64 * head,
@@ -193,7 +193,7 @@ pub(super) struct Steps {
     pub timed: Vec<Vec<Token>>,
 }
 
-/// The steps of a test, in chunks of at most so many rows.
+/// The steps of a test, in chunks of at most `chunk` rows.
 fn steps(plan: &Plan, test: Test, chunk: usize) -> Steps {
     let vocab = plan.spec.vocab as u32;
     // Spread over the vocabulary and, through the router, over the experts; sequences differ.
@@ -249,7 +249,8 @@ fn time(
     Ok(Timed { ns, phases: phases.map(|phases| f64::from(phases) / steps.timed.len() as f64) })
 }
 
-/// Different experts an average step needs, one number per router: seen in a repetition of its own, off the record.
+/// Different experts an average step needs, one number per router: seen in a repetition of its own, off the
+/// record.
 fn count_experts(executable: &mut dyn Executable, test: Test, model: &Model) -> Result<Vec<f64>, Error> {
     let routers =
         model.routers().filter_map(|(op, experts, top_k)| match &executable.plan().program[op].op {

@@ -93,7 +93,7 @@ fn line(row: &Row) -> String {
         trust,
         number(row.reads.map(|reads| reads.total() / row.test.batch as f64 / 1e6), 1),
         number(row.achieved().map(|bytes| bytes / 1e9), 1),
-        row.share_of_beside().map_or_else(String::new, |share| format!("{:.0} %", share * 100.0)),
+        row.share_of_plain_reads().map_or_else(String::new, |share| format!("{:.0} %", share * 100.0)),
         number(row.products_per_second().map(|products| products / 1e9), 1),
         percent(shares.map(|shares| shares[1])),
         percent(shares.map(|shares| shares[0])),
@@ -107,7 +107,8 @@ fn line(row: &Row) -> String {
     format!("| {} |\n", cells.join(" | "))
 }
 
-/// A header and a line per row: the keys of [`Row::json`], nested ones joined by a dot, lists joined by blanks.
+/// A header and a line per row: the keys of [`Row::json`], nested ones joined by a dot, lists joined by
+/// blanks.
 pub fn csv(rows: &[Row]) -> String {
     let tables: Vec<Vec<(String, String)>> = rows.iter().map(|row| flat("", &row.json())).collect();
     let mut keys: Vec<&String> = Vec::new();

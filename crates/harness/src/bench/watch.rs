@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-/// Seconds of processor time that everything but this process has used so far; `None` where the system does not tell.
+/// Seconds of processor time that everything but this process has used so far; `None` where the system does
+/// not tell.
 pub type Others = fn() -> Option<f64>;
 
 /// Shortest time over which the clock ticks of the system (10 ms) say something.

@@ -14,7 +14,7 @@ pub enum Paint {
     Ink,
     /// Text that explains.
     Muted,
-    /// Lines behind everything.
+    /// Grid lines, under everything else.
     Grid,
     /// Data; after the last colour comes the first again.
     Series(usize),
@@ -51,7 +51,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// The sign of series `n` in a chart: a shape of its own beside the colour, for those who see none.
+    /// The sign of series `n` in a chart: a shape in addition to a colour, for those who cannot tell colours.
     pub fn mark(&mut self, [x, y]: Point, n: usize) {
         let (r, paint) = (5.0, Paint::Series(n));
         match n % 4 {

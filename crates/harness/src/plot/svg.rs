@@ -3,7 +3,7 @@
 use super::{Anchor, Paint, Picture, Point, SCHEMES, SERIES};
 
 impl Picture {
-    /// An empty picture of so many units; the title is for those who cannot see it.
+    /// An empty picture of `size` units; the title is for those who cannot see it.
     pub fn new(title: &str, size: Point) -> Picture {
         Picture { title: title.to_owned(), size, body: String::new() }
     }

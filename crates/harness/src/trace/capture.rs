@@ -13,7 +13,8 @@ use crate::bench::{BenchModel, Build, Host};
 
 /// Tokens decoded before the first that counts.
 const WARM_UP: usize = 16;
-/// Tokens captured in a row; then the machine rests, so that a capture of many tells more than one moment of it.
+/// Tokens captured in a row; then the machine rests, so that a capture of many tells more than one moment of
+/// it.
 const BURST: usize = 8;
 /// How long it rests.
 const REST: Duration = Duration::from_millis(20);
@@ -72,7 +73,8 @@ pub fn capture(dir: &Path, options: &CaptureOptions) -> Result<Trace, Error> {
     capture_on(&mut *executable, &model, options)
 }
 
-/// Captures tokens of a model that [`load`] loaded, or anyone with [`CaptureOptions::load`]. Recording is off afterwards.
+/// Captures tokens of a model that [`load`] loaded, or anyone with [`CaptureOptions::load`]. Recording is off
+/// afterwards.
 ///
 /// # Errors
 /// The device cannot record, the context is too short, or a step fails.
@@ -163,7 +165,8 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// Makes this position the next one: a recurrence cannot go back, and reads all before it again. The time it took.
+    /// Makes this position the next one: a recurrence cannot go back, and reads all before it again. The time
+    /// it took.
     pub fn seek(&mut self, position: usize) -> Result<Duration, Error> {
         let started = Instant::now();
         if self.executable.plan().recurrent() && self.next != position {

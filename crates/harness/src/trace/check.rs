@@ -62,8 +62,9 @@ pub struct Checked {
     pub attempts: u32,
 }
 
-/// Captures a model and holds it against a baseline. Other work on the machine can only add idle time, so while that is
-/// all that grew the capture is repeated a little later, [`ATTEMPTS`] at most; the last one counts.
+/// Captures a model and holds it against a baseline. Other work on the machine can only add idle time, so
+/// while that is all that grew the capture is repeated a little later, [`ATTEMPTS`] at most; the last one
+/// counts.
 ///
 /// # Errors
 /// The baseline is of something else ([`Error::Baseline`]), or as [`super::capture()`].
@@ -87,8 +88,8 @@ pub fn check(dir: &Path, options: &CaptureOptions, baseline: &Summary) -> Result
 }
 
 impl Summary {
-    /// What must agree and does not; empty if the two can be compared. Commit, compiler and host are free: counts do not
-    /// depend on them, and idle time is compared as a share.
+    /// What must agree and does not; empty if the two can be compared. Commit, compiler and host are free:
+    /// counts do not depend on them, and idle time is compared as a share.
     pub fn unlike(&self, baseline: &Summary) -> Vec<String> {
         let of = |s: &Summary| {
             let Subject { model, model_hash, device, workers, path, kv, activations, depth, .. } = &s.subject;
@@ -114,9 +115,10 @@ impl Summary {
         found
     }
 
-    /// Figures that are worse than in `baseline`, which must be like this. Phases and bytes may not grow at all; the share
-    /// of idle time, and that on the way through the experts, may grow by the noise of both measurements: their ranges
-    /// (tenth to ninetieth percentile over the tokens) may not lie apart by more than [`IDLE_MARGIN`].
+    /// Figures that are worse than in `baseline`, which must be like this. Phases and bytes may not grow at
+    /// all; the share of idle time, and that on the way through the experts, may grow by the noise of both
+    /// measurements: their ranges (tenth to ninetieth percentile over the tokens) may not lie apart by more
+    /// than [`IDLE_MARGIN`].
     pub fn grew(&self, baseline: &Summary) -> Vec<Growth> {
         let count = |what, before: f64, now: f64| {
             // Sums of the same numbers in the same order: only the text form of a float is between them.
@@ -174,7 +176,7 @@ impl Summary {
         let missing = |key: &str| format!("no `{key}`: write the file with `amoeba trace --save-baseline`");
         if value["kind"] != "amoeba trace" || value["schema"] != SCHEMA {
             return Err(format!(
-                "is no baseline of schema {SCHEMA}: write it with `amoeba trace --save-baseline`"
+                "is not a baseline of schema {SCHEMA}: write it with `amoeba trace --save-baseline`"
             ));
         }
         let text = |key: &str| value[key].as_str().map(str::to_owned).ok_or_else(|| missing(key));

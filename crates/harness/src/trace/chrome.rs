@@ -1,4 +1,5 @@
-//! Traces in the trace-event format, which Perfetto and chrome://tracing open: a process per trace, a row per worker.
+//! Traces in the trace-event format, which Perfetto and chrome://tracing open: a process per trace, a row per
+//! worker.
 
 use amoeba_backend::{Recording, Span, Stage};
 use serde_json::{Value, json};

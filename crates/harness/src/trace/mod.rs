@@ -1,8 +1,8 @@
 //! `trace`: what every worker does during a decode token, where it waits, and whether that became worse.
 //!
-//! [`capture()`] records tokens of a model as a [`Trace`]; [`Trace::summary`] adds it up; [`Summary::grew`] holds it
-//! against a stored one of the same kind ([`Summary::unlike`] says why it is not). [`chrome()`] writes a file that
-//! Perfetto opens, [`picture()`] draws timelines above each other on one scale.
+//! [`capture()`] records tokens of a model as a [`Trace`]; [`Trace::summary`] adds it up; [`Summary::grew`]
+//! holds it against a stored one of the same kind ([`Summary::unlike`] says why it is not). [`chrome()`]
+//! writes a file that Perfetto opens, [`picture()`] draws timelines above each other on one scale.
 
 mod capture;
 mod check;

@@ -15,7 +15,7 @@ pub struct Summary {
     pub tokens: usize,
     /// Duration of a token in ns.
     pub wall_ns: Spread,
-    /// Phases (launches) per token that were shared out.
+    /// Phases (launches) per token.
     pub phases: f64,
     /// Bytes read per token: stored weights, keys and values.
     pub bytes: f64,
@@ -43,7 +43,7 @@ pub struct LaneTime {
 /// One kind of op, mean over the tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OpTime {
-    /// Name; in brackets what only exists because work is shared out.
+    /// Name; in brackets the overhead of dividing work.
     pub label: String,
     /// Ops of the kind in a token.
     pub ops: f64,
@@ -150,8 +150,8 @@ impl Total {
         total
     }
 
-    /// Attributes each gap of a worker to the op that it works at next; on the way through the experts to the weighted
-    /// sum if it has no more work there.
+    /// Attributes each gap of a worker to the op that it works at next; on the way through the experts to the
+    /// weighted sum if it has no more work there.
     fn waits(&mut self, trace: &Trace, lane: &[Span], ways: &[Way]) {
         let mut free = 0;
         for span in lane {

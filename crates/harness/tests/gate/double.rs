@@ -213,7 +213,7 @@ pub struct Wrapped {
     pub claims_fused: bool,
     /// Phases that each step has more.
     pub extra_phases: u32,
-    /// Time goes on by so many ns a step.
+    /// Time advances by this many ns a step.
     pub step_ns: u64,
     pub clock: Arc<AtomicU64>,
     /// Hands out the logits of the step before.

@@ -23,13 +23,13 @@ enum Subject {
     Cpu,
     /// The real unfused one, which says it is fused.
     Fallback,
-    /// The real one, with so many phases more in each step.
+    /// The real one, with this many more phases in each step.
     MorePhases(u32),
     /// The real one, handing out the logits of the step before.
     StaleLogits,
     /// Exact maths with a fault.
     Interpreted(Fault),
-    /// Exact maths, a step of which takes so many ns where the unfused one takes 100.
+    /// Exact maths, a step of which takes this many ns where the unfused one takes 100.
     Timed(u64),
 }
 
@@ -176,10 +176,10 @@ fn a_stale_buffer_is_an_error_and_other_bits_on_a_rerun() {
 }
 
 #[test]
-fn a_fallback_is_noticed_whether_it_is_told_or_not() {
+fn a_fallback_is_noticed_whether_it_is_reported_or_not() {
     only(&fast(Subject::Fallback), &["path: what ran"]);
-    let told = judge(Subject::Cpu, |options| options.load.path = PathChoice::Unfused);
-    only(&told, &["path: guard", "path: what ran"]);
+    let report = judge(Subject::Cpu, |options| options.load.path = PathChoice::Unfused);
+    only(&report, &["path: guard", "path: what ran"]);
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn more_phases_and_more_bytes_are_noticed() {
 #[test]
 fn a_slower_path_fails_where_times_are_judged() {
     only(&judge(Subject::Timed(130), |options| options.fast = false), &["speed: fused / unfused time"]);
-    // In a hurry it is only told.
+    // With --fast it is only reported.
     let report = fast(Subject::Timed(130));
     only(&report, &[]);
     assert_eq!(find(&report, "speed: fused / unfused time").measured, Some(1.3));

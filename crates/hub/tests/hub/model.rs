@@ -92,7 +92,7 @@ pub fn put_part(cache: &Path, model: &Model, bytes: &[u8]) {
     std::fs::write(part, bytes).unwrap();
 }
 
-/// What a pull told.
+/// What a pull reported.
 #[derive(Default)]
 pub struct Seen {
     pub plan: Option<PullPlan>,

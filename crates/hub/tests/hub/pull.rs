@@ -1,4 +1,4 @@
-//! Pulling from a server that behaves: what is fetched, where it lies, and what is told.
+//! Pulling from a server that behaves: what is fetched, where it lies, and what is reported.
 use crate::model::{Model, Seen, hub, sha256};
 use crate::server::Server;
 use amoeba_hub::{Error, PullOptions};
@@ -105,7 +105,7 @@ fn a_disk_that_is_too_small_is_noticed_before_the_download() {
     let hub = hub(cache.path(), &server.url).with_disk_reserve(u64::MAX / 2);
     let error = hub.pull("o/m", &options(), &mut seen).unwrap_err();
     assert!(matches!(error, Error::DiskFull { .. }), "{error}");
-    assert!(seen.plan.is_some(), "the sizes are told before the refusal");
+    assert!(seen.plan.is_some(), "the sizes are reported before the refusal");
     assert!(server.requests("/resolve/").is_empty());
 }
 

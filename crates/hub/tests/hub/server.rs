@@ -11,9 +11,9 @@ use std::time::Duration;
 pub enum Fault {
     /// This status with these extra header lines and no body.
     Status(u16, String),
-    /// Close after so many bytes of the body.
+    /// Close after this many bytes of the body.
     Cut(usize),
-    /// Send so many bytes of the body, then neither send nor close.
+    /// Send this many bytes of the body, then neither send nor close.
     Stall(usize),
     /// Flip the bits of the first byte.
     Corrupt,

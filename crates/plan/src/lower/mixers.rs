@@ -95,7 +95,7 @@ impl Lowering {
         }
     }
 
-    /// Queries, keys and values behind their convolutions.
+    /// Queries, keys and values after their convolutions.
     fn delta_convs(&mut self, spec: &DeltaSpec, (x, mixed): (BufferId, BufferId), [q, k, v]: [BufferId; 3]) {
         let (k_width, v_width) = (spec.k_heads * spec.k_dim, spec.v_heads * spec.v_dim);
         let channels = 2 * k_width + v_width;

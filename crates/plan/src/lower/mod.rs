@@ -162,7 +162,7 @@ impl Lowering {
         }
     }
 
-    /// The inputs of all layers from the second embedding, beside the residual stream.
+    /// The inputs of all layers from the second embedding, apart from the residual stream.
     fn per_layer_inputs(&mut self, spec: &PerLayerSpec, layers: usize, residual: BufferId) {
         let width = layers * spec.width;
         self.per_layer = spec.width;

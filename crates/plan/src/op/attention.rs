@@ -35,7 +35,8 @@ impl Operation for RopeOp {
     }
 }
 
-/// `x ← x · (1 + scale · ln(1 + ⌊(position + shift) / period⌋))`: sharper attention far into a context (Llama 4).
+/// `x ← x · (1 + scale · ln(1 + ⌊(position + shift) / period⌋))`: sharper attention far into a context (Llama
+/// 4).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TemperatureOp {
     /// In place.

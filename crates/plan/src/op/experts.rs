@@ -20,7 +20,8 @@ pub struct RouterOp {
     pub correction: Option<WeightId>,
     /// Factor on the weight of each expert, `[experts]`.
     pub per_expert: Option<WeightId>,
-    /// Where the one picked weight goes if it is to scale the experts' input; their own weight is then 1. `[1]`.
+    /// Where the one picked weight goes if it is to scale the experts' input; their own weight is then 1.
+    /// `[1]`.
     pub input_gate: Option<BufferId>,
 }
 

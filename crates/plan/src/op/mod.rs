@@ -90,8 +90,9 @@ impl Op {
         }
     }
 
-    /// Name of the op. It is the folder's name, but for `kv_append` and `copy`, which only move memory, `head_linear`,
-    /// which is `linear` per head, and for `head_gate`, `scale` and `temperature`, which are in `add`.
+    /// Name of the op. It is the folder's name, but for `kv_append` and `copy`, which only move memory,
+    /// `head_linear`, which is `linear` per head, and for `head_gate`, `scale` and `temperature`, which are
+    /// in `add`.
     pub fn name(&self) -> &'static str {
         self.operation().name()
     }

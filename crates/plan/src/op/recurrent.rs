@@ -4,8 +4,8 @@ use super::Operation;
 use crate::io::Io;
 use crate::program::{BufferId, CacheId, WeightId};
 
-/// Depthwise causal convolution over the positions of a sequence, `y_c(t) = act(b_c + Σ_j w_c,j · x_c(t - taps + j))`
-/// with zeros before the start.
+/// Depthwise causal convolution over the positions of a sequence,
+/// `y_c(t) = act(b_c + Σ_j w_c,j · x_c(t - taps + j))` with zeros before the start.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ConvOp {
     /// The inputs before this step.
@@ -42,8 +42,8 @@ impl Operation for ConvOp {
     }
 }
 
-/// Gated delta rule (Yang et al. 2024): per value head h with state `S [v_dim, k_dim]`, key head `h / (v_heads/k_heads)`,
-/// `g = exp(-exp(a_log) · softplus(decay + dt_bias))`, `β = sigmoid(beta)`:
+/// Gated delta rule (Yang et al. 2024): per value head h with state `S [v_dim, k_dim]`, key head
+/// `h / (v_heads/k_heads)`, `g = exp(-exp(a_log) · softplus(decay + dt_bias))`, `β = sigmoid(beta)`:
 /// `S ← S · g; S ← S + β (v - S k) ⊗ k; out = S q`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeltaNetOp {

@@ -17,7 +17,7 @@ use super::{console, repl};
 /// Flags of `run`.
 #[derive(clap::Args, Debug, Default)]
 pub struct Args {
-    /// Folder, owner/name in the Hugging Face cache, or name of mlx-community; the bundled one unless told
+    /// Folder, owner/name in the Hugging Face cache, or name of mlx-community [default: the bundled model]
     #[arg(value_name = "MODEL")]
     first: Option<String>,
     /// Prompt; an only argument that names no model is the prompt

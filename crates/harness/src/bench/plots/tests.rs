@@ -11,7 +11,7 @@ fn row(depth: usize, changes: &[(&str, Value)]) -> Value {
     // Bytes, products and ns: 80 %, 40 % and 20 % of the bandwidth; the head multiplies more per byte.
     let op = |bytes: f64, products: f64, ns: f64| json!({ "wall_ns": ns, "worker_ns": ns * 0.9, "bytes": bytes, "products": products });
     let mut row = json!({
-        "schema": 3, "test": format!("tg128@{depth}"), "kind": "decode", "tokens": 128, "depth": depth, "batch": 1,
+        "schema": 4, "test": format!("tg128@{depth}"), "kind": "decode", "tokens": 128, "depth": depth, "batch": 1,
         "threads": 2, "path": "fused", "kv_type": "f32", "model": "model", "cpu": "cpu", "isa": "avx2", "device_detail": "cpu (avx2)",
         "commit": "0123456789abcdef", "dirty": true, "isa_ran": "avx2", "bandwidth_gb_s": 50.0, "f32_g_s": 200.0,
         "int8_g_s": 1000.0, "amx_g_s": null, "tok_s_median": 100.0 - depth as f64 / 100.0, "median_ns": 1e9, "p10_ns": 0.9e9, "p90_ns": 1.2e9,
@@ -141,7 +141,7 @@ fn points_of_a_roofline_lie_under_the_roofs_at_their_distance() {
     let below = (marks[0][1] - roof(marks[0][0])) / (tick("100") - tick("1000"));
     assert!((below + 0.8f32.log10()).abs() < 0.02, "{below} decades below the roof");
     assert!(svg.contains(">experts: 40 GB/s, 80 %<") && svg.contains(">attention: 5 GB/s, 10 %<"), "{svg}");
-    let fast = row(0, &[("beside_gb_s", json!([90.0, 30.0, 10.0]))]);
+    let fast = row(0, &[("plain_reads_gb_s", json!([90.0, 30.0, 10.0]))]);
     assert!(roofline(&fast).unwrap().svg().contains(">experts: 40 GB/s, above the roof: cached<"));
 }
 

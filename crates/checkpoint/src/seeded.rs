@@ -188,7 +188,7 @@ fn form(name: &str, dtype: DType) -> Option<Format> {
 
 /// An integer in `from..=to` from the upper half of a random number.
 fn within(random: u64, from: i32, to: i32) -> i32 {
-    from + ((random >> 32) * (to - from + 1) as u64 >> 32) as i32
+    from + (((random >> 32) * (to - from + 1) as u64) >> 32) as i32
 }
 
 /// The random numbers of a tensor by index.

@@ -76,6 +76,25 @@ impl Made {
         }));
         out
     }
+
+    /// Every kind of window over the same keys and values.
+    fn attentions(&mut self, k: BufferId, v: BufferId, q: BufferId) -> [BufferId; 3] {
+        let kind = CacheKind::Kv { kv_heads: 1, k_dim: K_DIM, v_dim: V_DIM };
+        self.plan.caches = vec![Cache { layer: 0, kind }];
+        self.ops.push(Op::KvAppend(KvAppendOp {
+            cache: CacheId(0),
+            kv_heads: 1,
+            k_dim: K_DIM,
+            v_dim: V_DIM,
+            k,
+            v,
+        }));
+        [
+            self.attention(q, "all", None, true),
+            self.attention(q, "slid", Some(Window::Sliding(270)), true),
+            self.attention(q, "chunked", Some(Window::Chunk(70)), false),
+        ]
+    }
 }
 
 /// Every op beside those of the families that the fixtures have.
@@ -135,21 +154,7 @@ fn plan(checkpoint: &Checkpoint) -> Plan {
     let sharpen =
         Op::Temperature(TemperatureOp { x: many, width: n * hidden, scale: 0.1, period: 4.0, shift: 1.0 });
     m.ops.extend([spread, own, beside, up, activate, down, second, within, turn, sharpen]);
-    let kind = CacheKind::Kv { kv_heads: 1, k_dim: K_DIM, v_dim: V_DIM };
-    m.plan.caches = vec![Cache { layer: 0, kind }];
-    m.ops.push(Op::KvAppend(KvAppendOp {
-        cache: CacheId(0),
-        kv_heads: 1,
-        k_dim: K_DIM,
-        v_dim: V_DIM,
-        k: outs,
-        v: inner,
-    }));
-    let seen = [
-        m.attention(many, "all", None, true),
-        m.attention(many, "slid", Some(Window::Sliding(270)), true),
-        m.attention(many, "chunked", Some(Window::Chunk(70)), false),
-    ];
+    let seen = m.attentions(outs, inner, many);
     let wide = BufferId(m.plan.buffers.iter().position(|buffer| buffer.name == "wide").unwrap());
     let add = |y| Op::Add(AddOp { x: residual, y, scale: 0.3, width: hidden });
     m.ops.extend(seen.into_iter().chain([wide, q, outs]).map(add));

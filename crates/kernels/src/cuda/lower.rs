@@ -7,9 +7,7 @@ use amoeba_plan::{
 
 use super::{Args, Call, Matrix, Place, Places, Setting, Tiling, WeightPlace, Work};
 use crate::linear::cuda::Product;
-use crate::{
-    activate, attention, conv, delta_net, elementwise, embed, experts, linear, norm, rope, router, ssm,
-};
+use crate::{attention, elementwise, experts, linear};
 
 /// A launch and which part of its group it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +56,7 @@ pub fn lower(plan: &Plan, group: &Group, at: &Places, rows: usize) -> Result<Vec
     let ops = &plan.program[group.ops.clone()];
     let mut site = Site { plan, at, rows, head: group.ops.start >= plan.head };
     let lowered = match &group.kind {
-        GroupKind::Op => calls(&site, &ops[0].op).map(Staged::whole),
+        GroupKind::Op => crate::launches(&site, &ops[0].op).map(Staged::whole),
         GroupKind::Products { .. } => products(&site, ops).map(Staged::whole),
         GroupKind::Heads { heads, .. } => heads_of(&site, heads, ops).map(Staged::whole),
         GroupKind::Experts { path, .. } => {
@@ -117,31 +115,8 @@ fn experts_of(site: &Site<'_>, ops: &[Step]) -> Result<Vec<Staged>, Unsupported>
     experts::cuda::experts(site, experts, add, router)
 }
 
-fn misplaced(op: &Op) -> Unsupported {
+pub(crate) fn misplaced(op: &Op) -> Unsupported {
     Unsupported(format!("{} in a group of another kind", op.name()))
-}
-
-fn calls(site: &Site<'_>, op: &Op) -> Result<Vec<Call>, Unsupported> {
-    Ok(match op {
-        Op::Embed(op) => vec![embed::cuda::embed(site, op)],
-        Op::Norm(op) => vec![norm::cuda::norm(site, op)],
-        Op::Linear(op) => linear::cuda::linear(site, op)?,
-        Op::HeadLinear(op) => linear::cuda::head_linear(site, op)?,
-        Op::Copy(op) => vec![elementwise::cuda::copy(site, op)],
-        Op::Rope(op) => vec![rope::cuda::rope(site, op)],
-        Op::KvAppend(op) => vec![attention::cuda::append(site, op)],
-        Op::Attention(op) => vec![attention::cuda::attention(site, op)],
-        Op::Conv(op) => vec![conv::cuda::conv(site, op)],
-        Op::DeltaNet(op) => vec![delta_net::cuda::delta_net(site, op)],
-        Op::Ssm(op) => vec![ssm::cuda::ssm(site, op)],
-        Op::Temperature(op) => vec![elementwise::cuda::temperature(site, op)],
-        Op::Activate(op) => vec![activate::cuda::activate(site, op)],
-        Op::Router(op) => vec![router::cuda::route(site, op)?],
-        Op::Experts(_) => return Err(misplaced(op)),
-        Op::HeadGate(op) => vec![elementwise::cuda::head_gate(site, op)],
-        Op::Add(op) => vec![elementwise::cuda::add(site, op)],
-        Op::Scale(op) => vec![elementwise::cuda::scale(site, op)],
-    })
 }
 
 /// Moves the rows whose logits are asked for to the front of a buffer, in place.

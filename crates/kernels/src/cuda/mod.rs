@@ -24,7 +24,7 @@ pub use args::Args;
 pub use lower::{Staged, Unsupported, capabilities, compact, lower, scratch_bytes};
 pub use unit::Unit;
 
-pub(crate) use lower::Site;
+pub(crate) use lower::{Site, misplaced};
 pub(crate) use shape::{Tiling, Work, format_of};
 
 /// One launch.

@@ -135,21 +135,11 @@ fn workers(ops: &[Step]) -> Option<(GroupKind, usize)> {
         };
         1 + (1..ops.len()).take_while(independent).count()
     } else {
-        ops.iter().take_while(|step| is_row_work(&step.op)).count()
+        ops.iter().take_while(|step| step.op.is_row_work()).count()
     };
     let kind =
         if product(&ops[0]) { GroupKind::Products { norm: false, add: false } } else { GroupKind::Rows };
     (count > 0).then_some((kind, count))
-}
-
-/// Whether an op is work on single rows, too little to be cut further.
-fn is_row_work(op: &Op) -> bool {
-    match op {
-        Op::Linear(_) | Op::HeadLinear(_) | Op::Attention(_) | Op::Experts(_) => false,
-        Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_) => false,
-        Op::Embed(_) | Op::Norm(_) | Op::Copy(_) | Op::Rope(_) | Op::KvAppend(_) | Op::Temperature(_) => true,
-        Op::Activate(_) | Op::Router(_) | Op::HeadGate(_) | Op::Add(_) | Op::Scale(_) => true,
-    }
 }
 
 /// RMS norm of whole rows into another buffer.

@@ -33,6 +33,10 @@ impl Operation for RopeOp {
         let from = if self.first > 0 { format!(" from {}", self.first) } else { String::new() };
         format!("rope {} on {} × {}{from}", self.rope.0, self.heads, self.head_dim)
     }
+
+    fn is_row_work(&self) -> bool {
+        true
+    }
 }
 
 /// `x ← x · (1 + scale · ln(1 + ⌊(position + shift) / period⌋))`: sharper attention far into a context (Llama
@@ -62,6 +66,10 @@ impl Operation for TemperatureOp {
 
     fn details(&self) -> String {
         format!("× 1 + {} ln(1 + position / {})", self.scale, self.period)
+    }
+
+    fn is_row_work(&self) -> bool {
+        true
     }
 }
 
@@ -94,6 +102,10 @@ impl Operation for KvAppendOp {
 
     fn details(&self) -> String {
         String::new()
+    }
+
+    fn is_row_work(&self) -> bool {
+        true
     }
 }
 
@@ -143,5 +155,9 @@ impl Operation for AttentionOp {
         };
         let AttentionOp { heads, kv_heads, head_dim, scale, .. } = self;
         format!("{heads} heads / {kv_heads} kv × {head_dim}, scale {scale}{window}")
+    }
+
+    fn is_row_work(&self) -> bool {
+        false
     }
 }

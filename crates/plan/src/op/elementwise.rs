@@ -46,6 +46,10 @@ impl Operation for NormOp {
         let weight = if self.weight.is_some() { "" } else { ", no weight" };
         format!("{:?} {} × {} eps {:e}{weight}", self.kind, self.chunks, self.dim, self.eps)
     }
+
+    fn is_row_work(&self) -> bool {
+        true
+    }
 }
 
 /// Parts of a buffer: of head h the elements from `first + h · stride` on.
@@ -91,6 +95,10 @@ impl Operation for CopyOp {
     fn details(&self) -> String {
         String::new()
     }
+
+    fn is_row_work(&self) -> bool {
+        true
+    }
 }
 
 /// `out ← act(gate, up)`, elementwise.
@@ -124,6 +132,10 @@ impl Operation for ActivateOp {
     fn details(&self) -> String {
         format!("{:?} × {}", self.activation, self.width)
     }
+
+    fn is_row_work(&self) -> bool {
+        true
+    }
 }
 
 /// `x_h ← f(gate_h) · x_h` for every head h.
@@ -153,6 +165,10 @@ impl Operation for HeadGateOp {
     fn details(&self) -> String {
         format!("{:?}, {} heads", self.kind, self.heads)
     }
+
+    fn is_row_work(&self) -> bool {
+        true
+    }
 }
 
 /// `x ← x + scale · y`.
@@ -179,6 +195,10 @@ impl Operation for AddOp {
 
     fn details(&self) -> String {
         if self.scale == 1.0 { String::new() } else { format!("addend × {}", self.scale) }
+    }
+
+    fn is_row_work(&self) -> bool {
+        true
     }
 }
 
@@ -209,5 +229,9 @@ impl Operation for ScaleOp {
     fn details(&self) -> String {
         let cap = self.softcap.map_or(String::new(), |cap| format!(", cap {cap}"));
         format!("× {}{cap}", self.scale)
+    }
+
+    fn is_row_work(&self) -> bool {
+        true
     }
 }

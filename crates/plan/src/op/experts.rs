@@ -43,6 +43,10 @@ impl Operation for RouterOp {
         let normalised = if self.rule.normalise.is_some() { ", normalised" } else { "" };
         format!("{:?} top {}{normalised}", self.rule.score, self.rule.top_k)
     }
+
+    fn is_row_work(&self) -> bool {
+        true
+    }
 }
 
 /// One projection of all experts.
@@ -102,5 +106,9 @@ impl Operation for ExpertsOp {
 
     fn details(&self) -> String {
         format!("{} of {} × {}, {:?}", self.top_k, self.experts, self.d_ff, self.activation)
+    }
+
+    fn is_row_work(&self) -> bool {
+        false
     }
 }

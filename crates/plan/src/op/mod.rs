@@ -64,6 +64,8 @@ trait Operation {
     fn io(&self) -> Io;
     /// Its other settings, in a line.
     fn details(&self) -> String;
+    /// Whether it is so little work on each row that a row is not cut further.
+    fn is_row_work(&self) -> bool;
 }
 
 impl Op {
@@ -105,6 +107,11 @@ impl Op {
     /// Settings beyond what it reads and writes, as printed.
     pub fn details(&self) -> String {
         self.operation().details()
+    }
+
+    /// Whether it is so little work on each row that a row is not cut further.
+    pub fn is_row_work(&self) -> bool {
+        self.operation().is_row_work()
     }
 
     /// The buffer that holds the op's result; `None` if that goes into a cache.

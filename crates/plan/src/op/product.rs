@@ -32,6 +32,10 @@ impl Operation for EmbedOp {
     fn details(&self) -> String {
         format!("× {}", self.scale)
     }
+
+    fn is_row_work(&self) -> bool {
+        true
+    }
 }
 
 /// `out ← W·x + b`.
@@ -64,6 +68,10 @@ impl Operation for LinearOp {
     fn details(&self) -> String {
         String::new()
     }
+
+    fn is_row_work(&self) -> bool {
+        false
+    }
 }
 
 /// `out_h ← W_h · x_h` for every head h.
@@ -95,5 +103,9 @@ impl Operation for HeadLinearOp {
 
     fn details(&self) -> String {
         String::new()
+    }
+
+    fn is_row_work(&self) -> bool {
+        false
     }
 }

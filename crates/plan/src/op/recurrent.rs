@@ -40,6 +40,10 @@ impl Operation for ConvOp {
     fn details(&self) -> String {
         format!("{} × {}{}", self.channels, self.taps + 1, if self.silu { ", silu" } else { "" })
     }
+
+    fn is_row_work(&self) -> bool {
+        false
+    }
 }
 
 /// Gated delta rule (Yang et al. 2024): per value head h with state `S [v_dim, k_dim]`, key head
@@ -94,6 +98,10 @@ impl Operation for DeltaNetOp {
     fn details(&self) -> String {
         let DeltaNetOp { v_heads, k_heads, v_dim, k_dim, .. } = self;
         format!("{v_heads} heads / {k_heads} key heads, {v_dim} × {k_dim}")
+    }
+
+    fn is_row_work(&self) -> bool {
+        false
     }
 }
 
@@ -151,5 +159,9 @@ impl Operation for SsmOp {
     fn details(&self) -> String {
         let SsmOp { heads, head_dim, state, groups, .. } = self;
         format!("{heads} heads × {head_dim} × {state}, {groups} groups")
+    }
+
+    fn is_row_work(&self) -> bool {
+        false
     }
 }

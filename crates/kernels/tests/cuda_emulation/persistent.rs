@@ -55,8 +55,8 @@ fn bodies_of_several_shapes_share_a_launch() {
     };
     let ops = vec![
         Op::Norm(norm),
-        Op::Linear { weight: weights[0], bias: None, x: normed, out: inner },
-        Op::Linear { weight: weights[1], bias: None, x: inner, out },
+        bench.linear(weights[0], None, normed, inner),
+        bench.linear(weights[1], None, inner, out),
     ];
     bench.run_all(ops, 1);
     let apart = [normed, inner, out].map(|buffer| bench.row(buffer, 0));

@@ -8,6 +8,8 @@ mod error;
 mod reference;
 mod sampler;
 mod sequences;
+#[doc(hidden)]
+pub mod testing;
 mod trace;
 
 use std::fmt;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use amoeba_backend::{DeviceKind, Error as BackendError, Executable, Limits, Probe, Row};
+use amoeba_backend::{Error as BackendError, Executable, Probe, Row, forward_executable};
 use amoeba_plan::{Path as ExpertPath, Plan};
 use amoeba_text::{DIALECTS, Format, Piece};
 
@@ -16,21 +16,8 @@ struct Scripted {
 }
 
 impl Executable for Scripted {
-    fn plan(&self) -> &Plan {
-        self.inner.plan()
-    }
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
-    fn kind(&self) -> DeviceKind {
-        self.inner.kind()
-    }
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn path(&self, rows: usize) -> ExpertPath {
-        self.inner.path(rows)
-    }
+    forward_executable!(inner: plan, limits, kind, describe, path, memory);
+
     fn step(&mut self, _rows: &[Row], _probe: Option<&mut dyn Probe>) -> Result<(), BackendError> {
         self.logits.fill(0.0);
         self.logits[self.script.remove(0) as usize] = 1.0;
@@ -38,9 +25,6 @@ impl Executable for Scripted {
     }
     fn logits(&self, _n: usize) -> &[f32] {
         &self.logits
-    }
-    fn memory(&self) -> usize {
-        self.inner.memory()
     }
 }
 

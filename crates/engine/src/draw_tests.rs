@@ -44,30 +44,14 @@ impl Draw {
 }
 
 impl Executable for Draw {
+    forward_executable!(inner: limits, kind, describe, path, logits, memory);
+
     fn plan(&self) -> &Plan {
         &self.plan
-    }
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
-    fn kind(&self) -> DeviceKind {
-        self.inner.kind()
-    }
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn path(&self, rows: usize) -> ExpertPath {
-        self.inner.path(rows)
     }
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), BackendError> {
         (self.rows, self.steps) = Default::default();
         self.inner.step(rows, probe)
-    }
-    fn logits(&self, n: usize) -> &[f32] {
-        self.inner.logits(n)
-    }
-    fn memory(&self) -> usize {
-        self.inner.memory()
     }
     fn sampler(&mut self) -> Option<&mut dyn DeviceSampler> {
         Some(self)

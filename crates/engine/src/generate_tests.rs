@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use amoeba_backend::{DeviceKind, Error as BackendError, Executable, Limits, Probe, Row};
+use amoeba_backend::{Error as BackendError, Executable, Probe, Row, forward_executable};
 use amoeba_plan::{Cache, CacheKind, Path as ExpertPath, Plan};
 use amoeba_text::Format;
 
@@ -20,20 +20,10 @@ struct Recurrent {
 }
 
 impl Executable for Recurrent {
+    forward_executable!(inner: limits, kind, describe, path, logits, memory);
+
     fn plan(&self) -> &Plan {
         &self.plan
-    }
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
-    fn kind(&self) -> DeviceKind {
-        self.inner.kind()
-    }
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn path(&self, rows: usize) -> ExpertPath {
-        self.inner.path(rows)
     }
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), BackendError> {
         let position = rows[0].position;
@@ -45,12 +35,6 @@ impl Executable for Recurrent {
         self.inner.step(rows, probe)?;
         self.next = Some(position + rows.len());
         Ok(())
-    }
-    fn logits(&self, n: usize) -> &[f32] {
-        self.inner.logits(n)
-    }
-    fn memory(&self) -> usize {
-        self.inner.memory()
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use amoeba_backend::{DeviceKind, Error as BackendError, Executable, Limits, Probe, Row};
+use amoeba_backend::{Error as BackendError, Executable, Probe, Row, forward_executable};
 use amoeba_plan::{Path as ExpertPath, Plan};
 use amoeba_text::Format;
 
@@ -39,21 +39,8 @@ struct Watched {
 }
 
 impl Executable for Watched {
-    fn plan(&self) -> &Plan {
-        self.inner.plan()
-    }
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
-    fn kind(&self) -> DeviceKind {
-        self.inner.kind()
-    }
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn path(&self, rows: usize) -> ExpertPath {
-        self.inner.path(rows)
-    }
+    forward_executable!(inner: plan, limits, kind, describe, path, memory);
+
     fn alike(&self, rows: usize) -> RangeInclusive<usize> {
         match self.sized {
             Some(least) if rows <= least => 1..=least,
@@ -95,9 +82,6 @@ impl Executable for Watched {
     }
     fn logits(&self, n: usize) -> &[f32] {
         &self.logits[n]
-    }
-    fn memory(&self) -> usize {
-        self.inner.memory()
     }
 }
 

@@ -26,7 +26,7 @@ struct Options {
     format: Format,
     rows: Vec<usize>,
     threads: Vec<usize>,
-    /// Weights in each form they are kept in; there are four.
+    /// Weights in each form they are kept in; there are three.
     mib: usize,
     rounds: usize,
 }

@@ -223,21 +223,7 @@ pub struct Wrapped {
 }
 
 impl Executable for Wrapped {
-    fn plan(&self) -> &Plan {
-        self.inner.plan()
-    }
-
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
-
-    fn kind(&self) -> DeviceKind {
-        self.inner.kind()
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    forward_executable!(inner: plan, limits, kind, describe, memory, record, recorded);
 
     fn path(&self, rows: usize) -> Path {
         if self.claims_fused && rows <= 8 {
@@ -267,19 +253,7 @@ impl Executable for Wrapped {
         if self.stale_logits { &self.before[n] } else { self.inner.logits(n) }
     }
 
-    fn memory(&self) -> usize {
-        self.inner.memory()
-    }
-
     fn phases(&self) -> Option<u32> {
         Some(self.inner.phases()?.wrapping_add(self.steps.wrapping_mul(self.extra_phases)))
-    }
-
-    fn record(&mut self, spans: usize) -> Result<(), Error> {
-        self.inner.record(spans)
-    }
-
-    fn recorded(&mut self) -> Result<Recording, Error> {
-        self.inner.recorded()
     }
 }

@@ -1,20 +1,21 @@
-//! Steps 5 to 7: an item is an expert × a slice of its inner width, from gather to partial output in one pass.
+//! The engine's order of work: an item is an expert × a slice of its inner width, from gather to partial output in one
+//! pass.
 //!
 //! Gate, up, activation and this slice's columns of down follow one another in one core's cache, and no item waits
-//! for another: three phases instead of six, of which the middle one holds all the weights. The steps
-//! differ in the width of a slice: one group of columns, what gives about 16 items a layer (what the engine runs), or
-//! the whole expert. A narrow slice of down is few units to a block of outputs, each of which ends in a partial result
-//! to be stored and added; a wide one leaves many threads without work.
+//! for another: three phases instead of six, of which the middle one holds all the weights. A narrow slice of down is
+//! few units to a block of outputs, each of which ends in a partial result to be stored and added; a wide one leaves
+//! many threads without work. The engine takes what gives about 16 items a layer.
 
 use std::sync::{Mutex, PoisonError};
 
+use amoeba_checkpoint::Format;
+
 use super::cpu::Shared;
 use super::unfused::{COLUMNS, Rows, weighted_sum};
-use super::v4_linear::{self, input};
 use super::{Batch, Shape, Version};
 use crate::experts::cpu::{Rows as ItemRows, Scratch};
 use crate::experts::{Bank, fused_item};
-use crate::linear::{Arrangement, Digits};
+use crate::linear::{Arrangement, Digits, Input, prepare};
 use crate::simd::Isa;
 
 /// A fused step.
@@ -39,7 +40,7 @@ impl<'a> Fused<'a> {
             bank,
             shape,
             scratch: (0..workers).map(|_| Mutex::new(scratch.clone())).collect(),
-            x: Shared::zeroed(rows, v4_linear::len(format, shape.hidden)),
+            x: Shared::zeroed(rows, len(format, shape.hidden)),
             partials: Shared::zeroed(rows * shape.top_k * bank.slices(), shape.hidden),
             out: Shared::zeroed(rows, shape.hidden),
         }
@@ -77,7 +78,7 @@ impl Version for Fused<'_> {
         match phase {
             0 => {
                 let x = &batch.x[item * hidden..][..hidden];
-                v4_linear::prepared(self.isa, format, x, self.x.part_mut(item, 0, self.x.width));
+                prepared(self.isa, format, x, self.x.part_mut(item, 0, self.x.width));
             }
             1 => self.item(batch, item, worker),
             _ => weighted_sum(self.isa, &self.partials, self.bank.slices(), batch, item, &self.out),
@@ -86,5 +87,31 @@ impl Version for Fused<'_> {
 
     fn out(&self, row: usize) -> &[f32] {
         self.out.row(row)
+    }
+}
+
+/// Slots of a row of x as products with a format read it.
+fn len(format: Format, cols: usize) -> usize {
+    Arrangement::of(format, Digits::Three).map_or(cols, |arrangement| arrangement.len(cols))
+}
+
+/// Writes such a row.
+fn prepared(isa: Isa, format: Format, x: &[f32], out: &mut [f32]) {
+    match Arrangement::of(format, Digits::Three) {
+        Some(arrangement) => prepare(isa, arrangement, x, out),
+        None => out.copy_from_slice(x),
+    }
+}
+
+/// Such rows as `linear` takes them: digits, or x itself for formats that are multiplied as floats.
+fn input<'a>(arrangement: Option<Arrangement>, x: &Rows<'a>) -> Input<'a> {
+    Input {
+        x: x.values,
+        stride: x.stride,
+        index: Some(x.index),
+        rows: x.index.len(),
+        prepared: x.values,
+        prepared_stride: x.stride,
+        arrangement,
     }
 }

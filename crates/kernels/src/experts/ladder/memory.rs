@@ -61,8 +61,6 @@ pub struct Memory {
     pub tensors: Tensors,
     /// Packed; `down` in one slice.
     pub whole: Bank,
-    /// Packed; `down` in slices as narrow as its format allows.
-    pub narrow: Bank,
     /// Packed as the engine packs it.
     pub items: Bank,
 }
@@ -86,9 +84,8 @@ impl Memory {
             down: pack(&some[2], total, slices),
             activation: Activation::SwiGlu,
         };
-        let (whole, narrow) = (bank(1), bank(shape.d_ff / LANES));
-        let items = bank(Bank::slices_for(shape.top_k));
-        Memory { shape, format, tensors, whole, narrow, items }
+        let (whole, items) = (bank(1), bank(Bank::slices_for(shape.top_k)));
+        Memory { shape, format, tensors, whole, items }
     }
 }
 

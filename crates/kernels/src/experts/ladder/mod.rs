@@ -1,5 +1,5 @@
 //! The ladder of `experts`: the same op from naive to what the engine runs, each step in a file that holds what it
-//! changes. Figures and reasons are in `../NOTES.md`; `cargo xtask bench-op experts` measures them again.
+//! changes (numbers are those of the table; steps that taught nothing are gone). Figures and reasons are in `../NOTES.md`; `cargo xtask bench-op experts` measures them again.
 //!
 //! Compiled for tests and under the feature `ladder` only; the product does not carry it. [`unfused`] and [`fused`]
 //! are the two orders of work (phases of independent items), `v0_naive` to `v3_digits` the kernels of the first,
@@ -12,10 +12,8 @@ mod memory;
 mod reader;
 mod unfused;
 mod v0_naive;
-mod v1_row;
 mod v2_packed;
 mod v3_digits;
-mod v4_linear;
 
 #[cfg(test)]
 mod cases;
@@ -63,27 +61,16 @@ pub fn steps(memory: &Memory, isa: Isa, rows: usize, workers: usize) -> Vec<Step
     let mut add = |name, version, form| all.push(Step { name, version, form });
     let naive = v0_naive::Naive { tensors };
     add("v0 naive", unfused::step(isa, Some(naive), shape, rows), Form::Tensors(tensors));
-    let row = v1_row::Row::new(isa, tensors, shape, format);
-    add("v1 vectors along a stored row", unfused::step(isa, row, shape, rows), Form::Tensors(tensors));
     let packed = v2_packed::PackedF32::new(isa, whole, format);
     add("v2 sixteen rows side by side", unfused::step(isa, packed, shape, rows), Form::Bank(whole));
     let digits = v3_digits::Digits::new(isa, whole, format);
     add("v3 integer digits", unfused::step(isa, digits, shape, rows), Form::Bank(whole));
-    let linear = v4_linear::Linear { isa, bank: whole };
-    add("v4 chains and prefetch", unfused::step(isa, Some(linear), shape, rows), Form::Bank(whole));
-    let fused = [
-        ("v5 fused, a group of columns an item", &memory.narrow),
-        ("v6 fused, 16 items (the engine)", &memory.items),
-        ("v7 fused, an expert an item", whole),
-    ];
-    for (name, bank) in fused {
-        let version = Fused::new(isa, bank, shape, rows, workers);
-        add(name, Some(Box::new(version) as Box<dyn Version + '_>), Form::Bank(bank));
-    }
+    let engine = Box::new(Fused::new(isa, &memory.items, shape, rows, workers));
+    add("v6 fused, 16 items (the engine)", Some(engine), Form::Bank(&memory.items));
     all
 }
 
-/// Bits of affine codes that fill words without a second plane, the ones steps 1 to 3 know.
+/// Bits of affine codes that fill words without a second plane, the ones steps 2 and 3 know.
 fn plain_bits(format: Format) -> Option<u8> {
     match format {
         Format::Affine { bits: bits @ (2 | 4 | 8), .. } => Some(bits),

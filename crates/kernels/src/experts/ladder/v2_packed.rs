@@ -20,6 +20,41 @@ use crate::linear::cpu::Sink;
 use crate::quant::read_float;
 use crate::simd::{Isa, LANES, Simd, dispatch};
 
+/// Defines `outputs`: the `tile` of the module on one block after another, four rows at a time.
+macro_rules! tiled {
+    () => {
+        dispatch! {
+            fn outputs(w: Weights<'_>, blocks: Range<usize>, x: &Rows<'_>, sink: &mut Sink<'_>) = outputs_with
+        }
+
+        #[inline(always)]
+        fn outputs_with<S: Simd>(
+            simd: S,
+            w: Weights<'_>,
+            blocks: Range<usize>,
+            x: &Rows<'_>,
+            sink: &mut Sink<'_>,
+        ) {
+            for block in blocks {
+                let mut first = 0;
+                while first < x.index.len() {
+                    let rows = if x.index.len() == 1 { 1 } else { 4 };
+                    match (rows, w.layout.format.bits()) {
+                        (1, 2) => tile::<S, 1, 2>(simd, w, block, x, first, sink),
+                        (1, 4) => tile::<S, 1, 4>(simd, w, block, x, first, sink),
+                        (1, _) => tile::<S, 1, 8>(simd, w, block, x, first, sink),
+                        (_, 2) => tile::<S, 4, 2>(simd, w, block, x, first, sink),
+                        (_, 4) => tile::<S, 4, 4>(simd, w, block, x, first, sink),
+                        (_, _) => tile::<S, 4, 8>(simd, w, block, x, first, sink),
+                    }
+                    first += rows;
+                }
+            }
+        }
+    };
+}
+pub(super) use tiled;
+
 /// See the module.
 pub(super) struct PackedF32<'a> {
     isa: Isa,
@@ -52,28 +87,7 @@ impl Product for PackedF32<'_> {
     }
 }
 
-dispatch! {
-    fn outputs(w: Weights<'_>, blocks: Range<usize>, x: &Rows<'_>, sink: &mut Sink<'_>) = outputs_with
-}
-
-#[inline(always)]
-fn outputs_with<S: Simd>(simd: S, w: Weights<'_>, blocks: Range<usize>, x: &Rows<'_>, sink: &mut Sink<'_>) {
-    for block in blocks {
-        let mut first = 0;
-        while first < x.index.len() {
-            let rows = if x.index.len() == 1 { 1 } else { 4 };
-            match (rows, w.layout.format.bits()) {
-                (1, 2) => tile::<S, 1, 2>(simd, w, block, x, first, sink),
-                (1, 4) => tile::<S, 1, 4>(simd, w, block, x, first, sink),
-                (1, _) => tile::<S, 1, 8>(simd, w, block, x, first, sink),
-                (_, 2) => tile::<S, 4, 2>(simd, w, block, x, first, sink),
-                (_, 4) => tile::<S, 4, 4>(simd, w, block, x, first, sink),
-                (_, _) => tile::<S, 4, 8>(simd, w, block, x, first, sink),
-            }
-            first += rows;
-        }
-    }
-}
+tiled!();
 
 /// Up to `R` rows against one block; rows past the last repeat it and are dropped.
 #[inline(always)]
@@ -87,10 +101,7 @@ fn tile<S: Simd, const R: usize, const BITS: usize>(
 ) {
     let layout = w.layout;
     let cols = layout.unit_cols();
-    let mut rows = [&[][..]; R];
-    for r in 0..R {
-        rows[r] = x.row((first + r).min(x.index.len() - 1));
-    }
+    let rows: [&[f32]; R] = std::array::from_fn(|r| x.row((first + r).min(x.index.len() - 1)));
     let mut y = [simd.splat(0.0); R];
     for (i, unit) in w.bytes[layout.range(0, block)].chunks_exact(layout.unit_bytes()).enumerate() {
         let mut acc = [[simd.splat(0.0); 4]; R];
@@ -112,12 +123,23 @@ fn tile<S: Simd, const R: usize, const BITS: usize>(
             y[r] = simd.fma(bias, simd.splat(rows[r][i * (cols + 1) + cols]), y[r]);
         }
     }
-    for r in 0..R {
-        if first + r < x.index.len() {
-            let mut out = [0.0; LANES];
-            simd.store(y[r], &mut out);
-            sink(first + r, block * LANES, &out);
-        }
+    store(simd, &y, x, first, block, sink);
+}
+
+/// Hands out the outputs of a tile.
+#[inline(always)]
+pub(super) fn store<S: Simd>(
+    simd: S,
+    y: &[S::F],
+    x: &Rows<'_>,
+    first: usize,
+    block: usize,
+    sink: &mut Sink<'_>,
+) {
+    for (i, y) in (first..x.index.len()).zip(y) {
+        let mut out = [0.0; LANES];
+        simd.store(*y, &mut out);
+        sink(i, block * LANES, &out);
     }
 }
 

@@ -14,7 +14,7 @@ use std::ops::Range;
 use amoeba_checkpoint::Format;
 
 use super::memory::packed;
-use super::v2_packed::scale_and_bias;
+use super::v2_packed::{scale_and_bias, store, tiled};
 use super::{Product, Rows, Which, plain_bits};
 use crate::experts::Bank;
 use crate::linear::cpu::Sink;
@@ -55,28 +55,7 @@ impl Product for Digits<'_> {
     }
 }
 
-dispatch! {
-    fn outputs(w: Weights<'_>, blocks: Range<usize>, x: &Rows<'_>, sink: &mut Sink<'_>) = outputs_with
-}
-
-#[inline(always)]
-fn outputs_with<S: Simd>(simd: S, w: Weights<'_>, blocks: Range<usize>, x: &Rows<'_>, sink: &mut Sink<'_>) {
-    for block in blocks {
-        let mut first = 0;
-        while first < x.index.len() {
-            let rows = if x.index.len() == 1 { 1 } else { 4 };
-            match (rows, w.layout.format.bits()) {
-                (1, 2) => tile::<S, 1, 2>(simd, w, block, x, first, sink),
-                (1, 4) => tile::<S, 1, 4>(simd, w, block, x, first, sink),
-                (1, _) => tile::<S, 1, 8>(simd, w, block, x, first, sink),
-                (_, 2) => tile::<S, 4, 2>(simd, w, block, x, first, sink),
-                (_, 4) => tile::<S, 4, 4>(simd, w, block, x, first, sink),
-                (_, _) => tile::<S, 4, 8>(simd, w, block, x, first, sink),
-            }
-            first += rows;
-        }
-    }
-}
+tiled!();
 
 /// Up to `R` rows against one block; rows past the last repeat it and are dropped.
 #[inline(always)]
@@ -91,10 +70,7 @@ fn tile<S: Simd, const R: usize, const BITS: usize>(
     let layout = w.layout;
     let cols = layout.unit_cols();
     let group_len = HEADER + cols * DIGITS / 4;
-    let mut rows = [&[][..]; R];
-    for r in 0..R {
-        rows[r] = x.row((first + r).min(x.index.len() - 1));
-    }
+    let rows: [&[f32]; R] = std::array::from_fn(|r| x.row((first + r).min(x.index.len() - 1)));
     let mut y = [simd.splat(0.0); R];
     for (i, unit) in w.bytes[layout.range(0, block)].chunks_exact(layout.unit_bytes()).enumerate() {
         let mut acc = [[simd.splat_i(0); DIGITS]; R];
@@ -123,11 +99,5 @@ fn tile<S: Simd, const R: usize, const BITS: usize>(
             y[r] = simd.fma(simd.splat(x_scale), simd.fma(scale, dot, offset), y[r]);
         }
     }
-    for r in 0..R {
-        if first + r < x.index.len() {
-            let mut out = [0.0; LANES];
-            simd.store(y[r], &mut out);
-            sink(first + r, block * LANES, &out);
-        }
-    }
+    store(simd, &y, x, first, block, sink);
 }

@@ -1,4 +1,8 @@
-//! Random inputs for cases and benches: a small counter-based generator and matrices of any format.
+//! Random inputs for cases and benches: a small counter-based generator and matrices of any format. Ops to try.
+
+mod ops;
+
+pub use ops::{attention, delta_net, rms_norm, router_rule, ssm};
 
 use amoeba_checkpoint::{Float, Format, Matrix};
 use half::{bf16, f16};
@@ -67,6 +71,11 @@ impl OwnedMatrix {
         OwnedMatrix { rows, cols, format, weight, scales, biases }
     }
 
+    /// Random matrices of one shape.
+    pub fn stack(format: Format, n: usize, rows: usize, cols: usize, rng: &mut Rng) -> Vec<OwnedMatrix> {
+        (0..n).map(|_| OwnedMatrix::random(format, rows, cols, rng)).collect()
+    }
+
     /// The view kernels take.
     pub fn view(&self) -> Matrix<'_> {
         Matrix {
@@ -78,6 +87,18 @@ impl OwnedMatrix {
             biases: &self.biases,
         }
     }
+}
+
+/// The views of some matrices.
+pub fn views(matrices: &[OwnedMatrix]) -> Vec<Matrix<'_>> {
+    matrices.iter().map(OwnedMatrix::view).collect()
+}
+
+/// Normalised RMS error of `y` against `truth`.
+pub fn rms(y: &[f32], truth: &[f32]) -> f64 {
+    let error: f64 = y.iter().zip(truth).map(|(y, t)| f64::from(y - t).powi(2)).sum();
+    let size: f64 = truth.iter().map(|&t| f64::from(t).powi(2)).sum();
+    (error / size.max(1e-30)).sqrt()
 }
 
 fn float_bytes(float: Float, x: f32) -> Vec<u8> {

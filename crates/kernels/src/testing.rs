@@ -5,6 +5,7 @@ mod ops;
 pub use ops::{attention, delta_net, rms_norm, router_rule, ssm};
 
 use amoeba_checkpoint::{Float, Format, Matrix};
+use amoeba_plan::Activation;
 use half::{bf16, f16};
 
 use crate::linear::Digits;
@@ -108,6 +109,19 @@ fn float_bytes(float: Float, x: f32) -> Vec<u8> {
         Float::BF16 => bf16::from_f32(x).to_le_bytes().to_vec(),
     }
 }
+
+/// One activation of each kind.
+pub const ACTIVATIONS: [Activation; 9] = [
+    Activation::SwiGlu,
+    Activation::GeGlu,
+    Activation::ClampedSwiGlu { limit: 7.0, alpha: 1.702 },
+    Activation::LimitedSwiGlu { limit: 2.0 },
+    Activation::Sigmoid,
+    Activation::Product,
+    Activation::Relu2,
+    Activation::Gelu,
+    Activation::Silu,
+];
 
 /// Every format the checkpoint reader accepts (affine with each scale type once).
 pub fn formats() -> Vec<Format> {

@@ -10,7 +10,7 @@ use crate::activate::activate;
 use crate::linear::cpu::Sink;
 use crate::linear::{Arrangement, Digits, Input, Layout, Packed, matmul, prepare};
 use crate::simd::Isa;
-use crate::testing::{OwnedMatrix, Rng, formats, rms, views};
+use crate::testing::{ACTIVATIONS, OwnedMatrix, Rng, formats, rms, views};
 
 /// A layer's experts in both forms, and a batch routed through them.
 struct Case {
@@ -251,7 +251,7 @@ fn odd_shapes_and_every_row_count() {
 fn every_activation_with_and_without_biases() {
     let mut rng = Rng(12);
     let q4 = Format::Affine { bits: 4, group: 32, scale: Float::F16 };
-    for activation in crate::activate::ALL {
+    for activation in ACTIVATIONS {
         for with_bias in [false, true] {
             let mut case = Case::new([q4, q4, Format::Mxfp4], (4, 2), (64, 96), 2, &mut rng);
             case.activation = activation;

@@ -2,37 +2,13 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
-use std::sync::Arc;
-
-use amoeba_backend::{Activations, Buffers, Executable, Flow, KvType, Limits, Probe, Reference, Row};
-use amoeba_backend_cuda::{Cuda, CudaOptions, Error, KernelCache, Libraries};
-use amoeba_checkpoint::Checkpoint;
-use amoeba_plan::{Op, PathChoice, Plan};
+use amoeba_backend::{Buffers, Executable, Flow, Limits, Probe, Reference, Row};
+use amoeba_backend_cuda::{Cuda, Error};
+use amoeba_plan::{Op, Plan};
 use fake_cuda::{Fake, on_fake};
 
+mod common;
 mod fake_cuda;
-
-fn open(fixture: &str) -> (Plan, Arc<Checkpoint>) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
-    let checkpoint = Arc::new(Checkpoint::open(&root.join(fixture)).unwrap());
-    (Plan::of(&checkpoint).unwrap(), checkpoint)
-}
-
-fn options(limits: Limits) -> CudaOptions {
-    let cache = KernelCache { dir: Fake::build().kernels, bytes_max: 1 << 30 };
-    CudaOptions {
-        device: 0,
-        path: PathChoice::Auto,
-        limits,
-        kv: KvType::F32,
-        activations: Activations::F32,
-        kernel_cache: Some(cache),
-        libraries: Libraries::default(),
-        overlap: true,
-        notice: |text| panic!("{text}"),
-    }
-}
 
 /// Keeps every op's output.
 #[derive(Default)]
@@ -69,9 +45,14 @@ fn rows(slot: usize, positions: std::ops::Range<usize>) -> Vec<Row> {
 }
 
 fn agrees(fixture: &str) {
-    let (plan, checkpoint) = open(fixture);
+    let (plan, checkpoint) = common::open(fixture);
     let limits = Limits { slots: 2, context: 32, rows: 11 };
-    let mut cuda = match Cuda::load(plan.clone(), &checkpoint, &options(limits), &mut |_, _| {}) {
+    let mut cuda = match Cuda::load(
+        plan.clone(),
+        &checkpoint,
+        &common::options(limits, Fake::build().kernels),
+        &mut |_, _| {},
+    ) {
         Err(Error::Unsupported(what)) => return println!("{fixture}: no kernel for {what}"),
         loaded => loaded.unwrap(),
     };

@@ -3,35 +3,22 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
-use std::sync::Arc;
 
-use amoeba_backend::{Activations, DeviceSampler, Error, Executable, KvType, Limits, Row};
-use amoeba_backend_cuda::{Cuda, CudaOptions, KernelCache, Libraries};
-use amoeba_checkpoint::Checkpoint;
+use amoeba_backend::{DeviceSampler, Error, Executable, Limits, Row};
+use amoeba_backend_cuda::Cuda;
 use amoeba_kernels::sample::Sampling;
 use amoeba_kernels::sample::cpu::Sampler;
-use amoeba_plan::{PathChoice, Plan};
 use fake_cuda::{Fake, on_fake};
 
+mod common;
 mod fake_cuda;
 
 const CONTEXT: usize = 24;
 
 fn load(model: &str) -> Cuda {
-    let options = CudaOptions {
-        device: 0,
-        path: PathChoice::Auto,
-        limits: Limits { slots: 3, context: CONTEXT, rows: 8 },
-        kv: KvType::F32,
-        activations: Activations::F32,
-        kernel_cache: Some(KernelCache { dir: Fake::build().kernels, bytes_max: 1 << 30 }),
-        libraries: Libraries::default(),
-        overlap: true,
-        notice: |text| panic!("{text}"),
-    };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
-    let checkpoint = Arc::new(Checkpoint::open(&root.join(model)).unwrap());
-    Cuda::load(Plan::of(&checkpoint).unwrap(), &checkpoint, &options, &mut |_, _| {}).unwrap()
+    let limits = Limits { slots: 3, context: CONTEXT, rows: 8 };
+    let (plan, checkpoint) = common::open(model);
+    Cuda::load(plan, &checkpoint, &common::options(limits, Fake::build().kernels), &mut |_, _| {}).unwrap()
 }
 
 const PROMPT: [u32; 6] = [5, 9, 5, 300, 17, 9];

@@ -2,44 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
+use allocations::allocations;
 use amoeba_backend::{Cpu, CpuOptions, Executable, Limits, Row};
-use amoeba_checkpoint::Checkpoint;
-use amoeba_plan::{PathChoice, Plan};
+use amoeba_plan::PathChoice;
 
+#[path = "../../../tests/support/allocations.rs"]
+mod allocations;
 mod common;
-
-struct Counting;
-
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: forwards to the system allocator and counts.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: same contract as ours.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: same contract as ours.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn decode_allocates_nothing_after_the_first_steps() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let open = |model: &str| {
-        let checkpoint = Arc::new(Checkpoint::open(&root.join(model)).unwrap());
-        (Plan::of(&checkpoint).unwrap(), checkpoint)
-    };
     for model in [
         "models/tiny-chat-moe-4bit",
         "fixtures/qwen2_moe-q4g64",
@@ -49,7 +21,7 @@ fn decode_allocates_nothing_after_the_first_steps() {
         "recurrent",
     ] {
         let (plan, checkpoint) =
-            if model == "recurrent" { common::model("allocations") } else { open(model) };
+            if model == "recurrent" { common::model("allocations") } else { common::open(model) };
         for (path, spans) in [(PathChoice::Auto, 0), (PathChoice::Unfused, 0), (PathChoice::Auto, 4096)] {
             let options =
                 CpuOptions { path, ..common::options(2, Limits { slots: 1, context: 64, rows: 8 }) };
@@ -61,9 +33,9 @@ fn decode_allocates_nothing_after_the_first_steps() {
             // A worker thread allocates once while it starts, which a busy machine may put off: the least of three
             // windows is the steady state.
             let mut window = |start: usize| {
-                let before = COUNT.load(Ordering::Relaxed);
+                let before = allocations();
                 (start..start + 16).for_each(&mut step);
-                COUNT.load(Ordering::Relaxed) - before
+                allocations() - before
             };
             let least = [0, 16, 32, 48].map(&mut window)[1..].iter().copied().min();
             assert_eq!(least, Some(0), "{model} {path:?} {spans} spans");

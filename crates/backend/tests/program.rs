@@ -11,11 +11,12 @@ use amoeba_backend::{
 };
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::simd::Isa;
+use amoeba_kernels::testing::{attention, rms_norm};
 use amoeba_plan::{
     ActivateOp, Activation, AddOp, AttentionOp, Buffer, BufferId, BufferKind, Cache, CacheId, CacheKind,
-    CopyOp, EmbedOp, GateKind, HeadGateOp, HeadLinearOp, KvAppendOp, LinearOp, NormKind, NormOp, Op, Part,
-    PathChoice, Plan, RopeId, RopeOp, RouterOp, ScaleOp, Score, Step, Strided, TemperatureOp, WeightId,
-    WeightShape, Window,
+    CopyOp, EmbedOp, GateKind, HeadGateOp, HeadLinearOp, KvAppendOp, LinearOp, NormOp, Op, Part, PathChoice,
+    Plan, RopeId, RopeOp, RouterOp, ScaleOp, Score, Step, Strided, TemperatureOp, WeightId, WeightShape,
+    Window,
 };
 
 const TOKENS: usize = 300;
@@ -61,19 +62,9 @@ impl Made {
         sinks: bool,
     ) -> BufferId {
         let out = self.buffer(name, HEADS * V_DIM);
-        self.ops.push(Op::Attention(AttentionOp {
-            cache: CacheId(0),
-            q,
-            out,
-            heads: HEADS,
-            kv_heads: 1,
-            head_dim: K_DIM,
-            v_dim: V_DIM,
-            scale: 0.2,
-            window,
-            sinks: sinks.then(|| self.weight("input_layernorm")),
-            softcap: None,
-        }));
+        let sinks = sinks.then(|| self.weight("input_layernorm"));
+        let plain = attention(CacheId(0), q, out, [HEADS, 1, K_DIM, V_DIM], 0.2);
+        self.ops.push(Op::Attention(AttentionOp { window, sinks, ..plain }));
         out
     }
 
@@ -81,14 +72,8 @@ impl Made {
     fn attentions(&mut self, k: BufferId, v: BufferId, q: BufferId) -> [BufferId; 3] {
         let kind = CacheKind::Kv { kv_heads: 1, k_dim: K_DIM, v_dim: V_DIM };
         self.plan.caches = vec![Cache { layer: 0, kind }];
-        self.ops.push(Op::KvAppend(KvAppendOp {
-            cache: CacheId(0),
-            kv_heads: 1,
-            k_dim: K_DIM,
-            v_dim: V_DIM,
-            k,
-            v,
-        }));
+        let (cache, kv_heads, k_dim, v_dim) = (CacheId(0), 1, K_DIM, V_DIM);
+        self.ops.push(Op::KvAppend(KvAppendOp { cache, kv_heads, k_dim, v_dim, k, v }));
         [
             self.attention(q, "all", None, true),
             self.attention(q, "slid", Some(Window::Sliding(270)), true),
@@ -111,10 +96,10 @@ fn plan(checkpoint: &Checkpoint) -> Plan {
     let mut made = Made { plan, ops: vec![first] };
     let m = &mut made;
     let wide = m.embed("o_proj", hidden);
-    let (weight, bias) = (Some(m.weight("input_layernorm")), None);
+    let weight = Some(m.weight("input_layernorm"));
     let (chunks, dim, x, out) = (4, hidden / 4, residual, normed);
-    let (kind, eps, scale, per_chunk) = (NormKind::Rms, 1e-6, 0.7, true);
-    let norm = Op::Norm(NormOp { kind, weight, bias, per_chunk, eps, scale, chunks, dim, x, out });
+    let plain = rms_norm(x, out, weight, [chunks, dim]);
+    let norm = Op::Norm(NormOp { scale: 0.7, per_chunk: true, ..plain });
     let (logits, route, gate) = (m.buffer("scores", n), m.buffer("way", 2), m.buffer("input_gate", 1));
     let score = m.linear("mlp.gate", normed, logits);
     (rule.top_k, rule.score) = (1, Score::Sigmoid);

@@ -3,36 +3,21 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::Arc;
 
 use amoeba_backend::{
-    Activations, Buffers, Cpu, CpuOptions, Error, Executable, Flow, KvType, Limits, Probe, Recording,
-    Reference, Row, Stage,
+    Buffers, Cpu, CpuOptions, Error, Executable, Flow, Limits, Probe, Recording, Reference, Row, Stage,
 };
-use amoeba_checkpoint::Checkpoint;
-use amoeba_plan::{Op, PathChoice, Plan};
+use amoeba_plan::{Op, PathChoice};
+use common::open;
+
+mod common;
 
 const MODELS: [&str; 3] = ["models/tiny-chat-moe-4bit", "fixtures/qwen2_moe-q4g64", "fixtures/llama-q4g64"];
 const LIMITS: Limits = Limits { slots: 1, context: 400, rows: 400 };
 
-fn open(model: &str) -> (Plan, Arc<Checkpoint>) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let checkpoint = Arc::new(Checkpoint::open(&root.join(model)).unwrap());
-    (Plan::of(&checkpoint).unwrap(), checkpoint)
-}
-
 fn cpu(model: &str, threads: usize, path: PathChoice) -> Cpu {
     let (plan, checkpoint) = open(model);
-    let options = CpuOptions {
-        threads: Some(threads),
-        isa: None,
-        path,
-        limits: LIMITS,
-        kv: KvType::F32,
-        activations: Activations::F32,
-        repack_cache: None,
-    };
+    let options = CpuOptions { path, ..common::options(threads, LIMITS) };
     Cpu::load(plan, &checkpoint, &options, &mut |_, _| {}).unwrap()
 }
 

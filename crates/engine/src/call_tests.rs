@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use amoeba_backend::{Error as BackendError, Executable, Probe, Row, forward_executable};
-use amoeba_plan::{Path as ExpertPath, Plan};
 use amoeba_text::{DIALECTS, Format, Piece};
 
 use crate::{LoadOptions, Model, Prompt, Request, Sampling};

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use amoeba_backend::{
-    DeviceKind, DeviceSampler, Drawn, Error as BackendError, Executable, Limits, Probe, Row,
+    DeviceSampler, Drawn, Error as BackendError, Executable, Probe, Row, forward_executable,
 };
 use amoeba_kernels::sample::cpu::Sampler;
-use amoeba_plan::{Cache, CacheKind, Path as ExpertPath, Plan};
+use amoeba_plan::{Cache, CacheKind, Plan};
 use amoeba_text::Format;
 
 use crate::{Finish, LoadOptions, Model, Prompt, Request, Sampling, Stats};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use amoeba_backend::{Error as BackendError, Executable, Probe, Row, forward_executable};
-use amoeba_plan::{Cache, CacheKind, Path as ExpertPath, Plan};
+use amoeba_plan::{Cache, CacheKind, Plan};
 use amoeba_text::Format;
 
 use super::*;

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use amoeba_backend::{Error as BackendError, Executable, Probe, Row, forward_executable};
-use amoeba_plan::{Path as ExpertPath, Plan};
 use amoeba_text::Format;
 
 use crate::draw_tests::on_device;

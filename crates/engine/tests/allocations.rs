@@ -2,31 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use amoeba_engine::{Engine, EngineOptions, LoadOptions, Model, Request, Sampling};
 
-struct Counting;
-
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: forwards to the system allocator and counts.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: same contract as ours.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: same contract as ours.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+#[path = "../../../tests/support/allocations.rs"]
+mod allocations;
+use allocations::allocations;
 
 /// Text is made when events are taken, and strings are allocated there; a step leaves tokens.
 #[test]
@@ -45,9 +27,9 @@ fn a_step_that_decodes_a_batch_allocates_nothing() {
     let mut window = || {
         let mut allocated = 0;
         for _ in 0..16 {
-            let before = COUNT.load(Ordering::Relaxed);
+            let before = allocations();
             let progress = engine.step().unwrap();
-            allocated += COUNT.load(Ordering::Relaxed) - before;
+            allocated += allocations() - before;
             while engine.next_event().is_some() {}
             assert!(progress.decoded > 0);
         }

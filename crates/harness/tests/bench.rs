@@ -280,25 +280,10 @@ fn a_floor_is_kept_and_a_damaged_one_is_told() {
     let cache = FloorCache::new(&folder.join("deep"), &host(), &build);
     assert!(cache.file().ends_with("deep/floor-some-r-cpu-2-2c-1.2.3.json"), "{cache:?}");
     assert_eq!(cache.load(), Ok(None));
-    let floor = Floor {
-        isa: "avx2".to_owned(),
-        read: vec![Bandwidth {
-            threads: 1,
-            bytes: 16 << 20,
-            median: 2e10,
-            best: 3e10,
-            quick: false,
-            others: None,
-        }],
-        compute: vec![Compute {
-            threads: 1,
-            f32: 1e11,
-            int8: 4e11,
-            amx: None,
-            quick: true,
-            others: Some(1.0),
-        }],
-    };
+    let (threads, bytes) = (1, 16 << 20);
+    let read = Bandwidth { threads, bytes, median: 2e10, best: 3e10, quick: false, others: None };
+    let compute = Compute { threads, f32: 1e11, int8: 4e11, amx: None, quick: true, others: Some(1.0) };
+    let floor = Floor { isa: "avx2".to_owned(), read: vec![read], compute: vec![compute] };
     cache.store(&floor).unwrap();
     cache.store(&floor).unwrap();
     assert_eq!(cache.load(), Ok(Some(floor)));

@@ -134,33 +134,17 @@ mod tests {
 
     #[test]
     fn only_files_of_a_model_are_wanted() {
-        for file in [
-            "config.json",
-            "tokenizer.json",
-            "tokenizer.model",
-            "chat_template.jinja",
-            "model.safetensors",
-            "model-00001-of-00002.safetensors",
-            "model.safetensors.index.json",
-        ] {
+        for file in "config.json tokenizer.json tokenizer.model chat_template.jinja model.safetensors \
+            model-00001-of-00002.safetensors model.safetensors.index.json"
+            .split_whitespace()
+        {
             assert!(is_wanted(file), "{file}");
         }
-        for file in [
-            "README.md",
-            "pytorch_model.bin",
-            "model.pkl",
-            "tokenizer.pickle",
-            "tokenizer.py",
-            "adapter.safetensors",
-            "sub/config.json",
-            "../config.json",
-            "..json",
-            ".json",
-            "-x.json",
-            "a b.json",
-            "a%2f.json",
-            "x\\y.json",
-        ] {
+        for file in "README.md pytorch_model.bin model.pkl tokenizer.pickle tokenizer.py adapter.safetensors \
+            sub/config.json ../config.json ..json .json -x.json a%2f.json"
+            .split_whitespace()
+            .chain(["a b.json", "x\\y.json"])
+        {
             assert!(!is_wanted(file), "{file}");
         }
     }

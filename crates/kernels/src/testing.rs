@@ -1,6 +1,11 @@
-//! Random inputs for cases and benches: a small counter-based generator and matrices of any format.
+//! Random inputs for cases and benches: a small counter-based generator and matrices of any format. Ops to try.
+
+mod ops;
+
+pub use ops::{attention, delta_net, rms_norm, router_rule, ssm};
 
 use amoeba_checkpoint::{Float, Format, Matrix};
+use amoeba_plan::Activation;
 use half::{bf16, f16};
 
 use crate::linear::Digits;
@@ -67,6 +72,11 @@ impl OwnedMatrix {
         OwnedMatrix { rows, cols, format, weight, scales, biases }
     }
 
+    /// Random matrices of one shape.
+    pub fn stack(format: Format, n: usize, rows: usize, cols: usize, rng: &mut Rng) -> Vec<OwnedMatrix> {
+        (0..n).map(|_| OwnedMatrix::random(format, rows, cols, rng)).collect()
+    }
+
     /// The view kernels take.
     pub fn view(&self) -> Matrix<'_> {
         Matrix {
@@ -80,6 +90,18 @@ impl OwnedMatrix {
     }
 }
 
+/// The views of some matrices.
+pub fn views(matrices: &[OwnedMatrix]) -> Vec<Matrix<'_>> {
+    matrices.iter().map(OwnedMatrix::view).collect()
+}
+
+/// Normalised RMS error of `y` against `truth`.
+pub fn rms(y: &[f32], truth: &[f32]) -> f64 {
+    let error: f64 = y.iter().zip(truth).map(|(y, t)| f64::from(y - t).powi(2)).sum();
+    let size: f64 = truth.iter().map(|&t| f64::from(t).powi(2)).sum();
+    (error / size.max(1e-30)).sqrt()
+}
+
 fn float_bytes(float: Float, x: f32) -> Vec<u8> {
     match float {
         Float::F32 => x.to_le_bytes().to_vec(),
@@ -87,6 +109,19 @@ fn float_bytes(float: Float, x: f32) -> Vec<u8> {
         Float::BF16 => bf16::from_f32(x).to_le_bytes().to_vec(),
     }
 }
+
+/// One activation of each kind.
+pub const ACTIVATIONS: [Activation; 9] = [
+    Activation::SwiGlu,
+    Activation::GeGlu,
+    Activation::ClampedSwiGlu { limit: 7.0, alpha: 1.702 },
+    Activation::LimitedSwiGlu { limit: 2.0 },
+    Activation::Sigmoid,
+    Activation::Product,
+    Activation::Relu2,
+    Activation::Gelu,
+    Activation::Silu,
+];
 
 /// Every format the checkpoint reader accepts (affine with each scale type once).
 pub fn formats() -> Vec<Format> {

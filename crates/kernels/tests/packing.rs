@@ -78,15 +78,8 @@ fn products(file: &Checkpoint, key: &str, all: &Matrix<'_>) {
                 prepare(isa, arrangement, x, out);
             }
         }
-        let input = Input {
-            x: &x,
-            stride: cols,
-            index: None,
-            rows: 3,
-            prepared: &prepared,
-            prepared_stride: len,
-            arrangement,
-        };
+        let (index, prepared, prepared_stride) = (None, &prepared[..], len);
+        let input = Input { x: &x, stride: cols, index, rows: 3, prepared, prepared_stride, arrangement };
         for expert in 0..experts {
             matmul(isa, packed.expert(expert), 0..1, 0..1, &input, &mut |row, _, values| {
                 let expected = &expected[(expert * 3 + row) * rows..][..rows];

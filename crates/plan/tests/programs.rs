@@ -17,24 +17,12 @@ fn plan(dir: &str) -> Plan {
 
 #[test]
 fn programs_print_as_recorded() {
-    for fixture in [
-        "qwen3_moe-q4g64",
-        "qwen2_moe-q4g64",
-        "mixtral-q4g64-unstacked",
-        "olmoe-q4g64",
-        "llama-q4g64",
-        "gpt_oss-mxfp4_q8",
-        "qwen3_next-q4g64",
-        "gemma4-q4g64",
-        "gemma4-q4g64-per_layer",
-        "deepseek_v2-q4g64",
-        "deepseek_v3-q4g64",
-        "nemotron_h-q4g64-latent",
-        "llama4-q4g64",
-        "lfm2_moe-q4g64",
-        "kimi_linear-q4g64",
-        "jamba-q4g64",
-    ] {
+    for fixture in
+        "qwen3_moe-q4g64 qwen2_moe-q4g64 mixtral-q4g64-unstacked olmoe-q4g64 llama-q4g64 gpt_oss-mxfp4_q8 \
+        qwen3_next-q4g64 gemma4-q4g64 gemma4-q4g64-per_layer deepseek_v2-q4g64 deepseek_v3-q4g64 \
+        nemotron_h-q4g64-latent llama4-q4g64 lfm2_moe-q4g64 kimi_linear-q4g64 jamba-q4g64"
+            .split_whitespace()
+    {
         insta::assert_snapshot!(fixture, plan(&format!("fixtures/{fixture}")).to_string());
     }
 }

@@ -51,30 +51,8 @@ fn noise(dialect: &'static Dialect) -> impl Strategy<Value = Vec<String>> {
     parts.extend(
         dialect.markers().map(|marker| marker[..marker.ceil_char_boundary(marker.len() / 2)].to_owned()),
     );
-    parts.extend(
-        [
-            "<think>",
-            "</think>",
-            "f",
-            "{",
-            "}",
-            "\"",
-            "\\",
-            "'",
-            "[",
-            "]",
-            "(",
-            ")",
-            "a=1",
-            " to=functions.f",
-            "\n",
-            "é",
-            "analysis",
-            ":",
-            ",",
-        ]
-        .map(String::from),
-    );
+    let plain = r#"<think> </think> f { } " \ ' [ ] ( ) a=1 é analysis : ,"#;
+    parts.extend(plain.split(' ').chain([" to=functions.f", "\n"]).map(String::from));
     parts.extend(
         ["{\"a\": 1}", "{\"name\": \"f\", \"arguments\": {\"b\": \"x\"}}", dialect.example].map(String::from),
     );

@@ -75,35 +75,13 @@ fn a_run_and_its_file_give_the_same_pictures() {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (rows, a, b) = (path("rows.json"), path("deep/a"), path("b"));
     let model = repository("fixtures/qwen3_moe-q4g64");
-    let run = [
-        &model[..],
-        "-p",
-        "8",
-        "-n",
-        "4",
-        "-d",
-        "0,16",
-        "-r",
-        "2",
-        "-t",
-        "2",
-        "-o",
-        "json",
-        "--output-file",
-        &rows,
-    ];
+    let flags = "-p 8 -n 4 -d 0,16 -r 2 -t 2 -o json --output-file".split(' ');
+    let run: Vec<&str> = [&model[..]].into_iter().chain(flags).chain([&rows[..]]).collect();
     let ran = bench(folder.path(), &[&run[..], &["--plot", &a]].concat()).expect(0, &["8 pictures"]);
     assert!(ran.out.contains("| ran on |"), "{}", ran.out);
     let listed = bench(folder.path(), &["plot", &rows, &b]).expect(0, &[]).out;
-    let names = [
-        "depth-decode",
-        "depth-prefill",
-        "ops-decode",
-        "ops-prefill",
-        "roofline-pp8-t2",
-        "roofline-tg4-16-t2",
-    ];
-    for name in names {
+    let names = "depth-decode depth-prefill ops-decode ops-prefill roofline-pp8-t2 roofline-tg4-16-t2";
+    for name in names.split(' ') {
         let read = |dir: &str| fs::read(Path::new(dir).join(format!("{name}.svg"))).unwrap();
         let picture = read(&b);
         assert!(read(&a) == picture && listed.contains(&format!("{name}.svg")), "{name}\n{listed}");

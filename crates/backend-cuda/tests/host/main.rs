@@ -2,64 +2,33 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use amoeba_backend::{
-    Activations, Buffers, DeviceSampler, Executable, Flow, KvType, Limits, Probe, Row, Stage,
-};
-use amoeba_backend_cuda::{Cuda, CudaOptions, Error, KernelCache, Libraries};
-use amoeba_checkpoint::Checkpoint;
+use allocations::allocations;
+use amoeba_backend::{Buffers, DeviceSampler, Executable, Flow, Limits, Probe, Row, Stage};
+use amoeba_backend_cuda::{Cuda, CudaOptions, Error};
 use amoeba_kernels::sample::Sampling;
-use amoeba_plan::{Op, PathChoice, Plan};
+use amoeba_plan::{Op, PathChoice};
 use fake_cuda::{Fake, on_fake};
 
+#[path = "../../../../tests/support/allocations.rs"]
+mod allocations;
+#[path = "../common/mod.rs"]
+mod common;
 #[path = "../fake_cuda/mod.rs"]
 mod fake_cuda;
 mod refusals;
 
-struct Counting;
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: forwards to the system allocator and counts.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: same contract as ours.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: same contract as ours.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 const MODEL: &str = "qwen3_moe-q4g64";
 
 fn options(kernels: PathBuf) -> CudaOptions {
-    CudaOptions {
-        device: 0,
-        path: PathChoice::Auto,
-        limits: Limits { slots: 1, context: 64, rows: 20 },
-        kv: KvType::F32,
-        activations: Activations::F32,
-        kernel_cache: Some(KernelCache { dir: kernels, bytes_max: 1 << 30 }),
-        libraries: Libraries::default(),
-        overlap: true,
-        notice: |text| panic!("{text}"),
-    }
+    common::options(Limits { slots: 1, context: 64, rows: 20 }, kernels)
 }
 
 fn load_with(options: &CudaOptions) -> Result<Cuda, Error> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
-    let checkpoint = Arc::new(Checkpoint::open(&root.join(MODEL)).unwrap());
+    let (plan, checkpoint) = common::open(MODEL);
     let (mut last, mut whole) = (0, 0);
-    let loaded = Cuda::load(Plan::of(&checkpoint).unwrap(), &checkpoint, options, &mut |done, total| {
+    let loaded = Cuda::load(plan, &checkpoint, options, &mut |done, total| {
         assert!(done > last && done <= total);
         (last, whole) = (done, total);
     });
@@ -103,9 +72,9 @@ fn decode_allocates_nothing() {
         let mut cuda = load();
         cuda.step(&rows(0..8), None).unwrap();
         let step = |position| cuda.step(&[row(position)], None).unwrap();
-        let before = COUNT.load(Ordering::Relaxed);
+        let before = allocations();
         (8..24).for_each(step);
-        assert_eq!(COUNT.load(Ordering::Relaxed) - before, 0);
+        assert_eq!(allocations() - before, 0);
         // Nor where the device draws.
         cuda.begin(0, &Sampling { repeat_penalty: 1.1, ..Sampling::default() }, &[1; 24]).unwrap();
         cuda.enqueue(&[Row { token: 1, slot: 0, position: 23, logits: true }]).unwrap();
@@ -115,9 +84,9 @@ fn decode_allocates_nothing() {
             cuda.take().unwrap()[0].token
         };
         draw(); // captures
-        let before = COUNT.load(Ordering::Relaxed);
+        let before = allocations();
         (0..16).for_each(|_| assert!(draw() < 1 << 20));
-        assert_eq!(COUNT.load(Ordering::Relaxed) - before, 0);
+        assert_eq!(allocations() - before, 0);
     });
 }
 
@@ -279,10 +248,10 @@ fn a_recorded_step_tells_every_launch_and_changes_no_bit() {
             let plain = all_logits(&cuda, step.len());
             cuda.record(1).unwrap();
             cuda.step(&step, None).unwrap(); // made ready
-            let (before, allocated) = (cuda.phases().unwrap(), COUNT.load(Ordering::Relaxed));
+            let (before, allocated) = (cuda.phases().unwrap(), allocations());
             cuda.step(&step, None).unwrap();
             if step.len() <= 8 {
-                assert_eq!(COUNT.load(Ordering::Relaxed), allocated, "a recorded step allocates nothing");
+                assert_eq!(allocations(), allocated, "a recorded step allocates nothing");
             }
             let launches = cuda.phases().unwrap() - before;
             assert!(all_logits(&cuda, step.len()) == plain, "{} rows", step.len());

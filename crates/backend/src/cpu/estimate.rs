@@ -84,18 +84,11 @@ mod tests {
 
     #[test]
     fn what_is_told_before_loading_is_what_a_load_takes() {
-        for fixture in [
-            "qwen3_moe-q4g64",
-            "qwen2_moe-q4g64",
-            "mixtral-q4g64",
-            "qwen3_moe-mxfp4",
-            "llama-q4g64",
-            "qwen3_next-q4g64",
-            "nemotron_h-q4g64",
-            "jamba-q4g64",
-            "deepseek_v3-q4g64",
-            "gemma4-q4g64-per_layer",
-        ] {
+        for fixture in
+            "qwen3_moe-q4g64 qwen2_moe-q4g64 mixtral-q4g64 qwen3_moe-mxfp4 llama-q4g64 qwen3_next-q4g64 \
+            nemotron_h-q4g64 jamba-q4g64 deepseek_v3-q4g64 gemma4-q4g64-per_layer"
+                .split_whitespace()
+        {
             let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(fixture);
             let checkpoint = Arc::new(Checkpoint::open(&dir).unwrap());
             let plan = with_heads(Plan::of(&checkpoint).unwrap());

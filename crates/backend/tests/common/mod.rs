@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use amoeba_backend::{Activations, Cpu, CpuOptions, KvType, Limits, Row};
 use amoeba_checkpoint::{Checkpoint, Config};
-use amoeba_kernels::testing::Rng;
+use amoeba_kernels::testing::{Rng, attention, delta_net, rms_norm, ssm};
 use amoeba_plan::{
-    AddOp, AttentionOp, Buffer, BufferId, BufferKind, Cache, CacheId, CacheKind, ConvOp, DeltaNetOp, EmbedOp,
-    KvAppendOp, LinearOp, NormKind, NormOp, Op, Part, PathChoice, Plan, SsmOp, Step, Weight, WeightId,
-    WeightShape,
+    AddOp, Buffer, BufferId, BufferKind, Cache, CacheId, CacheKind, ConvOp, EmbedOp, KvAppendOp, LinearOp,
+    Op, Part, PathChoice, Plan, SsmOp, Step, Weight, WeightId, WeightShape,
 };
 
 /// Width of the residual stream.
@@ -56,17 +55,14 @@ impl Builder {
         self.plan.program.push(Step { layer: Some(0), part: Part::Other, op });
     }
 
+    fn product(&mut self, weight: WeightId, [rows, cols]: [usize; 2], x: BufferId, out: BufferId) {
+        self.push(Op::Linear(LinearOp { weight, bias: None, rows, cols, x, out }));
+    }
+
     /// Projects the residual stream.
     fn project(&mut self, name: &'static str, width: usize, by: f32) -> BufferId {
         let (weight, out) = (self.weight(name, &[width, HIDDEN], by), self.buffer(name, width));
-        self.push(Op::Linear(LinearOp {
-            weight,
-            bias: None,
-            rows: width,
-            cols: HIDDEN,
-            x: self.hidden,
-            out,
-        }));
+        self.product(weight, [width, HIDDEN], self.hidden, out);
         out
     }
 
@@ -74,7 +70,7 @@ impl Builder {
     fn join(&mut self, x: BufferId) {
         let width = self.plan.buffer(x).width;
         let (weight, out) = (self.weight("out", &[HIDDEN, width], 0.2), self.buffer("out", HIDDEN));
-        self.push(Op::Linear(LinearOp { weight, bias: None, rows: HIDDEN, cols: width, x, out }));
+        self.product(weight, [HIDDEN, width], x, out);
         self.push(Op::Add(AddOp { x: self.hidden, y: out, scale: 0.5, width: HIDDEN }));
     }
 
@@ -99,22 +95,9 @@ impl Builder {
         let cache = self.cache(CacheKind::State { heads: v_heads, rows: v_dim, cols: k_dim });
         let (a_log, dt_bias) = (self.weight("a_log", &[v_heads], 2.0), self.weight("dt", &[decays], 2.0));
         let out = self.buffer("delta_out", v_heads * v_dim);
-        self.push(Op::DeltaNet(DeltaNetOp {
-            cache,
-            q,
-            k,
-            v,
-            decay,
-            beta,
-            a_log,
-            dt_bias,
-            per_channel,
-            k_heads,
-            v_heads,
-            k_dim,
-            v_dim,
-            out,
-        }));
+        let sizes = [k_heads, v_heads, k_dim, v_dim];
+        let op = delta_net(cache, [q, k, v, decay, beta], [a_log, dt_bias], per_channel, sizes, out);
+        self.push(op);
         self.join(out);
     }
 
@@ -130,23 +113,8 @@ impl Builder {
         let dt_bias = (!per_state).then(|| self.weight("dt_bias", &[heads], 2.0));
         let dt_limit = if per_state { (0.0, f32::INFINITY) } else { (0.01, 1.5) };
         let out = self.buffer("ssm_out", heads * head_dim);
-        self.push(Op::Ssm(SsmOp {
-            cache,
-            x,
-            b,
-            c,
-            dt,
-            a_log,
-            per_state,
-            d,
-            dt_bias,
-            dt_limit,
-            heads,
-            head_dim,
-            groups,
-            state,
-            out,
-        }));
+        let plain = ssm(cache, [x, b, c, dt], [a_log, d], [heads, head_dim, groups, state], out);
+        self.push(Op::Ssm(SsmOp { per_state, dt_bias, dt_limit, ..plain }));
         self.join(out);
     }
 
@@ -157,48 +125,17 @@ impl Builder {
         let cache = self.cache(CacheKind::Kv { kv_heads, k_dim: dim, v_dim: dim });
         self.push(Op::KvAppend(KvAppendOp { cache, kv_heads, k_dim: dim, v_dim: dim, k, v }));
         let out = self.buffer("attended", heads * dim);
-        let (window, sinks, softcap) = (None, None, None);
-        self.push(Op::Attention(AttentionOp {
-            cache,
-            q,
-            out,
-            heads,
-            kv_heads,
-            head_dim: dim,
-            v_dim: dim,
-            scale: 0.25,
-            window,
-            sinks,
-            softcap,
-        }));
+        self.push(Op::Attention(attention(cache, q, out, [heads, kv_heads, dim, dim], 0.25)));
         self.join(out);
     }
 
     fn head(&mut self) {
         self.plan.head = self.plan.program.len();
         let out = self.buffer("last", HIDDEN);
-        self.push(Op::Norm(NormOp {
-            kind: NormKind::Rms,
-            weight: None,
-            bias: None,
-            per_chunk: false,
-            eps: 1e-6,
-            scale: 1.0,
-            chunks: 1,
-            dim: HIDDEN,
-            x: self.hidden,
-            out,
-        }));
+        self.push(Op::Norm(rms_norm(self.hidden, out, None, [1, HIDDEN])));
         let (weight, logits) = (self.weight("lm_head", &[VOCAB, HIDDEN], 0.5), self.buffer("logits", VOCAB));
         self.plan.logits = logits;
-        self.push(Op::Linear(LinearOp {
-            weight,
-            bias: None,
-            rows: VOCAB,
-            cols: HIDDEN,
-            x: out,
-            out: logits,
-        }));
+        self.product(weight, [VOCAB, HIDDEN], out, logits);
     }
 }
 
@@ -252,6 +189,13 @@ fn safetensors(tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Vec<u8> {
     }
     let header = format!("{{{}}}", entries.join(","));
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
+}
+
+/// A model of the repository.
+pub fn open(model: &str) -> (Plan, Arc<Checkpoint>) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let checkpoint = Arc::new(Checkpoint::open(&root.join(model)).unwrap());
+    (Plan::of(&checkpoint).unwrap(), checkpoint)
 }
 
 /// How to load for the CPU.

@@ -191,25 +191,10 @@ mod tests {
     use super::*;
 
     pub fn floor(threads: usize, quick: bool) -> Floor {
-        Floor {
-            isa: "avx2".to_owned(),
-            read: vec![Bandwidth {
-                threads,
-                bytes: 16 << 20,
-                median: 2e10,
-                best: 3e10,
-                quick,
-                others: Some(0.5),
-            }],
-            compute: vec![Compute {
-                threads,
-                f32: 1e11,
-                int8: 4e11,
-                amx: (threads > 1).then_some(3e12),
-                quick,
-                others: None,
-            }],
-        }
+        let (bytes, amx) = (16 << 20, (threads > 1).then_some(3e12));
+        let read = Bandwidth { threads, bytes, median: 2e10, best: 3e10, quick, others: Some(0.5) };
+        let compute = Compute { threads, f32: 1e11, int8: 4e11, amx, quick, others: None };
+        Floor { isa: "avx2".to_owned(), read: vec![read], compute: vec![compute] }
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use amoeba_backend::{DeviceKind, Error, Executable, Limits, Probe, Recording, Reference, Row, Span, Stage};
+use amoeba_backend::{
+    DeviceKind, Error, Executable, Limits, Probe, Recording, Reference, Row, Span, Stage, forward_executable,
+};
 use amoeba_plan::{Op, Path, PathChoice, PathKind, Plan, Reason, select_path};
 use half::bf16;
 

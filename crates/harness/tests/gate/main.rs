@@ -89,22 +89,32 @@ fn load(
     }))
 }
 
+/// A fast judgement without prompts and times.
+fn options(clock: &dyn Fn() -> u64) -> GateOptions<'_> {
+    GateOptions {
+        name: "fixture".to_owned(),
+        build: Build::default(),
+        load: LoadOptions::default(),
+        against: Against::Unfused,
+        prompts: Vec::new(),
+        fast: true,
+        bench: false,
+        baseline: None,
+        clock,
+        progress: &|_| {},
+    }
+}
+
 fn judge(subject: Subject, change: impl FnOnce(&mut GateOptions<'_>)) -> Report {
     let dir = fixture("qwen3_moe-q4g64");
     let world = World::default();
     let tokens = (0..20).map(|i| i * 37 % 500).collect();
     let now = || world.clock.load(Ordering::Relaxed);
     let mut options = GateOptions {
-        name: "fixture".to_owned(),
-        build: Build::default(),
         load: LoadOptions { threads: Some(2), ..LoadOptions::default() },
-        against: Against::Unfused,
         prompts: vec![Prompt { name: "text".to_owned(), tokens }],
-        fast: true,
         bench: true,
-        baseline: None,
-        clock: &now,
-        progress: &|_| {},
+        ..options(&now)
     };
     change(&mut options);
     let report =
@@ -224,18 +234,7 @@ fn the_report_reads_the_same_for_people_and_programs() {
 fn models_without_experts_are_judged_op_by_op() {
     let dir = fixture("llama-q4g64");
     let checkpoint = open(&dir).unwrap();
-    let options = GateOptions {
-        name: "dense".to_owned(),
-        build: Build::default(),
-        load: LoadOptions::default(),
-        against: Against::Unfused,
-        prompts: Vec::new(),
-        fast: true,
-        bench: false,
-        baseline: None,
-        clock: &|| 0,
-        progress: &|_| {},
-    };
+    let options = options(&|| 0);
     let loader = |load: &LoadOptions| Ok(load_executable(&checkpoint, load, &mut |_, _| {})?);
     let report = gate(&checkpoint, &options, &loader).unwrap();
     println!("{}", report.markdown());

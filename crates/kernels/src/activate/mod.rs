@@ -135,30 +135,16 @@ fn gelu<S: Simd>(simd: S, x: S::F) -> S::F {
     simd.mul(half, simd.add(simd.splat(1.0), tanh(simd, inner)))
 }
 
-/// One of each, for cases.
-#[cfg(test)]
-pub(crate) const ALL: [Activation; 9] = [
-    Activation::SwiGlu,
-    Activation::GeGlu,
-    Activation::ClampedSwiGlu { limit: 7.0, alpha: 1.702 },
-    Activation::LimitedSwiGlu { limit: 2.0 },
-    Activation::Sigmoid,
-    Activation::Product,
-    Activation::Relu2,
-    Activation::Gelu,
-    Activation::Silu,
-];
-
 #[cfg(test)]
 mod cases {
     use super::*;
     use crate::simd::Isa;
-    use crate::testing::Rng;
+    use crate::testing::{ACTIVATIONS, Rng};
 
     #[test]
     fn activations_follow_the_reference_on_every_instruction_set() {
         let mut rng = Rng(7);
-        for activation in ALL {
+        for activation in ACTIVATIONS {
             let gate: Vec<f32> = rng.vector(333).iter().map(|x| x * 12.0).collect();
             let up: Vec<f32> = rng.vector(333).iter().map(|x| x * 12.0).collect();
             for isa in Isa::available() {
@@ -176,7 +162,7 @@ mod cases {
 
     #[test]
     fn nan_passes_through() {
-        for activation in ALL {
+        for activation in ACTIVATIONS {
             let (gate, up) = if activation.gated() { (f32::NAN, 1.0) } else { (1.0, f32::NAN) };
             let mut y = vec![up; 16];
             activate(Isa::best(), activation, &[gate; 16], &mut y);

@@ -1,6 +1,6 @@
 //! Cases of `experts`: fused against the reference and, bit by bit, against the unfused path.
 
-use amoeba_checkpoint::{Float, Format, Matrix};
+use amoeba_checkpoint::{Float, Format};
 use amoeba_plan::{Activation, FEW_ROWS_MAX};
 
 use super::cpu::{Rows, Scratch};
@@ -10,7 +10,7 @@ use crate::activate::activate;
 use crate::linear::cpu::Sink;
 use crate::linear::{Arrangement, Digits, Input, Layout, Packed, matmul, prepare};
 use crate::simd::Isa;
-use crate::testing::{OwnedMatrix, Rng, formats};
+use crate::testing::{ACTIVATIONS, OwnedMatrix, Rng, formats, rms, views};
 
 /// A layer's experts in both forms, and a batch routed through them.
 struct Case {
@@ -33,9 +33,7 @@ impl Case {
         rows: usize,
         rng: &mut Rng,
     ) -> Case {
-        let mut stack = |format, out, cols| -> Vec<OwnedMatrix> {
-            (0..experts).map(|_| OwnedMatrix::random(format, out, cols, rng)).collect()
-        };
+        let mut stack = |format, out, cols| OwnedMatrix::stack(format, experts, out, cols, rng);
         let (gate, up, down) = (
             stack(formats[0], d_ff, hidden),
             stack(formats[1], d_ff, hidden),
@@ -48,22 +46,12 @@ impl Case {
         });
         let routes = routes.collect();
         let x = rng.vector(rows * hidden).iter().map(|x| x / (hidden as f32).sqrt()).collect();
-        Case {
-            gate,
-            up,
-            down,
-            biases: None,
-            activation: Activation::SwiGlu,
-            x,
-            routes,
-            hidden,
-            digits: Digits::Three,
-        }
+        let (biases, activation, digits) = (None, Activation::SwiGlu, Digits::Three);
+        Case { gate, up, down, biases, activation, x, routes, hidden, digits }
     }
 
     fn reference(&self) -> Vec<f32> {
-        let views =
-            [&self.gate, &self.up, &self.down].map(|s| s.iter().map(OwnedMatrix::view).collect::<Vec<_>>());
+        let views = [&self.gate, &self.up, &self.down].map(|stack| views(stack));
         let bias = |i: usize| self.biases.as_ref().map(|biases| &biases[i][..]);
         let stored = |i: usize| Stored { matrices: &views[i], bias: bias(i) };
         let gate = self.activation.gated().then(|| stored(0));
@@ -80,7 +68,7 @@ impl Case {
         let top_k = self.routes[0].len() / 2;
         let bias = |i: usize| self.biases.as_ref().map(|biases| biases[i].clone());
         let project = |stack: &[OwnedMatrix], slices: usize, i: usize| {
-            let views: Vec<Matrix<'_>> = stack.iter().map(OwnedMatrix::view).collect();
+            let views = views(stack);
             let layout = Layout::sliced(views[0].rows, views[0].cols, views[0].format, slices);
             Projection { weights: Packed::new(layout, &views), bias: bias(i) }
         };
@@ -130,15 +118,11 @@ impl Case {
                 .collect();
             for members in members.chunks(FEW_ROWS_MAX) {
                 let index: Vec<u32> = members.iter().map(|m| m.0).collect();
-                let input = |prepared, layout: &Layout| Input {
-                    x: &self.x,
-                    stride: self.hidden,
-                    index: Some(&index),
-                    rows: index.len(),
-                    prepared,
-                    prepared_stride: Arrangement::of(layout.format, self.digits)
-                        .map_or(0, |a| a.len(self.hidden)),
-                    arrangement: Arrangement::of(layout.format, self.digits),
+                let (x, stride, rows, index) = (&self.x[..], self.hidden, index.len(), Some(&index[..]));
+                let input = |prepared, layout: &Layout| {
+                    let arrangement = Arrangement::of(layout.format, self.digits);
+                    let prepared_stride = arrangement.map_or(0, |a| a.len(self.hidden));
+                    Input { x, stride, index, rows, prepared, prepared_stride, arrangement }
                 };
                 let (gate, up) = (input(&for_gate, gate_layout), input(&for_up, up_layout));
                 let rows = Rows { gate, up, digits: self.digits };
@@ -201,23 +185,9 @@ fn unfused(isa: Isa, bank: &Bank, expert: usize, rows: &Rows<'_>, sink: &mut Sin
             prepare(isa, arrangement, &inner[row * stride..][..d_ff], out);
         }
     }
-    let input = Input {
-        x: &inner,
-        stride,
-        index: None,
-        rows: n,
-        prepared: &prepared,
-        prepared_stride: len,
-        arrangement,
-    };
+    let (x, index, prepared) = (&inner[..], None, &prepared[..]);
+    let input = Input { x, stride, index, rows: n, prepared, prepared_stride: len, arrangement };
     matmul(isa, down, 0..down.layout.blocks(), 0..down.layout.slices(), &input, sink);
-}
-
-/// Normalised RMS error of `y` against `truth`.
-fn rms(y: &[f32], truth: &[f32]) -> f64 {
-    let error: f64 = y.iter().zip(truth).map(|(y, t)| f64::from(y - t).powi(2)).sum();
-    let size: f64 = truth.iter().map(|&t| f64::from(t).powi(2)).sum();
-    (error / size.max(1e-30)).sqrt()
 }
 
 /// Gate of the numerics contract for f32 activations.
@@ -281,7 +251,7 @@ fn odd_shapes_and_every_row_count() {
 fn every_activation_with_and_without_biases() {
     let mut rng = Rng(12);
     let q4 = Format::Affine { bits: 4, group: 32, scale: Float::F16 };
-    for activation in crate::activate::ALL {
+    for activation in ACTIVATIONS {
         for with_bias in [false, true] {
             let mut case = Case::new([q4, q4, Format::Mxfp4], (4, 2), (64, 96), 2, &mut rng);
             case.activation = activation;

@@ -32,15 +32,8 @@ fn run_digits(
             prepare(isa, arrangement, x, out);
         }
     }
-    let input = Input {
-        x,
-        stride: matrix.cols,
-        index: None,
-        rows,
-        prepared: &prepared,
-        prepared_stride: len,
-        arrangement,
-    };
+    let (stride, index, prepared, prepared_stride) = (matrix.cols, None, &prepared[..], len);
+    let input = Input { x, stride, index, rows, prepared, prepared_stride, arrangement };
     let mut y = vec![0.0; rows * matrix.rows];
     matmul(isa, packed.expert(0), 0..layout.blocks(), 0..layout.slices(), &input, &mut |row, col, values| {
         for (i, &value) in values.iter().enumerate().take(matrix.rows.saturating_sub(col)) {

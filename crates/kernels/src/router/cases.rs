@@ -3,11 +3,7 @@
 use amoeba_plan::{Groups, RouterRule, Score};
 
 use super::{Learned, cpu, reference, take_weight};
-use crate::testing::Rng;
-
-fn rule(score: Score, top_k: usize) -> RouterRule {
-    RouterRule { top_k, score, correction: None, groups: None, normalise: None, scale: 1.0, per_expert: None }
-}
+use crate::testing::{Rng, router_rule as rule};
 
 fn both(rule: &RouterRule, correction: Option<&[f32]>, logits: &[f32]) -> Vec<f32> {
     learned(rule, Learned { correction, per_expert: None }, logits)

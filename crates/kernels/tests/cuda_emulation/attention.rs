@@ -2,7 +2,7 @@
 
 use amoeba_kernels::attention::{Shape, first_visible, reference};
 use amoeba_kernels::cuda::{Setting, StepRow};
-use amoeba_kernels::testing::Rng;
+use amoeba_kernels::testing::{Rng, attention};
 use amoeba_plan::{AttentionOp, CacheKind, KvAppendOp, Op, Window};
 
 use crate::bench::Bench;
@@ -65,19 +65,8 @@ fn check(case: Case) -> Option<()> {
     let queries: Vec<f32> = rng.vector(3 * heads * head_dim).iter().map(|x| x * 3.0).collect();
     let (q, out) = (bench.buffer(heads * head_dim, 4, &queries), bench.buffer(heads * v_dim, 4, &[]));
     let scale = 1.0 / (head_dim as f32).sqrt();
-    let op = AttentionOp {
-        cache,
-        q,
-        out,
-        heads,
-        kv_heads,
-        head_dim,
-        v_dim,
-        scale,
-        window,
-        sinks: sinks_id,
-        softcap,
-    };
+    let sizes = [heads, kv_heads, head_dim, v_dim];
+    let op = AttentionOp { window, sinks: sinks_id, softcap, ..attention(cache, q, out, sizes, scale) };
     let shape = Shape { head_dim, v_dim, scale, softcap };
     for rows in [4, 12, 20] {
         bench.write(out, &[]);

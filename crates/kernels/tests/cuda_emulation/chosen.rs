@@ -1,9 +1,9 @@
 //! Experts whose launches choose them, against the references of router and experts.
 
-use amoeba_checkpoint::{Float, Format, Matrix};
+use amoeba_checkpoint::{Float, Format};
 use amoeba_kernels::experts::reference::{Experts, Stored};
 use amoeba_kernels::router::{Learned, reference};
-use amoeba_kernels::testing::{OwnedMatrix, Rng};
+use amoeba_kernels::testing::{OwnedMatrix, Rng, rms, router_rule, views};
 use amoeba_plan::{Activation, ExpertWeights, ExpertsOp, Op, RouterOp, RouterRule, Score};
 
 use crate::bench::Bench;
@@ -13,19 +13,16 @@ const HIDDEN: usize = 64;
 const D_FF: usize = 32;
 
 fn rule(score: Score, top_k: usize, normalise: Option<f32>) -> RouterRule {
-    RouterRule { top_k, score, correction: None, groups: None, normalise, scale: 1.5, per_expert: None }
+    RouterRule { normalise, scale: 1.5, ..router_rule(score, top_k) }
 }
 
 /// Route and sum of one row; false if there is no compiler.
 fn check(rule: &RouterRule, factors: Option<&[f32]>, logits: &[f32]) -> bool {
     let (mut rng, Some(mut bench)) = (Rng(29), Bench::new()) else { return false };
     let (experts, top_k) = (logits.len(), rule.top_k);
-    let mut stack = |rows, cols| -> Vec<OwnedMatrix> {
-        (0..experts).map(|_| OwnedMatrix::random(FORMAT, rows, cols, &mut rng)).collect()
-    };
-    let stacks = [stack(D_FF, HIDDEN), stack(D_FF, HIDDEN), stack(HIDDEN, D_FF)];
-    let views: Vec<Vec<Matrix<'_>>> =
-        stacks.iter().map(|stack| stack.iter().map(OwnedMatrix::view).collect()).collect();
+    let stacks = [(D_FF, HIDDEN), (D_FF, HIDDEN), (HIDDEN, D_FF)]
+        .map(|(rows, cols)| OwnedMatrix::stack(FORMAT, experts, rows, cols, &mut rng));
+    let views = stacks.each_ref().map(|stack| views(stack));
     let x: Vec<f32> = rng.vector(HIDDEN).iter().map(|x| x / 8.0).collect();
     bench.plain_rows(1);
     bench.share_launches(true);
@@ -34,18 +31,12 @@ fn check(rule: &RouterRule, factors: Option<&[f32]>, logits: &[f32]) -> bool {
     let [logits_id, x_id] = [logits, &x].map(|values| bench.buffer(values.len(), 2, values));
     let [route, out] = [2 * top_k, HIDDEN].map(|width| bench.buffer(width, 2, &[]));
     let (correction, input_gate, activation) = (None, None, Activation::SwiGlu);
-    let router = Op::Router(RouterOp {
-        logits: logits_id,
-        out: route,
-        experts,
-        rule: rule.clone(),
-        correction,
-        per_expert,
-        input_gate,
-    });
+    let plain = rule.clone();
+    let router =
+        RouterOp { logits: logits_id, out: route, experts, rule: plain, correction, per_expert, input_gate };
     let (x, hidden, d_ff, gate) = (x_id, HIDDEN, D_FF, Some(gate));
     let op = ExpertsOp { x, route, out, experts, top_k, hidden, d_ff, activation, gate, up, down };
-    assert_eq!(bench.run_all(vec![router, Op::Experts(op)], 2), 2, "no launch for the router");
+    assert_eq!(bench.run_all(vec![Op::Router(router), Op::Experts(op)], 2), 2, "no launch for the router");
 
     let found = bench.row(route, 0);
     let mut truth = vec![0.0; 2 * top_k];
@@ -62,10 +53,7 @@ fn check(rule: &RouterRule, factors: Option<&[f32]>, logits: &[f32]) -> bool {
     let mut sum = vec![0.0; HIDDEN];
     let all = Experts { gate: Some(stored(0)), up: stored(1), down: stored(2), activation };
     all.sum(&bench.row(x_id, 0), &truth, &mut sum);
-    let square =
-        |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
-    let error = square(&mut bench.row(out, 0).iter().zip(&sum).map(|(y, e)| y - e))
-        / square(&mut sum.iter().copied());
+    let error = rms(&bench.row(out, 0), &sum);
     assert!(error <= 2e-6, "{rule:?}: {error:e} of the norm");
     assert!(bench.row(route, 1).iter().all(|x| x.is_nan()), "rows past the last are left alone");
     true

@@ -2,11 +2,11 @@
 
 use amoeba_kernels::cuda::StepRow;
 use amoeba_kernels::elementwise::{gate_of, reference, scale_of, temperature_of};
-use amoeba_kernels::testing::Rng;
+use amoeba_kernels::testing::{ACTIVATIONS, Rng};
 use amoeba_kernels::{activate, rope};
 use amoeba_plan::{
-    ActivateOp, Activation, AddOp, BufferId, CopyOp, GateKind, HeadGateOp, Op, Rope, RopeOp, ScaleOp,
-    Strided, TemperatureOp,
+    ActivateOp, AddOp, BufferId, CopyOp, GateKind, HeadGateOp, Op, Rope, RopeOp, ScaleOp, Strided,
+    TemperatureOp,
 };
 
 use crate::bench::Bench;
@@ -83,17 +83,7 @@ fn gates_and_temperatures() {
 fn activations() {
     let (mut rng, Some(mut bench)) = (Rng(8), Bench::new()) else { return };
     bench.plain_rows(3);
-    for activation in [
-        Activation::SwiGlu,
-        Activation::GeGlu,
-        Activation::ClampedSwiGlu { limit: 7.0, alpha: 1.702 },
-        Activation::LimitedSwiGlu { limit: 2.0 },
-        Activation::Sigmoid,
-        Activation::Product,
-        Activation::Relu2,
-        Activation::Gelu,
-        Activation::Silu,
-    ] {
+    for activation in ACTIVATIONS {
         let op = |x, y| {
             let gate = activation.gated().then_some(y);
             Op::Activate(ActivateOp { activation, gate, up: x, out: x, width: WIDTH })

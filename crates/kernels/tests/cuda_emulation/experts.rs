@@ -1,18 +1,13 @@
 //! `experts`: formats, activations, biases, several rows.
 
-use amoeba_checkpoint::{Float, Format, Matrix};
+use amoeba_checkpoint::{Float, Format};
 use amoeba_kernels::experts::reference::{Experts, Stored};
-use amoeba_kernels::testing::{OwnedMatrix, Rng};
+use amoeba_kernels::testing::{OwnedMatrix, Rng, rms, views};
 use amoeba_plan::{Activation, ExpertWeights, ExpertsOp, Op};
 
 use crate::bench::Bench;
 
 const EXPERTS: usize = 5;
-
-/// Experts whose outputs are of order one.
-fn stack(format: Format, rows: usize, cols: usize, rng: &mut Rng) -> Vec<OwnedMatrix> {
-    (0..EXPERTS).map(|_| OwnedMatrix::random(format, rows, cols, rng)).collect()
-}
 
 fn check(
     [gate, up, down]: [Format; 3],
@@ -21,13 +16,9 @@ fn check(
     [hidden, d_ff, top_k, rows]: [usize; 4],
 ) {
     let (mut rng, Some(mut bench)) = (Rng(13), Bench::new()) else { return };
-    let stacks = [
-        stack(gate, d_ff, hidden, &mut rng),
-        stack(up, d_ff, hidden, &mut rng),
-        stack(down, hidden, d_ff, &mut rng),
-    ];
-    let views: Vec<Vec<Matrix<'_>>> =
-        stacks.iter().map(|stack| stack.iter().map(OwnedMatrix::view).collect()).collect();
+    let stacks = [(gate, d_ff, hidden), (up, d_ff, hidden), (down, hidden, d_ff)]
+        .map(|(format, rows, cols)| OwnedMatrix::stack(format, EXPERTS, rows, cols, &mut rng));
+    let views = stacks.each_ref().map(|stack| views(stack));
     let biases = [d_ff, d_ff, hidden].map(|outputs| rng.vector(EXPERTS * outputs));
     let x: Vec<f32> = rng.vector(rows * hidden).iter().map(|x| x / (hidden as f32).sqrt()).collect();
     let routes: Vec<f32> = (0..rows)
@@ -44,18 +35,9 @@ fn check(
     let (gate_id, up_id, down_id) = (activation.gated().then(|| weights(0)), weights(1), weights(2));
     let [x_id, route, out] = [(hidden, &x[..]), (2 * top_k, &routes[..]), (hidden, &[])]
         .map(|(width, values)| bench.buffer(width, rows + 1, values));
-    let op = ExpertsOp {
-        x: x_id,
-        route,
-        out,
-        experts: EXPERTS,
-        top_k,
-        hidden,
-        d_ff,
-        activation,
-        gate: gate_id,
-        up: up_id,
-        down: down_id,
+    let op = {
+        let (x, experts, gate, up, down) = (x_id, EXPERTS, gate_id, up_id, down_id);
+        ExpertsOp { x, route, out, experts, top_k, hidden, d_ff, activation, gate, up, down }
     };
     bench.run(Op::Experts(op), rows + 1);
     let stored = |i: usize| Stored { matrices: &views[i], bias: biased.then_some(&biases[i][..]) };
@@ -64,11 +46,7 @@ fn check(
     for row in 0..rows {
         let mut expected = vec![0.0; hidden];
         truth.sum(&x[row * hidden..][..hidden], &routes[row * 2 * top_k..][..2 * top_k], &mut expected);
-        let y = bench.row(out, row);
-        let square =
-            |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
-        let error =
-            square(&mut y.iter().zip(&expected).map(|(y, e)| y - e)) / square(&mut expected.iter().copied());
+        let error = rms(&bench.row(out, row), &expected);
         assert!(error <= 2e-6, "{up} {down} {activation:?} row {row}: {error:e} of the norm");
     }
     assert!(bench.row(out, rows).iter().all(|x| x.is_nan()), "rows past the last are left alone");

@@ -2,10 +2,10 @@
 
 use amoeba_checkpoint::{Float, Format};
 use amoeba_kernels::cuda::StepRow;
-use amoeba_kernels::testing::{OwnedMatrix, Rng};
+use amoeba_kernels::testing::{OwnedMatrix, Rng, attention, rms_norm, router_rule, views};
 use amoeba_plan::{
-    Activation, AddOp, AttentionOp, BufferId, CacheId, CacheKind, ExpertWeights, ExpertsOp, KvAppendOp,
-    NormKind, NormOp, Op, Rope, RopeId, RopeOp, RouterOp, RouterRule, Score, WeightId,
+    Activation, AddOp, BufferId, CacheId, CacheKind, ExpertWeights, ExpertsOp, KvAppendOp, Op, Rope, RopeId,
+    RopeOp, RouterOp, RouterRule, Score, WeightId,
 };
 
 use crate::bench::Bench;
@@ -38,9 +38,7 @@ fn parts(bench: &mut Bench, rng: &mut Rng, v_bits: u8) -> Parts {
     let linears = [(4, 4 * HEAD), (4, 2 * HEAD), (v_bits, 2 * HEAD), (4, HIDDEN), (8, EXPERTS)]
         .map(|(bits, rows)| bench.matrix(&OwnedMatrix::random(affine(bits), rows, HIDDEN, rng).view()));
     let mut stack = |rows, cols| {
-        let owned: Vec<OwnedMatrix> =
-            (0..EXPERTS).map(|_| OwnedMatrix::random(affine(4), rows, cols, rng)).collect();
-        let stack = bench.stack(&owned.iter().map(OwnedMatrix::view).collect::<Vec<_>>());
+        let stack = bench.stack(&views(&OwnedMatrix::stack(affine(4), EXPERTS, rows, cols, rng)));
         ExpertWeights { stack, bias: None }
     };
     let (gate, up, down) = (stack(64, HIDDEN), stack(64, HIDDEN), stack(HIDDEN, 64));
@@ -52,24 +50,9 @@ fn parts(bench: &mut Bench, rng: &mut Rng, v_bits: u8) -> Parts {
 }
 
 fn router(logits: BufferId, out: BufferId) -> Op {
-    let rule = RouterRule {
-        top_k: 2,
-        score: Score::Softmax,
-        correction: None,
-        groups: None,
-        normalise: Some(0.0),
-        scale: 1.0,
-        per_expert: None,
-    };
+    let rule = RouterRule { normalise: Some(0.0), ..router_rule(Score::Softmax, 2) };
     let (correction, per_expert, input_gate) = (None, None, None);
     Op::Router(RouterOp { logits, out, experts: EXPERTS, rule, correction, per_expert, input_gate })
-}
-
-fn attention(cache: CacheId, q: BufferId, out: BufferId) -> Op {
-    let (heads, kv_heads, head_dim, v_dim, scale) = (4, 2, HEAD, HEAD, 0.2);
-    let (window, sinks, softcap) = (None, None, None);
-    let op = AttentionOp { cache, q, out, heads, kv_heads, head_dim, v_dim, scale, window, sinks, softcap };
-    Op::Attention(op)
 }
 
 fn layer(bench: &mut Bench, rng: &mut Rng, v_bits: u8) -> Layer {
@@ -84,13 +67,14 @@ fn layer(bench: &mut Bench, rng: &mut Rng, v_bits: u8) -> Layer {
     let [k, v] = ["k", "v"].map(|name| buffer(name, 2 * HEAD));
     let (logits, route) = (buffer("logits", EXPERTS), buffer("route", 4));
     let Parts { linears, norms, gate, up, down, rope, cache } = parts(bench, rng, v_bits);
-    let norm = |x, out, weight: WeightId, chunks, dim| {
-        let (kind, weight, scale) = (NormKind::Rms, Some(weight), 1.0);
-        Op::Norm(NormOp { kind, weight, bias: None, per_chunk: false, eps: 1e-6, scale, chunks, dim, x, out })
-    };
+    let norm =
+        |x, out, weight: WeightId, chunks, dim| Op::Norm(rms_norm(x, out, Some(weight), [chunks, dim]));
     let linear = |weight, x, out| bench.linear(weight, None, x, out);
     let turn = |x, heads| Op::Rope(RopeOp { rope, heads, head_dim: HEAD, first: 0, x });
     let add = Op::Add(AddOp { x: residual, y: branch, scale: 1.0, width: HIDDEN });
+    let (experts, top_k, hidden, d_ff, activation) = (EXPERTS, 2, HIDDEN, 64, Activation::SwiGlu);
+    let (x, out, gate) = (normed, branch, Some(gate));
+    let experts = ExpertsOp { x, route, out, experts, top_k, hidden, d_ff, activation, gate, up, down };
     let ops = vec![
         norm(residual, normed, norms[0], 1, HIDDEN),
         linear(linears[0], normed, q),
@@ -101,25 +85,13 @@ fn layer(bench: &mut Bench, rng: &mut Rng, v_bits: u8) -> Layer {
         turn(q, 4),
         turn(k, 2),
         Op::KvAppend(KvAppendOp { cache, kv_heads: 2, k_dim: HEAD, v_dim: HEAD, k, v }),
-        attention(cache, q, attended),
+        Op::Attention(attention(cache, q, attended, [4, 2, HEAD, HEAD], 0.2)),
         linear(linears[3], attended, branch),
         add.clone(),
         norm(residual, normed, norms[1], 1, HIDDEN),
         linear(linears[4], normed, logits),
         router(logits, route),
-        Op::Experts(ExpertsOp {
-            x: normed,
-            route,
-            out: branch,
-            experts: EXPERTS,
-            top_k: 2,
-            hidden: HIDDEN,
-            d_ff: 64,
-            activation: Activation::SwiGlu,
-            gate: Some(gate),
-            up,
-            down,
-        }),
+        Op::Experts(experts),
         add,
     ];
     Layer { ops, buffers, residual, cache }

@@ -1,8 +1,8 @@
 //! Attention of one row in one launch with norms, rotations and the append before: what it leaves is what they leave one by one.
 
 use amoeba_kernels::cuda::{Setting, StepRow};
-use amoeba_kernels::testing::Rng;
-use amoeba_plan::{AttentionOp, BufferId, CacheKind, KvAppendOp, NormKind, NormOp, Op, Rope, RopeOp, Window};
+use amoeba_kernels::testing::{Rng, attention, rms_norm};
+use amoeba_plan::{AttentionOp, BufferId, CacheKind, KvAppendOp, NormOp, Op, Rope, RopeOp, Window};
 
 use crate::bench::Bench;
 
@@ -51,8 +51,7 @@ fn ops(bench: &mut Bench, rng: &mut Rng, case: Case) -> (Vec<Op>, [BufferId; 4])
         if case.norms[i] {
             // Values have no weight.
             let weight = (i < 2).then(|| bench.vector(&rng.vector(dim)));
-            let (kind, bias, per_chunk, eps, scale) = (NormKind::Rms, None, false, 1e-6, 1.5);
-            ops.push(Op::Norm(NormOp { kind, weight, bias, per_chunk, eps, scale, chunks, dim, x, out: x }));
+            ops.push(Op::Norm(NormOp { scale: 1.5, ..rms_norm(x, x, weight, [chunks, dim]) }));
         }
     }
     if let Some((pairs, first)) = case.rope {
@@ -66,20 +65,8 @@ fn ops(bench: &mut Bench, rng: &mut Rng, case: Case) -> (Vec<Op>, [BufferId; 4])
     }
     ops.push(Op::KvAppend(KvAppendOp { cache, kv_heads, k_dim, v_dim, k, v }));
     let sinks = case.sinks.then(|| bench.vector(&rng.vector(heads)));
-    let (head_dim, scale, window, softcap) = (k_dim, 0.3, case.window, None);
-    ops.push(Op::Attention(AttentionOp {
-        cache,
-        q,
-        out,
-        heads,
-        kv_heads,
-        head_dim,
-        v_dim,
-        scale,
-        window,
-        sinks,
-        softcap,
-    }));
+    let (window, sizes) = (case.window, [heads, kv_heads, k_dim, v_dim]);
+    ops.push(Op::Attention(AttentionOp { window, sinks, ..attention(cache, q, out, sizes, 0.3) }));
     (ops, [q, k, v, out])
 }
 

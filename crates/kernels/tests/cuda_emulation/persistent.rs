@@ -2,8 +2,8 @@
 
 use amoeba_checkpoint::{Float, Format};
 use amoeba_kernels::cuda::{Args, Call, Unit};
-use amoeba_kernels::testing::{OwnedMatrix, Rng};
-use amoeba_plan::{NormKind, NormOp, Op};
+use amoeba_kernels::testing::{OwnedMatrix, Rng, rms_norm};
+use amoeba_plan::Op;
 
 use crate::bench::Bench;
 use crate::memory::Memory;
@@ -41,18 +41,7 @@ fn bodies_of_several_shapes_share_a_launch() {
     let norm_weight = bench.vector(&rng.vector(WIDTH));
     let x = bench.buffer(WIDTH, 2, &rng.vector(WIDTH));
     let [normed, inner, out] = [WIDTH, INNER, OUTPUTS].map(|width| bench.buffer(width, 2, &[]));
-    let norm = NormOp {
-        kind: NormKind::Rms,
-        x,
-        out: normed,
-        weight: Some(norm_weight),
-        bias: None,
-        chunks: 1,
-        dim: WIDTH,
-        per_chunk: false,
-        eps: 1e-6,
-        scale: 1.0,
-    };
+    let norm = rms_norm(x, normed, Some(norm_weight), [1, WIDTH]);
     let ops = vec![
         Op::Norm(norm),
         bench.linear(weights[0], None, normed, inner),

@@ -1,9 +1,9 @@
 //! `conv`, `delta_net`, `ssm`: several sequences at once, begun and gone on with, in steps of one and of many rows.
 
 use amoeba_kernels::cuda::StepRow;
-use amoeba_kernels::testing::Rng;
+use amoeba_kernels::testing::{self, Rng};
 use amoeba_kernels::{conv, delta_net, ssm};
-use amoeba_plan::{BufferId, CacheKind, ConvOp, DeltaNetOp, Op, SsmOp};
+use amoeba_plan::{BufferId, CacheKind, ConvOp, Op, SsmOp};
 
 use crate::bench::Bench;
 
@@ -106,24 +106,8 @@ fn delta_rules() {
             (v_heads, 4.0),
         ];
         let op = |ids: &[BufferId]| {
-            let (a_log, dt_bias) = (a_log_id, dt_bias_id);
-            let &[q, k, v, decay, beta] = ids else { unreachable!("five inputs") };
-            Op::DeltaNet(DeltaNetOp {
-                cache,
-                q,
-                k,
-                v,
-                decay,
-                beta,
-                a_log,
-                dt_bias,
-                per_channel,
-                k_heads,
-                v_heads,
-                k_dim,
-                v_dim,
-                out,
-            })
+            let (inputs, weights) = (ids.try_into().unwrap(), [a_log_id, dt_bias_id]);
+            testing::delta_net(cache, inputs, weights, per_channel, [k_heads, v_heads, k_dim, v_dim], out)
         };
         let mut states = vec![vec![0.0; v_heads * v_dim * k_dim]; 3];
         walk(&mut bench, &mut rng, &widths, out, op, |slot, begins, x| {
@@ -162,25 +146,9 @@ fn state_spaces() {
         let dt_limit = (0.05, 2.0);
         let widths = [(heads * head_dim, 2.0), (groups * state, 0.3), (groups * state, 0.3), (heads, 3.0)];
         let op = |ids: &[BufferId]| {
-            let (a_log, d, dt_bias) = (a_log_id, d_id, Some(dt_bias_id));
-            let &[x, b, c, dt] = ids else { unreachable!("four inputs") };
-            Op::Ssm(SsmOp {
-                cache,
-                x,
-                b,
-                c,
-                dt,
-                a_log,
-                per_state,
-                d,
-                dt_bias,
-                dt_limit,
-                heads,
-                head_dim,
-                groups,
-                state,
-                out,
-            })
+            let (weights, sizes) = ([a_log_id, d_id], [heads, head_dim, groups, state]);
+            let plain = testing::ssm(cache, ids.try_into().unwrap(), weights, sizes, out);
+            Op::Ssm(SsmOp { per_state, dt_bias: Some(dt_bias_id), dt_limit, ..plain })
         };
         let mut states = vec![vec![0.0; heads * head_dim * state]; 3];
         walk(&mut bench, &mut rng, &widths, out, op, |slot, begins, x| {

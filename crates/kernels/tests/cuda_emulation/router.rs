@@ -1,14 +1,10 @@
 //! `router`: every rule, ties, groups, corrections, NaN.
 
 use amoeba_kernels::router::{Learned, reference, take_weight};
-use amoeba_kernels::testing::Rng;
+use amoeba_kernels::testing::{Rng, router_rule as rule};
 use amoeba_plan::{Groups, Op, RouterOp, RouterRule, Score};
 
 use crate::bench::Bench;
-
-fn rule(score: Score, top_k: usize) -> RouterRule {
-    RouterRule { top_k, score, correction: None, groups: None, normalise: None, scale: 1.0, per_expert: None }
-}
 
 /// The route of one row; checked against the reference unless the logits have NaN.
 fn check(rule: &RouterRule, learned: Learned<'_>, gated: bool, logits: &[f32]) -> Option<Vec<f32>> {
@@ -19,18 +15,9 @@ fn check(rule: &RouterRule, learned: Learned<'_>, gated: bool, logits: &[f32]) -
     let [correction, per_expert] =
         [learned.correction, learned.per_expert].map(|v| v.map(|v| bench.vector(v)));
     let (experts, input_gate) = (logits.len(), gated.then_some(gate));
-    bench.run(
-        Op::Router(RouterOp {
-            logits: x,
-            out,
-            experts,
-            rule: rule.clone(),
-            correction,
-            per_expert,
-            input_gate,
-        }),
-        2,
-    );
+    let plain = rule.clone();
+    let op = RouterOp { logits: x, out, experts, rule: plain, correction, per_expert, input_gate };
+    bench.run(Op::Router(op), 2);
     let route = bench.row(out, 0);
     let mut truth = vec![0.0; 2 * rule.top_k];
     reference::route(rule, learned, logits, &mut truth);

@@ -6,20 +6,13 @@ use amoeba_plan::Activation;
 use super::{Batch, Memory, Shape, Which, drive, steps};
 use crate::experts::reference::{Experts, Stored};
 use crate::simd::Isa;
-use crate::testing::Rng;
+use crate::testing::{Rng, rms};
 
 const SHAPE: Shape = Shape { hidden: 256, experts: 5, top_k: 3, d_ff: 512 };
 const LAYERS: usize = 2;
 
 /// Gate of the numerics contract for f32 activations, as for the op itself.
 const RMS_ALLOWED: f64 = 5e-4;
-
-/// Normalised RMS error of `y` against `truth`.
-fn rms(y: &[f32], truth: &[f32]) -> f64 {
-    let error: f64 = y.iter().zip(truth).map(|(y, t)| f64::from(y - t).powi(2)).sum();
-    let size: f64 = truth.iter().map(|&t| f64::from(t).powi(2)).sum();
-    (error / size.max(1e-30)).sqrt()
-}
 
 /// All rows in f64 from the stored tensors.
 fn truth(memory: &Memory, batch: &Batch) -> Vec<f32> {

@@ -8,7 +8,7 @@ use amoeba_plan::Activation;
 use crate::experts::{Bank, Projection};
 use crate::linear::{Layout, Packed};
 use crate::simd::LANES;
-use crate::testing::{OwnedMatrix, Rng};
+use crate::testing::{OwnedMatrix, Rng, views};
 
 /// A layer of experts with SwiGLU; hidden and d_ff are multiples of the format's group and of 16.
 #[derive(Clone, Copy, Debug)]
@@ -74,9 +74,7 @@ impl Memory {
         assert!(shape.hidden.is_multiple_of(LANES) && shape.d_ff.is_multiple_of(LANES), "{shape:?}");
         let total = layers * shape.experts;
         let sizes = [(shape.d_ff, shape.hidden), (shape.d_ff, shape.hidden), (shape.hidden, shape.d_ff)];
-        let some = sizes.map(|(rows, cols)| -> Vec<OwnedMatrix> {
-            (0..DISTINCT.min(total)).map(|_| OwnedMatrix::random(format, rows, cols, rng)).collect()
-        });
+        let some = sizes.map(|(rows, cols)| OwnedMatrix::stack(format, DISTINCT.min(total), rows, cols, rng));
         let tensors = Tensors([0, 1, 2].map(|i| some[i].iter().cycle().take(total).cloned().collect()));
         let bank = |slices| Bank {
             gate: Some(pack(&some[0], total, 1)),
@@ -91,7 +89,7 @@ impl Memory {
 
 /// Packs some matrices and repeats them until there are `total`.
 fn pack(some: &[OwnedMatrix], total: usize, slices: usize) -> Projection {
-    let views: Vec<Matrix<'_>> = some.iter().map(OwnedMatrix::view).collect();
+    let views = views(some);
     let layout = Layout::sliced(views[0].rows, views[0].cols, views[0].format, slices);
     let packed = Packed::new(layout, &views);
     let mut weights = Packed::zeroed(layout, total);

@@ -135,7 +135,7 @@ fn a_bench_is_held_against_what_the_device_does_at_best() {
     let rows: Value = serde_json::from_str(&on_fake(&args, &[SMALL]).expect(0, &[]).out).unwrap();
     assert!(rows[1]["phases_per_step"].as_f64().unwrap() > 1.0, "{}", rows[1]);
     let sampling: Vec<&Value> = rows.as_array().unwrap().iter().map(|row| &row["sampling"]).collect();
-    assert_eq!(sampling, [&Value::Null, &"device".into(), &"host".into()]);
+    assert_eq!(sampling, [&Value::Null, &"device".into(), &"device".into()]);
     let floor = on_fake(&["bench", "--floor", "--device", "cuda"], &[SMALL]).expect(0, &[]).out;
     for row in ["reads of ", "the same, overlapping, ns | ", "barrier to barrier of the grid, ns | "] {
         assert!(floor.contains(&format!("| {row}")), "{floor}");
@@ -152,8 +152,8 @@ fn a_bench_says_where_tokens_are_drawn() {
         let args =
             ["bench", &dir, "--device", "cuda", "-p", "0", "-n", "1,3", "-b", "1,2", "-d", "5", "-r", "1"];
         let out = on_fake(&args, &[SMALL]).expect(0, &[]).out;
-        let [drawn, not] = ["tg1@5, tg3@5: the device draws", "tg1x2@5, tg3x2@5: logits of every token"];
-        assert!(out.contains(drawn) && out.contains(how) && out.contains(not), "{out}");
+        assert!(out.contains("tg1@5, tg1x2@5, tg3@5, tg3x2@5: the device draws"), "{out}");
+        assert!(out.contains(how), "{out}");
     }
 }
 

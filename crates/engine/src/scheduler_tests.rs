@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::Path;
+
 use std::sync::{Arc, Mutex};
 
 use amoeba_backend::{Error as BackendError, Executable, Probe, Row, forward_executable};
@@ -84,14 +84,17 @@ impl Executable for Watched {
     }
 }
 
+#[path = "../../../tests/support/speaking.rs"]
+mod support;
+
 const SLOTS: usize = 3;
 
 /// A model with three slots and prefill in chunks of at most 8 rows.
 fn load(model: &str) -> (Model, Arc<Mutex<Seen>>) {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(model);
+    let folder = support::speaking(model);
     let options =
         LoadOptions { context: Some(64), rows: 8, slots: SLOTS, threads: Some(1), ..LoadOptions::default() };
-    let mut model = Model::load(&dir, &options, &mut |_, _| {}).unwrap();
+    let mut model = Model::load(folder.path(), &options, &mut |_, _| {}).unwrap();
     let seen = Arc::new(Mutex::new(Seen::default()));
     let read = vec![Vec::new(); SLOTS];
     let (inner, seen_too, logits) = (model.executable, Arc::clone(&seen), Vec::new());

@@ -2,8 +2,6 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
-
 use amoeba_engine::cuda::KernelCache;
 use amoeba_engine::{
     Device, Engine, EngineOptions, Event, LoadOptions, Model, Prompt, Request, Sampling, SessionId,
@@ -11,11 +9,14 @@ use amoeba_engine::{
 use amoeba_text::Format;
 use fake_cuda::{Fake, on_fake};
 
+#[path = "../../../tests/support/speaking.rs"]
+mod support;
+
 #[path = "../../backend-cuda/tests/fake_cuda/mod.rs"]
 mod fake_cuda;
 
 fn load(model: &str) -> Model {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(model);
+    let folder = support::speaking(&format!("fixtures/{model}"));
     let options = LoadOptions {
         device: Device::Cuda(0),
         context: Some(24),
@@ -24,7 +25,7 @@ fn load(model: &str) -> Model {
         kernel_cache: Some(KernelCache { dir: Fake::build().kernels, bytes_max: 1 << 30 }),
         ..LoadOptions::default()
     };
-    Model::load(&dir, &options, &mut |_, _| {}).unwrap()
+    Model::load(folder.path(), &options, &mut |_, _| {}).unwrap()
 }
 
 /// Prompt and request of the n-th session.

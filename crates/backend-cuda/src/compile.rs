@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use amoeba_kernels::cuda::{Unit, trace::TRACED};
 
 use crate::Error;
-use crate::cache::{KernelCache, key};
+use crate::cache::{Kept, key};
 use crate::sys::Nvrtc;
 
 /// Compiles for one architecture.
@@ -15,7 +15,7 @@ pub struct Compiler {
     /// Such as "sm_90a".
     pub arch: String,
     /// Where code is kept; `None` for nowhere.
-    pub cache: Option<KernelCache>,
+    pub cache: Option<Kept>,
 }
 
 impl Compiler {
@@ -67,7 +67,7 @@ impl Compiler {
         if let Some(cache) = &self.cache
             && let Err(error) = cache.store(&key, &code)
         {
-            notice(&format!("compiled kernels are not kept in {}: {error}", cache.dir.display()));
+            notice(&format!("compiled kernels are not kept in {}: {error}", cache.0.dir.display()));
         }
         Ok(code)
     }

@@ -43,6 +43,9 @@ pub enum Error {
         /// Positions reserved.
         context: usize,
     },
+    /// Sizes that the model does not take.
+    #[error(transparent)]
+    Options(amoeba_backend::Error),
     /// Activations that only CPUs round so.
     #[error("--activations {0} is not for a GPU, which has f32 and f16; choose one, or --device cpu")]
     Activations(amoeba_backend::Activations),

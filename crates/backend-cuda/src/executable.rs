@@ -4,13 +4,13 @@ use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use amoeba_backend::{
-    Draws, Error as StepError, Executable, Flow, KvType, Limits, Probe, Recording, Row, Sequences,
-    check_finite, check_rows,
+    Draws, Error as StepError, Executable, Flow, KvType, Limits, LoadOptions, Probe, Recording, Row, StepRows,
 };
 use amoeba_kernels::cuda::{Place, Places, STEP_HEAD_BYTES, Setting, StepRow};
-use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
+use amoeba_plan::{Path, PathChoice, Plan};
 use cudarc::driver::DriverError;
 
+use crate::Error;
 use crate::arena::Layout;
 use crate::probe::View;
 use crate::program::{DECODE_ROWS_MAX, Part, Program};
@@ -18,7 +18,6 @@ use crate::sampling::Drawing;
 use crate::steps::{Steps, Tools};
 use crate::sys::{Arena, Gpu, Pinned};
 use crate::tracer::Tracer;
-use crate::{CudaOptions, Error};
 
 /// u32 words of the step before its rows, and of each row.
 const HEAD_WORDS: usize = STEP_HEAD_BYTES / 4;
@@ -40,8 +39,7 @@ pub struct Cuda {
     pub(crate) limits: Limits,
     path: PathChoice,
     kv: KvType,
-    has_experts: bool,
-    pub(crate) sequences: Sequences,
+    pub(crate) rows: StepRows,
     /// Launches so far.
     pub(crate) launches: u32,
     /// "cuda:0 (NVIDIA H200, sm_90a, CUDA 13.0".
@@ -54,8 +52,6 @@ pub struct Mailbox {
     pub step: Pinned<u32>,
     /// Its offset in the arena.
     pub step_at: usize,
-    /// Rows of the step that want logits.
-    pub wanted: Vec<usize>,
     /// Logits of those rows.
     logits: Pinned<f32>,
     /// Where they come from.
@@ -74,7 +70,6 @@ impl Mailbox {
         Ok(Mailbox {
             step: Pinned::zeroed(gpu, HEAD_WORDS + limits.rows * ROW_WORDS)?,
             step_at: at.step as usize,
-            wanted: Vec::with_capacity(limits.rows),
             logits: Pinned::zeroed(gpu, limits.rows * logits_at.stride)?,
             logits_at,
             row: Pinned::zeroed(gpu, widest)?,
@@ -83,14 +78,13 @@ impl Mailbox {
     }
 
     /// Writes down a step.
-    fn write(&mut self, rows: &[Row]) -> Result<(), DriverError> {
-        self.wanted.clear();
-        self.wanted.extend(rows.iter().enumerate().filter(|(_, row)| row.logits).map(|(i, _)| i));
+    fn write(&mut self, step: &StepRows) -> Result<(), DriverError> {
+        let (rows, wanted) = (step.rows(), step.wanted());
         let step = self.step.fill()?;
-        step[..HEAD_WORDS].copy_from_slice(&[rows.len() as u32, self.wanted.len() as u32, 0, 0]);
+        step[..HEAD_WORDS].copy_from_slice(&[rows.len() as u32, wanted.len() as u32, 0, 0]);
         let entries = step[HEAD_WORDS..].chunks_exact_mut(ROW_WORDS);
         for (i, (row, entry)) in rows.iter().zip(entries).enumerate() {
-            let source = self.wanted.get(i).map_or(0, |source| *source as u32);
+            let source = wanted.get(i).map_or(0, |source| *source as u32);
             entry.copy_from_slice(&[row.token, row.slot as u32, row.position as u32, source]);
         }
         Ok(())
@@ -106,10 +100,15 @@ impl Mailbox {
         self.step.send(Mailbox::words(rows), arena, self.step_at)
     }
 
-    /// Brings the logits and waits for them.
-    fn fetch(&mut self, arena: &Arena) -> Result<(), DriverError> {
+    /// Logits of the n-th row that wanted them.
+    fn logits(&self, n: usize, vocab: usize) -> &[f32] {
+        &self.logits.get()[n * self.logits_at.stride..][..vocab]
+    }
+
+    /// Brings the logits of so many rows and waits for them.
+    fn fetch(&mut self, arena: &Arena, rows: usize) -> Result<(), DriverError> {
         let Place { address, stride } = self.logits_at;
-        match self.wanted.len() {
+        match rows {
             0 => Ok(()),
             rows => self.logits.fetch(rows * stride, arena, address as usize),
         }
@@ -123,10 +122,9 @@ impl Cuda {
         program: Program,
         (layout, at): (&Layout, Places),
         plan: Plan,
-        options: &CudaOptions,
+        (limits, options): (Limits, &LoadOptions),
         device: String,
     ) -> Result<Cuda, Error> {
-        let limits = options.limits;
         let mailbox = Mailbox::new(&tools.gpu, &plan, layout, limits);
         let mut steps = Steps::new(program, None);
         steps.make_all(&mut tools)?;
@@ -138,8 +136,7 @@ impl Cuda {
             mailbox: mailbox.map_err(Error::driver("reserving host memory"))?,
             tools,
             at,
-            has_experts: plan.program.iter().any(|step| matches!(step.op, Op::Experts(_))),
-            sequences: Sequences::new(&plan, limits),
+            rows: StepRows::new(&plan, limits, options.path, DECODE_ROWS_MAX),
             plan,
             limits,
             path: options.path,
@@ -169,32 +166,33 @@ impl Cuda {
     }
 
     /// Puts a step on the stream.
-    fn run(&mut self, rows: &[Row]) -> Result<(), Error> {
+    fn run(&mut self) -> Result<(), Error> {
         self.tools.gpu.bind().map_err(Error::driver("a step"))?;
-        self.mailbox.write(rows).map_err(Error::driver("a step"))?;
+        self.mailbox.write(&self.rows).map_err(Error::driver("a step"))?;
         let steps = match &mut self.tracer {
             Some(tracer) if tracer.on => &mut tracer.steps,
             _ => &mut self.steps,
         };
-        let launches = steps.run(&mut self.tools, &mut self.mailbox, rows.len())?;
+        let shape = (self.rows.rows().len(), self.rows.wanted().len());
+        let launches = steps.run(&mut self.tools, &mut self.mailbox, shape)?;
         self.launches = self.launches.wrapping_add(launches as u32);
         Ok(())
     }
 
     /// Runs launch by launch and shows each op to the probe; false if the probe stopped the step.
-    fn probed(&mut self, rows: &[Row], probe: &mut dyn Probe) -> Result<bool, Error> {
+    fn probed(&mut self, probe: &mut dyn Probe) -> Result<bool, Error> {
         let failed = Error::driver("a step");
         if !probe.as_run() && self.at.setting.fused && self.plain.is_none() {
             self.plain = Some(Steps::new(self.lower(false)?, None));
         }
-        let Cuda { steps, plain, tools, mailbox, plan, .. } = self;
+        let Cuda { steps, plain, tools, mailbox, plan, rows: step, .. } = self;
         let steps = plain.as_mut().filter(|_| !probe.as_run()).unwrap_or(steps);
         tools.gpu.bind().map_err(&failed)?;
-        mailbox.write(rows).map_err(&failed)?;
-        mailbox.send(&tools.arena, rows.len()).map_err(&failed)?;
-        let wanted = mailbox.wanted.len();
-        for (launches, stretch) in steps.stretches(tools, (rows.len(), wanted))? {
-            let rows = if stretch.part == Part::Body { rows.len() } else { wanted };
+        mailbox.write(step).map_err(&failed)?;
+        let (rows, wanted) = (step.rows().len(), step.wanted().len());
+        mailbox.send(&tools.arena, rows).map_err(&failed)?;
+        for (launches, stretch) in steps.stretches(tools, (rows, wanted))? {
+            let rows = if stretch.part == Part::Body { rows } else { wanted };
             for (ops, of_ops) in &stretch.ops {
                 launches[of_ops.clone()].iter().try_for_each(|one| one.go(&tools.gpu)).map_err(&failed)?;
                 probe.together(ops.clone());
@@ -232,7 +230,7 @@ impl Executable for Cuda {
     }
 
     fn path(&self, rows: usize) -> Path {
-        select_path(self.has_experts, rows, DECODE_ROWS_MAX, self.path)
+        self.rows.path(rows)
     }
 
     /// Launches are made for sizes of steps: a larger step may cut its sums up in another way.
@@ -245,35 +243,33 @@ impl Executable for Cuda {
     }
 
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), StepError> {
-        check_rows(rows, self.limits, self.plan.spec.vocab)?;
-        self.sequences.begin(rows)?;
+        self.rows.begin(rows)?;
         let (began, probed) = (Instant::now(), probe.is_some());
         self.drawing.end();
         self.tracer.iter_mut().for_each(Tracer::forget);
         let ran = match probe {
-            None => self.run(rows).map(|()| true),
-            Some(probe) => self.probed(rows, probe),
+            None => self.run().map(|()| true),
+            Some(probe) => self.probed(probe),
         };
         if !ran.map_err(|error| self.failed(error))? {
             return Ok(());
         }
-        let fetched = self.mailbox.fetch(&self.tools.arena);
+        let wanted = self.rows.wanted().len();
+        let fetched = self.mailbox.fetch(&self.tools.arena, wanted);
         fetched.map_err(|error| self.failed(Error::driver("a step")(error)))?;
         let there = began.elapsed();
-        let wanted = &self.mailbox.wanted;
-        (0..wanted.len()).try_for_each(|n| check_finite(self.logits(n), wanted[n]))?;
+        let Cuda { rows: step, mailbox, plan, .. } = self;
+        step.finish(|n| mailbox.logits(n, plan.spec.vocab))?;
         if let Some(tracer) = self.tracer.as_mut().filter(|tracer| tracer.on && !probed) {
-            let shape = (rows.len(), self.mailbox.wanted.len());
+            let shape = (rows.len(), wanted);
             let kept = tracer.keep(shape, [there, began.elapsed()]);
             kept.map_err(|error| self.failed(error))?;
         }
-        self.sequences.complete(rows);
         Ok(())
     }
 
     fn logits(&self, n: usize) -> &[f32] {
-        let start = n * self.mailbox.logits_at.stride;
-        &self.mailbox.logits.get()[start..start + self.plan.spec.vocab]
+        self.mailbox.logits(n, self.plan.spec.vocab)
     }
 
     fn memory(&self) -> usize {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use amoeba_backend::KernelCache;
 use amoeba_kernels::cuda::floor;
 use cudarc::driver::DriverError;
 
 use crate::load::{Opened, free_bytes, open};
 use crate::steps::Tools;
 use crate::sys::{Arena, Gpu, Graph, Launch, Pinned};
-use crate::{Error, KernelCache, Libraries};
+use crate::{Error, Libraries};
 
 /// Bytes read at a time: many times what the caches of any device hold.
 const BYTES: usize = 4 << 30;

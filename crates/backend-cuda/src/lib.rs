@@ -21,10 +21,9 @@ mod sys;
 mod tracer;
 mod upload;
 
-pub use cache::KernelCache;
 pub use error::{Error, Need};
 pub use executable::Cuda;
 pub use floor::{Floor, measure_floor};
 pub use libraries::Libraries;
-pub use load::{CudaOptions, Machine, overlap_from_env};
+pub use load::{Machine, Ready, overlap_from_env};
 pub use sys::{DeviceInfo, Driver, Missing, Nvrtc};

@@ -2,44 +2,22 @@
 
 use std::sync::Arc;
 
-use amoeba_backend::{Activations, Executable, KvType, Limits, PackProgress};
+use amoeba_backend::{Device, Executable, KernelCache, KvType, Limits, LoadOptions, PackProgress};
 use amoeba_checkpoint::Checkpoint;
-use amoeba_kernels::cuda::Setting;
+use amoeba_kernels::cuda::{Places, Setting};
 use amoeba_plan::{PathChoice, Plan};
 
 use crate::arena::Layout;
+use crate::cache::Kept;
 use crate::compile::Compiler;
 use crate::program::Program;
 use crate::steps::Tools;
 use crate::sys::{Arena, Gpu};
 use crate::upload::upload;
-use crate::{Cuda, DeviceInfo, Driver, Error, KernelCache, Libraries, Missing, Nvrtc};
+use crate::{Cuda, DeviceInfo, Driver, Error, Libraries, Missing, Nvrtc};
 
 /// Device memory left alone: loaded code, the driver's own, and what else is on the device needs some.
 const SPARE: usize = 256 << 20;
-
-/// How to load for a CUDA device.
-#[derive(Clone, Debug)]
-pub struct CudaOptions {
-    /// Which device.
-    pub device: usize,
-    /// Path through the experts.
-    pub path: PathChoice,
-    /// Sizes to reserve.
-    pub limits: Limits,
-    /// What keys and values are stored as.
-    pub kv: KvType,
-    /// What activations are rounded to in products of more than eight rows.
-    pub activations: Activations,
-    /// Where compiled kernels are kept, if anywhere.
-    pub kernel_cache: Option<KernelCache>,
-    /// Where NVRTC is looked for besides the loader's path.
-    pub libraries: Libraries,
-    /// Whether a launch may begin while the one before it ends, where the device can do that.
-    pub overlap: bool,
-    /// Hears what went wrong without stopping the load.
-    pub notice: fn(&str),
-}
 
 /// Whether launches are to overlap: unless `AMOEBA_PDL` is 0, which is there to find out what that brings.
 pub fn overlap_from_env() -> bool {
@@ -72,12 +50,6 @@ impl Machine {
         }
         Ok((*driver, device, self.nvrtc.as_ref().ok_or(Error::NoNvrtc)?))
     }
-}
-
-/// What can be known before anything is reserved.
-struct Prepared {
-    opened: Opened,
-    layout: Layout,
 }
 
 /// A device in use, and the compiler for it.
@@ -113,7 +85,7 @@ pub(crate) fn open(
     };
     Ok(Opened {
         gpu,
-        compiler: Compiler { nvrtc: nvrtc.clone(), arch, cache: cache.cloned() },
+        compiler: Compiler { nvrtc: nvrtc.clone(), arch, cache: cache.cloned().map(Kept) },
         name,
         setting,
     })
@@ -125,52 +97,65 @@ pub(crate) fn free_bytes(gpu: &Gpu) -> Result<usize, Error> {
     Ok(free.saturating_sub(SPARE))
 }
 
-fn prepare(plan: &Plan, checkpoint: &Checkpoint, options: &CudaOptions) -> Result<Prepared, Error> {
-    let CudaOptions { device, libraries, kernel_cache, overlap, activations, .. } = options;
-    let x_parts = activations.f16_parts().ok_or(Error::Activations(*activations))?;
-    let opened = open(*device, libraries, kernel_cache.as_ref(), *overlap)?;
-    let Limits { slots, context, .. } = options.limits;
-    let kv_f16 = options.kv == KvType::F16;
-    let fused = options.path != PathChoice::Unfused;
-    let setting = Setting { slots, context, kv_f16, fused, x_parts, ..opened.setting };
-    let layout = Layout::new(plan, checkpoint, options.limits, setting)?;
-    let free = free_bytes(&opened.gpu)?;
-    if layout.need.total() > free {
-        let device = format!("{})", opened.name);
-        return Err(Error::NoFit { device, need: layout.need, free, context });
+/// A device with memory reserved for a model, and the model's program lowered for it: all that can be checked before kernels
+/// are compiled and weights sent.
+pub struct Ready {
+    opened: Opened,
+    limits: Limits,
+    layout: Layout,
+    arena: Arc<Arena>,
+    at: Places,
+    program: Program,
+}
+
+impl Ready {
+    /// Takes a device into use for a plan.
+    ///
+    /// # Errors
+    /// No device that can be used, an op without a kernel, too little memory, a tensor missing or misshapen, or sizes that the
+    /// model does not take.
+    pub fn new(plan: &Plan, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Ready, Error> {
+        let limits = options.limits(plan).map_err(Error::Options)?;
+        let x_parts = options.activations.f16_parts().ok_or(Error::Activations(options.activations))?;
+        let index = if let Device::Cuda(index) = options.device { index } else { 0 };
+        let libraries = options.libraries.clone().map_or_else(Libraries::from_env, Libraries::in_folders);
+        let overlap = options.overlap.unwrap_or_else(overlap_from_env);
+        let opened = open(index, &libraries, options.kernel_cache.as_ref(), overlap)?;
+        let Limits { slots, context, rows } = limits;
+        let kv_f16 = options.kv == KvType::F16;
+        let fused = options.path != PathChoice::Unfused;
+        let setting = Setting { slots, context, kv_f16, fused, x_parts, ..opened.setting };
+        let layout = Layout::new(plan, checkpoint, limits, setting)?;
+        let free = free_bytes(&opened.gpu)?;
+        if layout.need.total() > free {
+            let device = format!("{})", opened.name);
+            return Err(Error::NoFit { device, need: layout.need, free, context });
+        }
+        let reserved = Arena::new(&opened.gpu, layout.need.total());
+        let arena = reserved.map_err(Error::driver("reserving device memory"))?;
+        let at = layout.places(arena.base());
+        let program = Program::lower(plan, &at, rows, options.path)?;
+        Ok(Ready { opened, limits, layout, arena, at, program })
     }
-    Ok(Prepared { opened, layout })
 }
 
 impl Cuda {
-    /// Whether a plan could be loaded, without reserving or compiling anything.
+    /// Compiles kernels and sends the weights of the plan that the device was made ready for, with the same options.
+    /// `progress` is called with bytes sent and bytes in all.
     ///
     /// # Errors
-    /// As [`Cuda::load`].
-    pub fn check(plan: &Plan, checkpoint: &Checkpoint, options: &CudaOptions) -> Result<(), Error> {
-        let Prepared { layout, .. } = prepare(plan, checkpoint, options)?;
-        Program::lower(plan, layout.offsets(), options.limits.rows, options.path).map(|_| ())
-    }
-
-    /// Reserves memory, compiles kernels, sends the weights. `progress` hears bytes sent and bytes in all.
-    ///
-    /// # Errors
-    /// No device that can be used, an op without a kernel, too little memory, a tensor missing or misshapen, or a device
-    /// that fails.
+    /// A kernel that does not compile, a tensor missing or misshapen, or a device that fails.
     pub fn load(
+        ready: Ready,
         plan: Plan,
         checkpoint: &Arc<Checkpoint>,
-        options: &CudaOptions,
+        options: &LoadOptions,
         progress: PackProgress<'_>,
     ) -> Result<Cuda, Error> {
-        let Prepared { opened, layout } = prepare(&plan, checkpoint, options)?;
+        let Ready { opened, limits, layout, arena, at, program } = ready;
         let Opened { gpu, compiler, name, .. } = opened;
-        let reserved = Arena::new(&gpu, layout.need.total());
-        let arena = reserved.map_err(Error::driver("reserving device memory"))?;
-        let at = layout.places(arena.base());
-        let program = Program::lower(&plan, &at, options.limits.rows, options.path)?;
         let tools = Tools::new(compiler, (gpu.clone(), Arc::clone(&arena)), options.notice);
-        let mut cuda = Cuda::new(tools, program, (&layout, at), plan, options, name)?;
+        let mut cuda = Cuda::new(tools, program, (&layout, at), plan, (limits, options), name)?;
         let zeroed = layout.zeroed().try_for_each(|range| arena.zero(range));
         zeroed.map_err(Error::driver("clearing the caches"))?;
         upload(cuda.plan(), checkpoint, &layout, (&gpu, &arena), progress)?;

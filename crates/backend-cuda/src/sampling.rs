@@ -144,7 +144,7 @@ impl Draws for Cuda {
     }
 
     fn begin(&mut self, sampling: &Sampling, recent: &[u32], slot: usize) -> Result<(), StepError> {
-        assert!(!self.mailbox.wanted.is_empty(), "a draw without logits");
+        assert!(!self.rows.wanted().is_empty(), "a draw without logits");
         assert!(self.refusal(sampling).is_none(), "a draw that was refused");
         let started = self.start(sampling, recent, slot);
         started.map_err(|error| self.failed(Error::driver("sampling")(error)))
@@ -159,7 +159,7 @@ impl Draws for Cuda {
             let Row { slot, position, .. } = row;
             return Err(StepError::OutOfContext { position, slot, limits: self.limits });
         }
-        self.sequences.begin(&[row])?;
+        self.rows.sequences.begin(&[row])?;
         self.link(begun.kind).map_err(|error| self.failed(error))
     }
 
@@ -178,7 +178,7 @@ impl Draws for Cuda {
             return Err(StepError::NotFinite { row: 0, token: bad as usize, value });
         }
         if number != begun.first.1 {
-            self.sequences.complete(&[begun.row(number)]);
+            self.rows.sequences.complete(&[begun.row(number)]);
         }
         Ok(token)
     }

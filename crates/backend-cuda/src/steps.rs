@@ -173,13 +173,18 @@ impl Steps {
         [Some((Part::Body, body)), (!headless).then_some((Part::Head, head))]
     }
 
-    /// Puts the step that the mailbox holds on the stream; the number of its launches.
+    /// Puts the step that the mailbox holds, of so many rows and rows that want logits, on the stream; the number of its launches.
     ///
     /// # Errors
     /// As [`Steps::make_all`], or an earlier kernel failed.
-    pub fn run(&mut self, tools: &mut Tools, mailbox: &mut Mailbox, rows: usize) -> Result<usize, Error> {
+    pub fn run(
+        &mut self,
+        tools: &mut Tools,
+        mailbox: &mut Mailbox,
+        (rows, wanted): (usize, usize),
+    ) -> Result<usize, Error> {
         let failed = Error::driver("a step");
-        let parts = self.parts(rows, mailbox.wanted.len());
+        let parts = self.parts(rows, wanted);
         let count = |(part, size): (Part, usize)| self.program.stretch(part, size).calls.len();
         let launches = parts.into_iter().flatten().map(count).sum();
         let size = self.program.size_of(rows);
@@ -189,7 +194,6 @@ impl Steps {
             graph.go(&mut mailbox.step).map_err(failed)?;
             return Ok(launches);
         }
-        let wanted = mailbox.wanted.len();
         let lists: Vec<Arc<[Launch]>> =
             self.stretches(tools, (rows, wanted))?.into_iter().map(|(list, _)| list).collect();
         mailbox.send(&tools.arena, rows).map_err(&failed)?;

@@ -5,10 +5,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use amoeba_backend::{Activations, Buffers, Executable, Flow, KvType, Limits, Probe, Reference, Row};
-use amoeba_backend_cuda::{Cuda, CudaOptions, Error, KernelCache, Libraries};
+use amoeba_backend::{
+    Buffers, Device, Executable, Flow, KernelCache, Limits, LoadOptions, Probe, Reference, Row,
+};
+use amoeba_backend_cuda::{Cuda, Error, Ready};
 use amoeba_checkpoint::Checkpoint;
-use amoeba_plan::{Op, PathChoice, Plan};
+use amoeba_plan::{Op, Plan};
 use fake_cuda::{Fake, on_fake};
 
 mod fake_cuda;
@@ -19,18 +21,14 @@ fn open(fixture: &str) -> (Plan, Arc<Checkpoint>) {
     (Plan::of(&checkpoint).unwrap(), checkpoint)
 }
 
-fn options(limits: Limits) -> CudaOptions {
-    let cache = KernelCache { dir: Fake::build().kernels, bytes_max: 1 << 30 };
-    CudaOptions {
-        device: 0,
-        path: PathChoice::Auto,
-        limits,
-        kv: KvType::F32,
-        activations: Activations::F32,
-        kernel_cache: Some(cache),
-        libraries: Libraries::default(),
-        overlap: true,
+fn options(limits: Limits) -> LoadOptions {
+    LoadOptions {
+        device: Device::Cuda(0),
+        kernel_cache: Some(KernelCache { dir: Fake::build().kernels, bytes_max: 1 << 30 }),
+        libraries: Some(Vec::new()),
+        overlap: Some(true),
         notice: |text| panic!("{text}"),
+        ..LoadOptions::sized(limits)
     }
 }
 
@@ -71,10 +69,12 @@ fn rows(slot: usize, positions: std::ops::Range<usize>) -> Vec<Row> {
 fn agrees(fixture: &str) {
     let (plan, checkpoint) = open(fixture);
     let limits = Limits { slots: 2, context: 32, rows: 11 };
-    let mut cuda = match Cuda::load(plan.clone(), &checkpoint, &options(limits), &mut |_, _| {}) {
+    let options = options(limits);
+    let ready = match Ready::new(&plan, &checkpoint, &options) {
         Err(Error::Unsupported(what)) => return println!("{fixture}: no kernel for {what}"),
-        loaded => loaded.unwrap(),
+        ready => ready.unwrap(),
     };
+    let mut cuda = Cuda::load(ready, plan.clone(), &checkpoint, &options, &mut |_, _| {}).unwrap();
     let mut reference = Reference::load(plan.clone(), checkpoint, limits).unwrap();
     // Few rows, whose ops share launches unless a probe looks; many.
     for prompt in [rows(1, 0..3), rows(0, 0..11)] {

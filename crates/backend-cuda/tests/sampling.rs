@@ -5,12 +5,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use amoeba_backend::{Activations, Draws, Error, Executable, KvType, Limits, Row};
-use amoeba_backend_cuda::{Cuda, CudaOptions, KernelCache, Libraries};
+use amoeba_backend::{Device, Draws, Error, Executable, KernelCache, Limits, LoadOptions, Row};
+use amoeba_backend_cuda::{Cuda, Ready};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::sample::Sampling;
 use amoeba_kernels::sample::cpu::Sampler;
-use amoeba_plan::{PathChoice, Plan};
+use amoeba_plan::Plan;
 use fake_cuda::{Fake, on_fake};
 
 mod fake_cuda;
@@ -18,20 +18,19 @@ mod fake_cuda;
 const CONTEXT: usize = 24;
 
 fn load(model: &str) -> Cuda {
-    let options = CudaOptions {
-        device: 0,
-        path: PathChoice::Auto,
-        limits: Limits { slots: 2, context: CONTEXT, rows: 8 },
-        kv: KvType::F32,
-        activations: Activations::F32,
+    let options = LoadOptions {
+        device: Device::Cuda(0),
         kernel_cache: Some(KernelCache { dir: Fake::build().kernels, bytes_max: 1 << 30 }),
-        libraries: Libraries::default(),
-        overlap: true,
+        libraries: Some(Vec::new()),
+        overlap: Some(true),
         notice: |text| panic!("{text}"),
+        ..LoadOptions::sized(Limits { slots: 2, context: CONTEXT, rows: 8 })
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
     let checkpoint = Arc::new(Checkpoint::open(&root.join(model)).unwrap());
-    Cuda::load(Plan::of(&checkpoint).unwrap(), &checkpoint, &options, &mut |_, _| {}).unwrap()
+    let plan = Plan::of(&checkpoint).unwrap();
+    let ready = Ready::new(&plan, &checkpoint, &options).unwrap();
+    Cuda::load(ready, plan, &checkpoint, &options, &mut |_, _| {}).unwrap()
 }
 
 const PROMPT: [u32; 6] = [5, 9, 5, 300, 17, 9];

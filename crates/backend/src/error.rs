@@ -32,6 +32,16 @@ pub enum Error {
         /// What was reserved.
         limits: Limits,
     },
+    /// A context the model was not made for.
+    #[error(
+        "a context of {asked} positions: this model takes 1 to {longest}; use -c with a number in that range"
+    )]
+    Context {
+        /// What was asked for.
+        asked: usize,
+        /// What the model was made for.
+        longest: usize,
+    },
     /// A sequence of a recurrent model asked to go on elsewhere than where it ended, or in two stretches of a step.
     #[error(
         "sequence {slot} cannot go on at position {position}: this model has summed up what it read and cannot go back; \

@@ -4,9 +4,12 @@
 //! `amoeba_kernels`. Start reading at [`Executable`].
 
 mod cpu;
+mod device;
 mod draws;
 mod error;
+mod options;
 mod reference;
+mod rows;
 mod sequences;
 mod trace;
 
@@ -15,10 +18,13 @@ use std::ops::RangeInclusive;
 
 use amoeba_plan::{BufferId, Path, Plan};
 
-pub use cpu::{Cpu, CpuOptions, PackProgress, RepackCache, workspace_bytes};
+pub use cpu::{Cpu, PackProgress, RepackCache, workspace_bytes};
+pub use device::Device;
 pub use draws::Draws;
 pub use error::Error;
+pub use options::{CONTEXT_DEFAULT, KernelCache, LoadOptions};
 pub use reference::Reference;
+pub use rows::StepRows;
 pub use sequences::Sequences;
 pub use trace::{Recording, Span, Stage};
 
@@ -138,7 +144,7 @@ pub trait Executable: Send {
     /// # Errors
     /// Rows that break [`Limits`], a token outside the vocabulary, logits that are not finite, or, for a plan with recurrent
     /// caches, rows that neither begin a sequence nor go on where it ended. If such a plan's step fails once it runs, or is
-    /// stopped by the probe, its sequences must start again.
+    /// stopped by the probe, its sequences must start again; if it fails because logits are not finite, only theirs.
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error>;
 
     /// Logits of the n-th row that asked for them in the last step, `[vocab]`.
@@ -219,34 +225,4 @@ pub enum Flow {
 pub trait Buffers {
     /// One row of a buffer.
     fn row(&self, buffer: BufferId, row: usize) -> &[f32];
-}
-
-/// Checks rows against limits and vocabulary, the same way for every backend.
-///
-/// # Errors
-/// What the first bad row breaks.
-pub fn check_rows(rows: &[Row], limits: Limits, vocab: usize) -> Result<(), Error> {
-    if rows.is_empty() || rows.len() > limits.rows {
-        return Err(Error::TooManyRows { found: rows.len(), limit: limits.rows });
-    }
-    for row in rows {
-        if row.slot >= limits.slots || row.position >= limits.context {
-            return Err(Error::OutOfContext { position: row.position, slot: row.slot, limits });
-        }
-        if row.token as usize >= vocab {
-            return Err(Error::UnknownToken { token: row.token, vocab });
-        }
-    }
-    Ok(())
-}
-
-/// Checks the logits of a row of the step for NaN and infinity.
-///
-/// # Errors
-/// The first of them.
-pub fn check_finite(logits: &[f32], row: usize) -> Result<(), Error> {
-    match logits.iter().position(|x| !x.is_finite()) {
-        Some(token) => Err(Error::NotFinite { row, token, value: logits[token] }),
-        None => Ok(()),
-    }
 }

@@ -42,9 +42,9 @@ impl Sequences {
     }
 
     /// The rows that began have run.
-    pub fn complete(&mut self, rows: &[Row]) {
+    pub fn complete<'a>(&mut self, rows: impl IntoIterator<Item = &'a Row>) {
         if !self.next.is_empty() {
-            rows.iter().for_each(|row| self.next[row.slot] = Some(row.position + 1));
+            rows.into_iter().for_each(|row| self.next[row.slot] = Some(row.position + 1));
         }
     }
 }

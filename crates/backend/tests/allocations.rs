@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use amoeba_backend::{Cpu, CpuOptions, Executable, Limits, Row};
+use amoeba_backend::{Cpu, Executable, Limits, LoadOptions, Row};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_plan::{PathChoice, Plan};
 
@@ -52,7 +52,7 @@ fn decode_allocates_nothing_after_the_first_steps() {
             if model == "recurrent" { common::model("allocations") } else { open(model) };
         for (path, spans) in [(PathChoice::Auto, 0), (PathChoice::Unfused, 0), (PathChoice::Auto, 4096)] {
             let options =
-                CpuOptions { path, ..common::options(2, Limits { slots: 1, context: 64, rows: 8 }) };
+                LoadOptions { path, ..common::options(2, Limits { slots: 1, context: 64, rows: 8 }) };
             let mut cpu = Cpu::load(plan.clone(), &checkpoint, &options, &mut |_, _| {}).unwrap();
             cpu.record(spans).unwrap();
             let mut step = |position| {

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use amoeba_backend::{Activations, Cpu, CpuOptions, Executable, KvType, Limits, Row};
+use amoeba_backend::{Activations, Cpu, Executable, KvType, Limits, LoadOptions, Row};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{PathChoice, PathKind, Plan};
@@ -36,15 +36,8 @@ fn run(model: &str, run: Run, isa: Isa, path: PathChoice) -> Vec<u32> {
     let checkpoint = Arc::new(Checkpoint::open(&dir).unwrap());
     let plan = Plan::of(&checkpoint).unwrap();
     let limits = Limits { slots: 1, context: tokens, rows: chunk };
-    let options = CpuOptions {
-        threads: Some(threads),
-        isa: Some(isa),
-        path,
-        limits,
-        kv,
-        activations,
-        repack_cache: None,
-    };
+    let sizes = LoadOptions::sized(limits);
+    let options = LoadOptions { threads: Some(threads), isa: Some(isa), path, kv, activations, ..sizes };
     let mut cpu = Cpu::load(plan, &checkpoint, &options, &mut |_, _| {}).unwrap();
     let fused = path == PathChoice::Auto && chunk <= 8;
     assert_eq!(cpu.describe().contains("f16 cache"), kv == KvType::F16, "{}", cpu.describe());

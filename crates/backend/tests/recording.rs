@@ -7,8 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use amoeba_backend::{
-    Activations, Buffers, Cpu, CpuOptions, Error, Executable, Flow, KvType, Limits, Probe, Recording,
-    Reference, Row, Stage,
+    Buffers, Cpu, Error, Executable, Flow, Limits, LoadOptions, Probe, Recording, Reference, Row, Stage,
 };
 use amoeba_checkpoint::Checkpoint;
 use amoeba_plan::{Op, PathChoice, Plan};
@@ -24,15 +23,7 @@ fn open(model: &str) -> (Plan, Arc<Checkpoint>) {
 
 fn cpu(model: &str, threads: usize, path: PathChoice) -> Cpu {
     let (plan, checkpoint) = open(model);
-    let options = CpuOptions {
-        threads: Some(threads),
-        isa: None,
-        path,
-        limits: LIMITS,
-        kv: KvType::F32,
-        activations: Activations::F32,
-        repack_cache: None,
-    };
+    let options = LoadOptions { threads: Some(threads), path, ..LoadOptions::sized(LIMITS) };
     Cpu::load(plan, &checkpoint, &options, &mut |_, _| {}).unwrap()
 }
 

@@ -4,7 +4,6 @@
 
 #[cfg(test)]
 mod call_tests;
-mod device;
 #[cfg(test)]
 mod draw_tests;
 mod error;
@@ -12,12 +11,13 @@ mod generate;
 mod load;
 mod model;
 
-pub use amoeba_backend::{Activations, KvType, Limits, RepackCache, Row};
+pub use amoeba_backend::{
+    Activations, CONTEXT_DEFAULT, Device, KernelCache, KvType, Limits, LoadOptions, RepackCache, Row,
+};
 pub use amoeba_backend_cuda as cuda;
 pub use amoeba_kernels::sample::Sampling;
 pub use amoeba_text::{Format, Piece, ToolCall};
-pub use device::Device;
 pub use error::Error;
 pub use generate::{Finish, Generation, Request, Stats};
-pub use load::{CONTEXT_DEFAULT, LoadOptions, load_executable, open, resolve};
+pub use load::{Checked, load_executable, open};
 pub use model::{Model, Prompt};

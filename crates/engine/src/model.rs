@@ -1,6 +1,7 @@
 //! `Model`: an executable with its tokenizer and template, and one sequence.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use amoeba_backend::{Executable, Limits};
 use amoeba_checkpoint::{Checkpoint, Config};
@@ -8,8 +9,8 @@ use amoeba_plan::Plan;
 use amoeba_text::{Chat, ChatTemplate, Format, Tokenizer};
 
 use crate::generate::{Generation, Request};
-use crate::load::{LoadOptions, load_executable, open};
-use crate::{Error, Sampling};
+use crate::load::Checked;
+use crate::{Error, LoadOptions, Sampling};
 
 /// A loaded model.
 pub struct Model {
@@ -31,7 +32,7 @@ pub struct Prompt {
 }
 
 impl Model {
-    /// Loads a model folder. `progress` hears bytes prepared and bytes in all.
+    /// Loads a model folder; `progress` is called with bytes prepared and bytes in all.
     ///
     /// # Errors
     /// Anything wrong with the folder, or sizes the model does not take.
@@ -40,11 +41,20 @@ impl Model {
         options: &LoadOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Model, Error> {
-        let checkpoint = open(dir)?;
+        Model::load_checked(Checked::open(dir, options)?, progress)
+    }
+
+    /// Loads a model that was checked for its device, as [`Model::load`] does.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_checked(checked: Checked, progress: &mut dyn FnMut(usize, usize)) -> Result<Model, Error> {
+        let checkpoint = Arc::clone(&checked.checkpoint);
+        let dir = checkpoint.dir();
         let tokenizer = Tokenizer::open(dir)?;
         let template = ChatTemplate::open(dir)?;
         let defaults = read_defaults(&checkpoint)?;
-        let executable = load_executable(&checkpoint, options, progress)?;
+        let executable = checked.load(progress)?;
         checkpoint.check_unchanged()?;
         Ok(Model { executable, tokenizer, template, defaults, cached: Vec::new() })
     }

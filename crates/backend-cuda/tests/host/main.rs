@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use amoeba_backend::{Activations, Buffers, Draws, Executable, Flow, KvType, Limits, Probe, Row, Stage};
-use amoeba_backend_cuda::{Cuda, CudaOptions, Error, KernelCache, Libraries};
+use amoeba_backend::{
+    Buffers, Device, Draws, Executable, Flow, KernelCache, Limits, LoadOptions, Probe, Row, Stage,
+};
+use amoeba_backend_cuda::{Cuda, Error, Ready};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::sample::Sampling;
 use amoeba_plan::{Op, PathChoice, Plan};
@@ -39,25 +41,24 @@ static ALLOCATOR: Counting = Counting;
 
 const MODEL: &str = "qwen3_moe-q4g64";
 
-fn options(kernels: PathBuf) -> CudaOptions {
-    CudaOptions {
-        device: 0,
-        path: PathChoice::Auto,
-        limits: Limits { slots: 1, context: 64, rows: 20 },
-        kv: KvType::F32,
-        activations: Activations::F32,
+fn options(kernels: PathBuf) -> LoadOptions {
+    LoadOptions {
+        device: Device::Cuda(0),
         kernel_cache: Some(KernelCache { dir: kernels, bytes_max: 1 << 30 }),
-        libraries: Libraries::default(),
-        overlap: true,
+        libraries: Some(Vec::new()),
+        overlap: Some(true),
         notice: |text| panic!("{text}"),
+        ..LoadOptions::sized(Limits { slots: 1, context: 64, rows: 20 })
     }
 }
 
-fn load_with(options: &CudaOptions) -> Result<Cuda, Error> {
+fn load_with(options: &LoadOptions) -> Result<Cuda, Error> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
     let checkpoint = Arc::new(Checkpoint::open(&root.join(MODEL)).unwrap());
     let (mut last, mut whole) = (0, 0);
-    let loaded = Cuda::load(Plan::of(&checkpoint).unwrap(), &checkpoint, options, &mut |done, total| {
+    let plan = Plan::of(&checkpoint).unwrap();
+    let ready = Ready::new(&plan, &checkpoint, options)?;
+    let loaded = Cuda::load(ready, plan, &checkpoint, options, &mut |done, total| {
         assert!(done > last && done <= total);
         (last, whole) = (done, total);
     });
@@ -207,7 +208,7 @@ fn what_ran_is_seen_in_its_launches() {
     on_fake("what_ran_is_seen_in_its_launches", &[("FAKE_CUDA_LOG", &path)], || {
         let kernels = Fake::build().kernels;
         let mut cuda = load();
-        let unfused = CudaOptions { path: PathChoice::Unfused, ..options(kernels) };
+        let unfused = LoadOptions { path: PathChoice::Unfused, ..options(kernels) };
         let mut unfused = load_with(&unfused).unwrap();
         assert!(cuda.path(1).to_string().starts_with("fused"));
         assert!(unfused.path(1).to_string().starts_with("unfused"));
@@ -235,7 +236,7 @@ fn launches_overlap_where_the_device_can_do_it_but_not_with_copies() {
     let name = "launches_overlap_where_the_device_can_do_it_but_not_with_copies";
     on_fake(name, &[("FAKE_CUDA_LOG", &path)], || {
         let logits = [true, false].map(|overlap| {
-            let options = CudaOptions { overlap, ..options(Fake::build().kernels) };
+            let options = LoadOptions { overlap: Some(overlap), ..options(Fake::build().kernels) };
             let mut cuda = load_with(&options).unwrap();
             assert_eq!(cuda.describe().contains("overlapping launches"), overlap);
             for step in [&rows(0..9), &rows(9..10)] {

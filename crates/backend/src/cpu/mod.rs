@@ -21,12 +21,9 @@ use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::experts::cpu::FUSED_ROWS_MAX;
 use amoeba_kernels::linear::{Digits, Packed, runs_on_tiles};
 use amoeba_kernels::simd::Isa;
-use amoeba_plan::{HeadLinearOp, LinearOp, Op, Path, PathChoice, Plan, select_path};
+use amoeba_plan::{HeadLinearOp, LinearOp, Op, Path, Plan, select_path};
 
-use crate::sequences::Sequences;
-use crate::{
-    Activations, Error, Executable, KvType, Limits, Probe, Recording, Row, check_finite, check_rows,
-};
+use crate::{Activations, Error, Executable, KvType, Limits, LoadOptions, Probe, Recording, Row, StepRows};
 use cache::Caches;
 use compile::{Phase, Phases, Precision, RowWork, compile};
 use pool::{Pool, Work};
@@ -38,29 +35,9 @@ use weights::Weights;
 pub use estimate::workspace_bytes;
 pub use weights::{PackProgress, RepackCache};
 
-/// How to load for the CPU.
-#[derive(Clone, Debug)]
-pub struct CpuOptions {
-    /// Workers; `None` for one per core.
-    pub threads: Option<usize>,
-    /// Instruction set; `None` for the widest.
-    pub isa: Option<Isa>,
-    /// Path through the experts.
-    pub path: PathChoice,
-    /// Sizes to reserve.
-    pub limits: Limits,
-    /// What keys and values are stored as.
-    pub kv: KvType,
-    /// What activations are rounded to for products of integers.
-    pub activations: Activations,
-    /// Where packed weights are kept, if anywhere.
-    pub repack_cache: Option<RepackCache>,
-}
-
 /// A model on the CPU.
 pub struct Cpu {
     pool: Pool<Model>,
-    sequences: Sequences,
 }
 
 /// Everything a step works on; shared by the workers.
@@ -69,7 +46,6 @@ struct Model {
     weights: Weights,
     phases: Phases,
     isa: Isa,
-    choice: PathChoice,
     limits: Limits,
     workers: usize,
     kv: KvType,
@@ -81,7 +57,6 @@ struct Model {
     attention: Shared,
     experts: experts::Workspace,
     scratch: PerWorker<Scratch>,
-    has_experts: bool,
     state: PerWorker<StepState>,
 }
 
@@ -110,7 +85,7 @@ impl Cpu {
     pub fn load(
         plan: Plan,
         checkpoint: &Arc<Checkpoint>,
-        options: &CpuOptions,
+        options: &LoadOptions,
         progress: PackProgress<'_>,
     ) -> Result<Cpu, Error> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -122,7 +97,7 @@ impl Cpu {
         let weights = Weights::load(&plan, checkpoint, threads, options.repack_cache.as_ref(), progress)?;
         let precision = Precision::new(&plan, digits);
         let phases = compile(&plan, &weights, &precision);
-        let limits = options.limits;
+        let limits = options.limits(&plan)?;
         let rows = limits.rows;
         let buffers =
             plan.buffers.iter().map(|buffer| Shared::zeroed(rows, buffer.width.next_multiple_of(16)));
@@ -139,19 +114,15 @@ impl Cpu {
             recurrent: recurrent::scratch(&plan),
         });
         let state = PerWorker::new(1, || StepState {
-            rows: Vec::with_capacity(rows),
-            wanted: Vec::with_capacity(rows),
+            rows: StepRows::new(&plan, limits, options.path, FUSED_ROWS_MAX),
             path: select_path(false, 0, 0, options.path),
             works: ALL_WORKS,
             tracer: None,
         });
-        let sequences = Sequences::new(&plan, limits);
         let model = Model {
             caches: Caches::new(&plan, limits, options.kv)?,
             attention: attention::partials(&plan, limits)?,
-            has_experts: plan.program.iter().any(|step| matches!(step.op, Op::Experts(_))),
             isa: options.isa.unwrap_or_else(Isa::best),
-            choice: options.path,
             plan,
             weights,
             phases,
@@ -166,7 +137,7 @@ impl Cpu {
             scratch,
             state,
         };
-        Ok(Cpu { pool: Pool::new(model, threads)?, sequences })
+        Ok(Cpu { pool: Pool::new(model, threads)? })
     }
 
     fn model(&self) -> &Model {
@@ -176,9 +147,7 @@ impl Cpu {
 
 /// The rows of the current step. Written by [`Cpu::step`] between runs of the pool, read by items.
 struct StepState {
-    rows: Vec<Row>,
-    /// Rows that want logits.
-    wanted: Vec<usize>,
+    rows: StepRows,
     path: Path,
     /// Which of the works of a phase of rows are done; all of them, unless a probe looks in between.
     works: Range<usize>,
@@ -199,7 +168,8 @@ impl Model {
     fn step(&self) -> Step<'_> {
         let state = self.state.shared();
         let tracer = state.tracer.as_ref().filter(|tracer| tracer.active);
-        let StepState { rows, wanted, path, works, .. } = state;
+        let StepState { rows, path, works, .. } = state;
+        let (rows, wanted) = (rows.rows(), rows.wanted());
         Step { model: self, rows, wanted, path: *path, works: works.clone(), tracer }
     }
 
@@ -294,7 +264,7 @@ impl Executable for Cpu {
     }
 
     fn path(&self, rows: usize) -> Path {
-        select_path(self.model().has_experts, rows, FUSED_ROWS_MAX, self.model().choice)
+        self.model().state.shared().rows.path(rows)
     }
 
     fn instructions(&self, rows: usize) -> String {
@@ -318,15 +288,10 @@ impl Executable for Cpu {
 
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error> {
         let model = self.pool.work();
-        check_rows(rows, model.limits, model.plan.spec.vocab)?;
-        self.sequences.begin(rows)?;
         let state = model.state.get(0);
-        state.path = self.path(rows.len());
-        state.rows.clear();
-        state.rows.extend_from_slice(rows);
-        state.wanted.clear();
-        state.wanted.extend(rows.iter().enumerate().filter(|(_, row)| row.logits).map(|(i, _)| i));
-        let wanted = state.wanted.len();
+        state.rows.begin(rows)?;
+        state.path = state.rows.path(rows.len());
+        let wanted = state.rows.wanted().len();
         if let Some(tracer) = &mut state.tracer {
             tracer.begin(probe.is_none());
         }
@@ -338,8 +303,7 @@ impl Executable for Cpu {
         if !complete {
             return Ok(());
         }
-        (0..wanted).try_for_each(|n| check_finite(self.logits(n), self.model().state.shared().wanted[n]))?;
-        self.sequences.complete(rows);
+        self.model().state.get(0).rows.finish(|n| self.logits(n))?;
         if let Some(tracer) = &mut self.model().state.get(0).tracer {
             tracer.end(last, self.plan().program.len() - 1);
         }

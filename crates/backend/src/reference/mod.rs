@@ -16,22 +16,21 @@ use amoeba_plan::{
     Plan, ScaleOp, TemperatureOp, WeightId, WeightShape, select_path,
 };
 
-use crate::sequences::Sequences;
-use crate::{Buffers, Error, Executable, Flow, Limits, Probe, Row, check_finite, check_rows};
+use crate::rows::{StepRows, check_rows};
+use crate::{Buffers, Error, Executable, Flow, Limits, Probe, Row};
 use recurrent::Kept;
 
 /// Interprets a plan in f64.
 pub struct Reference {
     plan: Plan,
     checkpoint: Arc<Checkpoint>,
-    limits: Limits,
     /// Threads that products are shared by.
     threads: usize,
     /// Vectors (norm weights, biases) by weight id; empty for matrices.
     vectors: Vec<Vec<f32>>,
     /// Per slot and cache.
     caches: Vec<Vec<Kept>>,
-    sequences: Sequences,
+    rows: StepRows,
     buffers: Grid,
     /// Per buffer, the rows of the step; the head's buffers hold only rows that want logits.
     logits: Vec<Vec<f32>>,
@@ -52,15 +51,16 @@ impl Reference {
     /// # Errors
     /// A tensor missing or misshapen.
     pub fn load(plan: Plan, checkpoint: Arc<Checkpoint>, limits: Limits) -> Result<Reference, Error> {
-        plan.resolve(&checkpoint)?;
+        plan.stored(&checkpoint)?;
         let vectors =
             plan.weights.iter().map(|weight| Ok(weight.read_vector(&checkpoint)?.unwrap_or_default()));
         let vectors = vectors.collect::<Result<_, Error>>()?;
         let empty: Vec<_> = plan.caches.iter().map(|cache| Kept::new(cache.kind)).collect();
-        let (caches, sequences) = (vec![empty; limits.slots], Sequences::new(&plan, limits));
+        let rows = StepRows::new(&plan, limits, PathChoice::Unfused, 0);
+        let caches = vec![empty; limits.slots];
         let buffers = Grid(vec![Vec::new(); plan.buffers.len()]);
         let (threads, logits) = (1, Vec::new());
-        Ok(Reference { plan, checkpoint, limits, threads, vectors, caches, sequences, buffers, logits })
+        Ok(Reference { plan, checkpoint, threads, vectors, caches, rows, buffers, logits })
     }
 
     /// Shares large products by so many threads, at the same bits: every output is one thread's.
@@ -78,7 +78,7 @@ impl Reference {
     /// # Panics
     /// The program has no such op, or a buffer it reads has fewer rows.
     pub fn run_op(&mut self, op: usize, rows: &[Row]) -> Result<(), Error> {
-        check_rows(rows, self.limits, self.plan.spec.vocab)?;
+        check_rows(rows, self.limits(), self.plan.spec.vocab)?;
         let op = self.plan.program[op].op.clone();
         self.run(&op, rows)
     }
@@ -267,7 +267,7 @@ impl Executable for Reference {
     }
 
     fn limits(&self) -> Limits {
-        self.limits
+        self.rows.limits()
     }
 
     fn describe(&self) -> String {
@@ -279,12 +279,12 @@ impl Executable for Reference {
     }
 
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error> {
-        check_rows(rows, self.limits, self.plan.spec.vocab)?;
-        self.sequences.begin(rows)?;
-        if self.interpret(rows, probe)? {
-            self.sequences.complete(rows);
+        self.rows.begin(rows)?;
+        if !self.interpret(rows, probe)? {
+            return Ok(());
         }
-        Ok(())
+        let Reference { rows, logits, .. } = self;
+        rows.finish(|n| &logits[n])
     }
 
     fn logits(&self, n: usize) -> &[f32] {
@@ -292,7 +292,8 @@ impl Executable for Reference {
     }
 
     fn memory(&self) -> usize {
-        self.limits.slots * recurrent::bytes(&self.plan, self.limits.context)
+        let Limits { slots, context, .. } = self.limits();
+        slots * recurrent::bytes(&self.plan, context)
     }
 }
 
@@ -320,7 +321,6 @@ impl Reference {
             }
         }
         self.logits = std::mem::take(&mut self.buffers.0[self.plan.logits.0]);
-        self.logits.iter().enumerate().try_for_each(|(row, logits)| check_finite(logits, row))?;
         Ok(true)
     }
 }

@@ -6,13 +6,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use amoeba_backend::{Activations, Cpu, CpuOptions, KvType, Limits, Row};
+use amoeba_backend::{Cpu, Limits, LoadOptions, Row};
 use amoeba_checkpoint::{Checkpoint, Config};
 use amoeba_kernels::testing::Rng;
 use amoeba_plan::{
     AddOp, AttentionOp, Buffer, BufferId, BufferKind, Cache, CacheId, CacheKind, ConvOp, DeltaNetOp, EmbedOp,
-    KvAppendOp, LinearOp, NormKind, NormOp, Op, Part, PathChoice, Plan, SsmOp, Step, Weight, WeightId,
-    WeightShape,
+    KvAppendOp, LinearOp, NormKind, NormOp, Op, Part, Plan, SsmOp, Step, Weight, WeightId, WeightShape,
 };
 
 /// Width of the residual stream.
@@ -255,20 +254,12 @@ fn safetensors(tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Vec<u8> {
 }
 
 /// How to load for the CPU.
-pub fn options(threads: usize, limits: Limits) -> CpuOptions {
-    CpuOptions {
-        threads: Some(threads),
-        isa: None,
-        path: PathChoice::Auto,
-        limits,
-        kv: KvType::F32,
-        activations: Activations::F32,
-        repack_cache: None,
-    }
+pub fn options(threads: usize, limits: Limits) -> LoadOptions {
+    LoadOptions { threads: Some(threads), ..LoadOptions::sized(limits) }
 }
 
 /// The model on the CPU.
-pub fn cpu(name: &str, options: &CpuOptions) -> Cpu {
+pub fn cpu(name: &str, options: &LoadOptions) -> Cpu {
     let (plan, checkpoint) = model(name);
     Cpu::load(plan, &checkpoint, options, &mut |_, _| {}).unwrap()
 }

@@ -7,19 +7,11 @@ use std::io::{Error, Read, Result, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use amoeba_backend::KernelCache;
 use sha2::{Digest, Sha256};
 
 const MAGIC: &[u8; 8] = b"AMOEBACU";
 const HEAD: usize = MAGIC.len() + 32;
-
-/// A folder of compiled kernels.
-#[derive(Clone, Debug)]
-pub struct KernelCache {
-    /// The folder; made when needed.
-    pub dir: PathBuf,
-    /// Most bytes it may hold: what was not used for longest goes first.
-    pub bytes_max: u64,
-}
 
 /// Name of what some texts and bytes make together.
 pub fn key(parts: &[&str]) -> String {
@@ -32,7 +24,11 @@ pub fn key(parts: &[&str]) -> String {
     hash.finalize()[..20].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-impl KernelCache {
+/// The files of a folder of compiled kernels.
+#[derive(Clone, Debug)]
+pub struct Kept(pub KernelCache);
+
+impl Kept {
     /// Code kept under that key; `None` if there is none, or none that is whole.
     pub fn load(&self, key: &str) -> Option<Vec<u8>> {
         let path = self.path(key);
@@ -54,9 +50,9 @@ impl KernelCache {
     /// # Errors
     /// The system refuses; nothing but time is lost.
     pub fn store(&self, key: &str, code: &[u8]) -> Result<()> {
-        fs::create_dir_all(&self.dir)?;
+        fs::create_dir_all(&self.0.dir)?;
         self.make_room((HEAD + code.len()) as u64)?;
-        let aside = self.dir.join(format!("{key}.{}.tmp", std::process::id()));
+        let aside = self.0.dir.join(format!("{key}.{}.tmp", std::process::id()));
         let written = fs::File::create(&aside).and_then(|mut file| {
             file.write_all(MAGIC)?;
             file.write_all(&Sha256::digest(code))?;
@@ -70,23 +66,23 @@ impl KernelCache {
     }
 
     fn path(&self, key: &str) -> PathBuf {
-        self.dir.join(format!("{key}.cubin"))
+        self.0.dir.join(format!("{key}.cubin"))
     }
 
     /// Removes what was not used for longest until `bytes` more fit.
     fn make_room(&self, bytes: u64) -> Result<()> {
-        if bytes > self.bytes_max {
+        if bytes > self.0.bytes_max {
             return Err(Error::other(format!(
                 "a kernel of {bytes} bytes exceeds the limit of {}",
-                self.bytes_max
+                self.0.bytes_max
             )));
         }
         let mut kept: Vec<(SystemTime, u64, PathBuf)> =
-            fs::read_dir(&self.dir)?.flatten().filter_map(|entry| listed(&entry.path())).collect();
+            fs::read_dir(&self.0.dir)?.flatten().filter_map(|entry| listed(&entry.path())).collect();
         let mut total: u64 = kept.iter().map(|(_, bytes, _)| bytes).sum();
         kept.sort();
         for (_, size, path) in kept {
-            if total + bytes <= self.bytes_max {
+            if total + bytes <= self.0.bytes_max {
                 break;
             }
             fs::remove_file(path)?;
@@ -107,10 +103,10 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn cache(name: &str, bytes_max: u64) -> KernelCache {
+    fn cache(name: &str, bytes_max: u64) -> Kept {
         let dir = std::env::temp_dir().join(format!("amoeba-kernels-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
-        KernelCache { dir, bytes_max }
+        Kept(KernelCache { dir, bytes_max })
     }
 
     #[test]
@@ -127,7 +123,7 @@ mod tests {
         assert!(!cache.path(&key).exists(), "what is damaged goes");
         cache.store(&key, b"again").unwrap();
         assert_eq!(cache.load(&key).unwrap(), b"again");
-        fs::remove_dir_all(&cache.dir).unwrap();
+        fs::remove_dir_all(&cache.0.dir).unwrap();
     }
 
     #[test]
@@ -142,7 +138,7 @@ mod tests {
         cache.store("d", &[0; 100 - HEAD]).unwrap();
         assert_eq!(["a", "b", "c", "d"].map(|name| cache.load(name).is_some()), [true, false, true, true]);
         assert!(cache.store("e", &[0; 400]).is_err());
-        fs::remove_dir_all(&cache.dir).unwrap();
+        fs::remove_dir_all(&cache.0.dir).unwrap();
     }
 
     #[test]

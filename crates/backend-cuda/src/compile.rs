@@ -4,23 +4,25 @@ use std::sync::Mutex;
 
 use amoeba_kernels::cuda::{Unit, trace::TRACED};
 
-use crate::Error;
-use crate::cache::{KernelCache, key};
+use amoeba_backend::gpu::Error;
+
+use crate::cache::{Kept, key};
 use crate::sys::Nvrtc;
 
 /// Compiles for one architecture.
+#[derive(Clone)]
 pub struct Compiler {
     /// The compiler.
     pub nvrtc: Nvrtc,
     /// Such as "sm_90a".
     pub arch: String,
     /// Where code is kept; `None` for nowhere.
-    pub cache: Option<KernelCache>,
+    pub cache: Option<Kept>,
 }
 
 impl Compiler {
     /// Machine code of every unit, in their order, with several threads; of kernels that stamp their times if `traced`.
-    /// `notice` hears why code cannot be kept.
+    /// `notice` is called with the reason why code cannot be kept.
     ///
     /// # Errors
     /// The first unit that does not compile.
@@ -67,7 +69,7 @@ impl Compiler {
         if let Some(cache) = &self.cache
             && let Err(error) = cache.store(&key, &code)
         {
-            notice(&format!("compiled kernels are not kept in {}: {error}", cache.dir.display()));
+            notice(&format!("compiled kernels are not kept in {}: {error}", cache.0.dir.display()));
         }
         Ok(code)
     }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use amoeba_backend::KernelCache;
+use amoeba_backend::gpu::{Driver, Fault, Purpose};
 use amoeba_kernels::cuda::floor;
 use cudarc::driver::DriverError;
 
-use crate::load::{Opened, free_bytes, open};
-use crate::steps::Tools;
-use crate::sys::{Arena, Gpu, Graph, Launch, Pinned};
-use crate::{Error, KernelCache, Libraries};
+use crate::load::{Opened, open};
+use crate::sys::{Gpu, Graph, Launch, Pinned, told};
+use crate::{Error, Libraries};
 
 /// Bytes read at a time: many times what the caches of any device hold.
 const BYTES: usize = 4 << 30;
@@ -48,36 +49,38 @@ pub fn measure_floor(
     libraries: &Libraries,
     cache: Option<&KernelCache>,
 ) -> Result<Floor, Error> {
-    let Opened { gpu, compiler, name, setting } = open(index, libraries, cache, false)?;
-    let bytes = BYTES.min(free_bytes(&gpu)? / 2) / 256 * 256;
-    let failed = Error::driver("measuring the device");
-    let blocks = setting.multiprocessors;
-    // Behind the bytes read: the sum of them, or arrivals at barriers; then what each block counted.
+    let Opened { mut driver, name, facts } = open(index, libraries, cache, false, |_| {})?;
+    let said = |error: DriverError| Fault(told(error));
+    let failed = amoeba_backend::gpu::Error::driver("measuring the device");
+    let bytes = BYTES.min(driver.free_bytes().map_err(&failed)? / 2) / 256 * 256;
+    let blocks = facts.multiprocessors;
+    // After the bytes read: the sum of them, or arrivals at barriers; then what each block counted.
     let spare = 256 + (8 * blocks as usize).next_multiple_of(256);
-    let arena = Arena::new(&gpu, bytes + spare).map_err(&failed)?;
-    arena.zero(0..bytes + spare).map_err(&failed)?;
+    let arena = driver.reserve(bytes + spare).map_err(&failed)?;
+    driver.zero(&arena, 0..bytes + spare).map_err(&failed)?;
     let end = arena.base() + bytes as u64;
-    let read = floor::read(arena.base(), bytes, end, &setting);
+    let read = floor::read(arena.base(), bytes, end, blocks);
+    let barriers = floor::barriers(BARRIERS, end, end + 256, blocks);
     let nothing = floor::nothing();
-    let mut tools = Tools::new(compiler, (gpu.clone(), Arc::clone(&arena)), |_| {});
-    let read = [tools.launch_on(&read, &arena)?];
-    let barriers = tools.launch_on(&floor::barriers(BARRIERS, end, end + 256, blocks), &arena)?;
-    let nothing = (0..LAUNCHES).map(|_| tools.launch_on(&nothing, &arena));
-    let nothings = nothing.collect::<Result<Arc<[Launch]>, Error>>()?;
+    driver.prepare(&[&read, &barriers, &nothing], false)?;
+    let launch = |call| driver.launch(call, &[Arc::clone(&arena)], Purpose::default());
+    let (read, barriers) = ([launch(&read)?], launch(&barriers)?);
+    let nothings = (0..LAUNCHES).map(|_| launch(&nothing)).collect::<Result<Arc<[Launch]>, _>>()?;
+    let gpu = driver.gpu.clone();
     let measure = || -> Result<Floor, DriverError> {
         let put = |launches: &[Launch]| launches.iter().try_for_each(|launch| launch.go(&gpu));
         let mut mailbox = Pinned::<u32>::zeroed(&gpu, 4)?;
         let mut node = |gpu: &Gpu| -> Result<f64, DriverError> {
-            let (place, lists) = ((4, bytes), vec![Arc::clone(&nothings)]);
-            let mut graph = Graph::capture(gpu, &mut mailbox, &arena, place, lists)?;
-            Ok(seconds(gpu, || graph.go(&mut mailbox))? / LAUNCHES as f64)
+            let copy = Some((&mut mailbox, 4, &*arena, bytes));
+            let mut graph = Graph::capture(gpu, copy, vec![Arc::clone(&nothings)])?;
+            Ok(seconds(gpu, || graph.go(Some(&mut mailbox)))? / LAUNCHES as f64)
         };
         let mut overlapping = gpu.clone();
         overlapping.overlap = gpu.info.overlaps();
         let together = || arena.zero(bytes..bytes + 256).and_then(|()| barriers.go_together(&gpu));
         let launch = seconds(&gpu, || put(&nothings))? / LAUNCHES as f64;
         Ok(Floor {
-            device: format!("{name})"),
+            device: name.clone(),
             bandwidth: bytes as f64 / seconds(&gpu, || put(&read))?,
             bytes,
             launch,
@@ -86,7 +89,7 @@ pub fn measure_floor(
             barrier: (seconds(&gpu, together)? - launch).max(0.0) / BARRIERS as f64,
         })
     };
-    measure().map_err(&failed)
+    Ok(measure().map_err(said).map_err(failed)?)
 }
 
 /// Median seconds from the first launch until all is done, after a warm-up.

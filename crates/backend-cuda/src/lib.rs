@@ -1,30 +1,22 @@
 //! Runs decode programs on NVIDIA GPUs. Driver and NVRTC are looked for when a model is loaded: a build needs neither, and a
 //! machine without them is told so in one line.
 //!
-//! Invariant: no maths here. What is computed is in `amoeba_kernels::cuda`; this crate compiles it for the device at hand,
-//! lays out one piece of device memory, and puts launches in order. Unsafe code is in `sys` alone. Start reading at
-//! [`Cuda::load`].
+//! Invariant: no maths here, and nothing that another GPU would need too: that is `amoeba_backend::gpu`, whose
+//! `Driver` this crate implements. It finds driver and compiler, compiles kernels for the device at hand, and makes
+//! launches and graphs. Unsafe code is in `sys` alone. Start reading at [`ready`].
 
-mod arena;
 mod cache;
 mod compile;
+mod driver;
 mod error;
-mod executable;
 mod floor;
 mod libraries;
 mod load;
-mod probe;
-mod program;
-mod sampling;
-mod steps;
 mod sys;
-mod tracer;
-mod upload;
 
-pub use cache::KernelCache;
-pub use error::{Error, Need};
-pub use executable::Cuda;
+pub use driver::CudaDriver;
+pub use error::Error;
 pub use floor::{Floor, measure_floor};
 pub use libraries::Libraries;
-pub use load::{CudaOptions, Machine, overlap_from_env};
+pub use load::{Cuda, Machine, Ready, overlap_from_env, ready};
 pub use sys::{DeviceInfo, Driver, Missing, Nvrtc};

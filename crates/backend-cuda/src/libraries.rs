@@ -16,6 +16,11 @@ const ENVIRONMENTS: [&str; 2] = ["VIRTUAL_ENV", "CONDA_PREFIX"];
 const PACKAGES: [&str; 2] = ["nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib"];
 
 impl Libraries {
+    /// These folders.
+    pub fn in_folders(folders: Vec<PathBuf>) -> Libraries {
+        Libraries { folders }
+    }
+
     /// From the environment.
     pub fn from_env() -> Libraries {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

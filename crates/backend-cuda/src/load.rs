@@ -1,45 +1,21 @@
 //! From a plan to a model on a device.
 
-use std::sync::Arc;
-
-use amoeba_backend::{Activations, Executable, KvType, Limits, PackProgress};
+use amoeba_backend::gpu::{self, DeviceFacts, Fault, Gpu as GpuBackend};
+use amoeba_backend::{Device, KernelCache, LoadOptions, Loaded};
 use amoeba_checkpoint::Checkpoint;
-use amoeba_kernels::cuda::Setting;
-use amoeba_plan::{PathChoice, Plan};
+use amoeba_plan::Plan;
 
-use crate::arena::Layout;
+use crate::cache::Kept;
 use crate::compile::Compiler;
-use crate::program::Program;
-use crate::steps::Tools;
-use crate::sys::{Arena, Gpu};
-use crate::upload::upload;
-use crate::{Cuda, DeviceInfo, Driver, Error, KernelCache, Libraries, Missing, Nvrtc};
+use crate::driver::CudaDriver;
+use crate::sys::{Gpu, told};
+use crate::{DeviceInfo, Driver, Error, Libraries, Missing, Nvrtc};
 
-/// Device memory left alone: loaded code, the driver's own, and what else is on the device needs some.
-const SPARE: usize = 256 << 20;
+/// A loaded model.
+pub type Cuda = Loaded<GpuBackend<CudaDriver>>;
 
-/// How to load for a CUDA device.
-#[derive(Clone, Debug)]
-pub struct CudaOptions {
-    /// Which device.
-    pub device: usize,
-    /// Path through the experts.
-    pub path: PathChoice,
-    /// Sizes to reserve.
-    pub limits: Limits,
-    /// What keys and values are stored as.
-    pub kv: KvType,
-    /// What activations are rounded to in products of more than eight rows.
-    pub activations: Activations,
-    /// Where compiled kernels are kept, if anywhere.
-    pub kernel_cache: Option<KernelCache>,
-    /// Where NVRTC is looked for besides the loader's path.
-    pub libraries: Libraries,
-    /// Whether a launch may begin while the one before it ends, where the device can do that.
-    pub overlap: bool,
-    /// Hears what went wrong without stopping the load.
-    pub notice: fn(&str),
-}
+/// A device made ready for a model.
+pub type Ready = gpu::Ready<CudaDriver>;
 
 /// Whether launches are to overlap: unless `AMOEBA_PDL` is 0, which is there to find out what that brings.
 pub fn overlap_from_env() -> bool {
@@ -74,20 +50,12 @@ impl Machine {
     }
 }
 
-/// What can be known before anything is reserved.
-struct Prepared {
-    opened: Opened,
-    layout: Layout,
-}
-
-/// A device in use, and the compiler for it.
+/// A device in use.
 pub(crate) struct Opened {
-    pub gpu: Gpu,
-    pub compiler: Compiler,
-    /// "cuda:0 (NVIDIA H200, sm_90a, CUDA 13.0", to be closed.
+    pub driver: CudaDriver,
+    /// "cuda:0 (NVIDIA H200, sm_90a, CUDA 13.0)".
     pub name: String,
-    /// What the kernels want to know of it; no sequences, no context.
-    pub setting: Setting,
+    pub facts: DeviceFacts,
 }
 
 /// Takes a device into use.
@@ -96,85 +64,32 @@ pub(crate) fn open(
     libraries: &Libraries,
     cache: Option<&KernelCache>,
     overlap: bool,
+    notice: fn(&str),
 ) -> Result<Opened, Error> {
     let machine = Machine::find(libraries);
     let (driver, device, nvrtc) = machine.device(index)?;
-    let gpu = Gpu::open(device, overlap).map_err(Error::driver("taking the device into use"))?;
+    let gpu = Gpu::open(device, overlap).map_err(|error| Fault(told(error)));
+    let gpu = gpu.map_err(gpu::Error::driver("taking the device into use"))?;
     let (arch, (major, minor)) = (device.arch(), device.capability);
-    let name = format!("cuda:{} ({}, {arch}, CUDA {}", device.index, device.name, driver.version());
-    let setting = Setting {
-        slots: 0,
-        context: 0,
-        kv_f16: false,
-        multiprocessors: device.multiprocessors,
-        arch: (major * 10 + minor).unsigned_abs(),
-        fused: false,
-        x_parts: 2,
-    };
-    Ok(Opened {
-        gpu,
-        compiler: Compiler { nvrtc: nvrtc.clone(), arch, cache: cache.cloned() },
-        name,
-        setting,
+    let words = format!("{}, {arch}, CUDA {}", device.name, driver.version());
+    let name = format!("cuda:{} ({words})", device.index);
+    let facts =
+        DeviceFacts { multiprocessors: device.multiprocessors, arch: (major * 10 + minor).unsigned_abs() };
+    let compiler = Compiler { nvrtc: nvrtc.clone(), arch, cache: cache.cloned().map(Kept) };
+    Ok(Opened { driver: CudaDriver::new(gpu, compiler, words, notice), name, facts })
+}
+
+/// Takes a device into use for a plan: all that can be checked before kernels are compiled and weights sent.
+///
+/// # Errors
+/// No device that can be used, an op without a kernel, too little memory, a tensor missing or misshapen, or
+/// options that the model or a GPU does not take.
+pub fn ready(plan: &Plan, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Ready, Error> {
+    gpu::Ready::new(plan, checkpoint, options, || {
+        let index = if let Device::Cuda(index) = options.device { index } else { 0 };
+        let libraries = options.libraries.clone().map_or_else(Libraries::from_env, Libraries::in_folders);
+        let overlap = options.overlap.unwrap_or_else(overlap_from_env);
+        let opened = open(index, &libraries, options.kernel_cache.as_ref(), overlap, options.notice)?;
+        Ok((opened.driver, opened.facts))
     })
-}
-
-/// Bytes of device memory that a model may take.
-pub(crate) fn free_bytes(gpu: &Gpu) -> Result<usize, Error> {
-    let (free, _) = gpu.memory().map_err(Error::driver("asking for free memory"))?;
-    Ok(free.saturating_sub(SPARE))
-}
-
-fn prepare(plan: &Plan, checkpoint: &Checkpoint, options: &CudaOptions) -> Result<Prepared, Error> {
-    let CudaOptions { device, libraries, kernel_cache, overlap, activations, .. } = options;
-    let x_parts = activations.f16_parts().ok_or(Error::Activations(*activations))?;
-    let opened = open(*device, libraries, kernel_cache.as_ref(), *overlap)?;
-    let Limits { slots, context, .. } = options.limits;
-    let kv_f16 = options.kv == KvType::F16;
-    let fused = options.path != PathChoice::Unfused;
-    let setting = Setting { slots, context, kv_f16, fused, x_parts, ..opened.setting };
-    let layout = Layout::new(plan, checkpoint, options.limits, setting)?;
-    let free = free_bytes(&opened.gpu)?;
-    if layout.need.total() > free {
-        let device = format!("{})", opened.name);
-        return Err(Error::NoFit { device, need: layout.need, free, context });
-    }
-    Ok(Prepared { opened, layout })
-}
-
-impl Cuda {
-    /// Whether a plan could be loaded, without reserving or compiling anything.
-    ///
-    /// # Errors
-    /// As [`Cuda::load`].
-    pub fn check(plan: &Plan, checkpoint: &Checkpoint, options: &CudaOptions) -> Result<(), Error> {
-        let Prepared { layout, .. } = prepare(plan, checkpoint, options)?;
-        Program::lower(plan, layout.offsets(), options.limits.rows, options.path).map(|_| ())
-    }
-
-    /// Reserves memory, compiles kernels, sends the weights. `progress` hears bytes sent and bytes in all.
-    ///
-    /// # Errors
-    /// No device that can be used, an op without a kernel, too little memory, a tensor missing or misshapen, or a device
-    /// that fails.
-    pub fn load(
-        plan: Plan,
-        checkpoint: &Arc<Checkpoint>,
-        options: &CudaOptions,
-        progress: PackProgress<'_>,
-    ) -> Result<Cuda, Error> {
-        let Prepared { opened, layout } = prepare(&plan, checkpoint, options)?;
-        let Opened { gpu, compiler, name, .. } = opened;
-        let reserved = Arena::new(&gpu, layout.need.total());
-        let arena = reserved.map_err(Error::driver("reserving device memory"))?;
-        let at = layout.places(arena.base());
-        let program = Program::lower(&plan, &at, options.limits.rows, options.path)?;
-        let tools = Tools::new(compiler, (gpu.clone(), Arc::clone(&arena)), options.notice);
-        let mut cuda = Cuda::new(tools, program, (&layout, at), plan, options, name)?;
-        let zeroed = layout.zeroed().try_for_each(|range| arena.zero(range));
-        zeroed.map_err(Error::driver("clearing the caches"))?;
-        upload(cuda.plan(), checkpoint, &layout, (&gpu, &arena), progress)?;
-        cuda.warm()?;
-        Ok(cuda)
-    }
 }

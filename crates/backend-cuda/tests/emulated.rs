@@ -2,8 +2,8 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use amoeba_backend::{Buffers, Executable, Flow, Limits, Probe, Reference, Row};
-use amoeba_backend_cuda::{Cuda, Error};
+use amoeba_backend::{Buffers, Executable, Flow, Limits, Probe, Reference, Row, gpu};
+use amoeba_backend_cuda::Error;
 use amoeba_plan::{Op, Plan};
 use fake_cuda::{Fake, on_fake};
 
@@ -47,13 +47,9 @@ fn rows(slot: usize, positions: std::ops::Range<usize>) -> Vec<Row> {
 fn agrees(fixture: &str) {
     let (plan, checkpoint) = common::open(fixture);
     let limits = Limits { slots: 2, context: 32, rows: 11 };
-    let mut cuda = match Cuda::load(
-        plan.clone(),
-        &checkpoint,
-        &common::options(limits, Fake::build().kernels),
-        &mut |_, _| {},
-    ) {
-        Err(Error::Unsupported(what)) => return println!("{fixture}: no kernel for {what}"),
+    let options = common::options(limits, Fake::build().kernels);
+    let mut cuda = match common::load(fixture, &options, &mut |_, _| {}) {
+        Err(Error::Gpu(gpu::Error::Unsupported(what))) => return println!("{fixture}: no kernel for {what}"),
         loaded => loaded.unwrap(),
     };
     let mut reference = Reference::load(plan.clone(), checkpoint, limits).unwrap();

@@ -17,8 +17,7 @@ const CONTEXT: usize = 24;
 
 fn load(model: &str) -> Cuda {
     let limits = Limits { slots: 3, context: CONTEXT, rows: 8 };
-    let (plan, checkpoint) = common::open(model);
-    Cuda::load(plan, &checkpoint, &common::options(limits, Fake::build().kernels), &mut |_, _| {}).unwrap()
+    common::load(model, &common::options(limits, Fake::build().kernels), &mut |_, _| {}).unwrap()
 }
 
 const PROMPT: [u32; 6] = [5, 9, 5, 300, 17, 9];
@@ -104,7 +103,7 @@ fn sequences_of_a_batch_draw_what_they_draw_alone() {
     on_fake("sequences_of_a_batch_draw_what_they_draw_alone", &[], || {
         let mut cuda = load("qwen3_moe-q4g64");
         cuda.set_rows_min(3);
-        assert_eq!(cuda.alike(1), 1..=4);
+        assert_eq!(cuda.bit_identical_sizes(1), 1..=4);
         assert_eq!(cuda.rows_max(), 3);
         // Logits, too, are the same bits at every width and in every row.
         let others: Vec<Row> = [0, 2, 1].map(|slot| prompt(slot)[0]).into();

@@ -32,6 +32,16 @@ pub enum Error {
         /// What was reserved.
         limits: Limits,
     },
+    /// A context the model was not made for.
+    #[error(
+        "a context of {asked} positions: this model takes 1 to {longest}; use -c with a number in that range"
+    )]
+    Context {
+        /// What was asked for.
+        asked: usize,
+        /// What the model was made for.
+        longest: usize,
+    },
     /// A sequence of a recurrent model asked to continue elsewhere than where it ended, or twice in a step.
     #[error(
         "sequence {slot} cannot continue at position {position}: this model keeps a summary of what it read and \

@@ -4,8 +4,13 @@
 //! `amoeba_kernels`. Start reading at [`Executable`].
 
 mod cpu;
+mod device;
 mod error;
+pub mod gpu;
+mod loaded;
+mod options;
 mod reference;
+mod rows;
 mod sampler;
 mod sequences;
 #[doc(hidden)]
@@ -17,13 +22,14 @@ use std::ops::RangeInclusive;
 
 use amoeba_plan::{BufferId, Group, Path, Plan};
 
-pub use cpu::{
-    CAPABILITIES as CPU_CAPABILITIES, Cpu, CpuOptions, PackProgress, RepackCache, workspace_bytes,
-};
+pub use cpu::{CAPABILITIES as CPU_CAPABILITIES, Cpu, PackProgress, RepackCache, workspace_bytes};
+pub use device::Device;
 pub use error::Error;
+pub use loaded::{Backend, Draw, Loaded};
+pub use options::{CONTEXT_DEFAULT, KernelCache, LoadOptions};
 pub use reference::Reference;
+pub use rows::{StepRows, check_finite};
 pub use sampler::{DeviceSampler, Drawn};
-pub use sequences::Sequences;
 pub use trace::{Recording, Span, Stage};
 
 /// One token of a step.
@@ -95,8 +101,8 @@ impl Activations {
         ("f16", Activations::F16),
     ];
 
-    /// f16 parts that GPUs split a number of a wide step into; `None` if they have no kernels for it.
-    pub fn f16_parts(self) -> Option<u8> {
+    /// f16 terms that GPUs split each x of a wide step into; `None` if they have no kernels for it.
+    pub fn f16_terms(self) -> Option<u8> {
         match self {
             Activations::F32 => Some(2),
             Activations::F16 => Some(1),
@@ -161,14 +167,14 @@ pub trait Executable: Send {
     /// The path a step of that many rows takes through the experts.
     fn path(&self, rows: usize) -> Path;
 
-    /// Rows of steps that make sums in the same order as a step of so many, so that they give the same bits; all, unless the
-    /// device says otherwise.
-    fn alike(&self, _rows: usize) -> RangeInclusive<usize> {
+    /// Step sizes whose results are bit-identical to those of a step of `rows` rows; all, unless the device says
+    /// otherwise.
+    fn bit_identical_sizes(&self, _rows: usize) -> RangeInclusive<usize> {
         1..=usize::MAX
     }
 
-    /// From now on steps of fewer rows run as steps of this many do, and so give the same bits as those ([`Executable::alike`]
-    /// says so). Nothing to do where all steps are alike.
+    /// From now on steps of fewer than `rows` rows run as steps of `rows` rows and give the same bits. Nothing to
+    /// do where all sizes are bit-identical.
     fn set_rows_min(&mut self, _rows: usize) {}
 
     /// Runs the program for some rows.
@@ -188,7 +194,8 @@ pub trait Executable: Send {
         None
     }
 
-    /// Instruction set that a step of so many rows runs on, by name; a matrix unit is named only if products ran on it.
+    /// Instruction set that a step of `rows` rows runs on, by name; a matrix unit is named only if products ran on
+    /// it.
     fn instructions(&self, _rows: usize) -> String {
         "scalar".to_owned()
     }
@@ -208,8 +215,8 @@ pub trait Executable: Send {
         None
     }
 
-    /// Reserves room for so many spans of every worker; from now on each step records what it does, but for one that
-    /// is probed. 0 switches recording off again and frees the room.
+    /// Records up to `spans` spans per worker in each step from now on, except in steps that are probed; 0 turns
+    /// recording off and frees the room.
     ///
     /// # Errors
     /// The device cannot record, or there is no memory.
@@ -258,34 +265,4 @@ pub enum Flow {
 pub trait Buffers {
     /// One row of a buffer.
     fn row(&self, buffer: BufferId, row: usize) -> &[f32];
-}
-
-/// Checks rows against limits and vocabulary, the same way for every backend.
-///
-/// # Errors
-/// What the first bad row breaks.
-pub fn check_rows(rows: &[Row], limits: Limits, vocab: usize) -> Result<(), Error> {
-    if rows.is_empty() || rows.len() > limits.rows {
-        return Err(Error::TooManyRows { found: rows.len(), limit: limits.rows });
-    }
-    for row in rows {
-        if row.slot >= limits.slots || row.position >= limits.context {
-            return Err(Error::OutOfContext { position: row.position, slot: row.slot, limits });
-        }
-        if row.token as usize >= vocab {
-            return Err(Error::UnknownToken { token: row.token, vocab });
-        }
-    }
-    Ok(())
-}
-
-/// Checks the logits of a row of the step for NaN and infinity.
-///
-/// # Errors
-/// The first of them.
-pub fn check_finite(logits: &[f32], row: usize) -> Result<(), Error> {
-    match logits.iter().position(|x| !x.is_finite()) {
-        Some(token) => Err(Error::NotFinite { row, token, value: logits[token] }),
-        None => Ok(()),
-    }
 }

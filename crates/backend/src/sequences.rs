@@ -2,7 +2,7 @@
 
 use amoeba_plan::Plan;
 
-use crate::{Error, Limits, Row, check_finite};
+use crate::{Error, Limits, Row};
 
 /// Next position of every sequence; empty for a plan without recurrent caches, whose sequences go on anywhere.
 pub struct Sequences {
@@ -42,9 +42,9 @@ impl Sequences {
     }
 
     /// The rows that began have run.
-    pub fn complete(&mut self, rows: &[Row]) {
+    pub fn complete<'a>(&mut self, rows: impl IntoIterator<Item = &'a Row>) {
         if !self.next.is_empty() {
-            rows.iter().for_each(|row| self.next[row.slot] = Some(row.position + 1));
+            rows.into_iter().for_each(|row| self.next[row.slot] = Some(row.position + 1));
         }
     }
 
@@ -53,27 +53,6 @@ impl Sequences {
         if let Some(next) = self.next.get_mut(slot) {
             *next = None;
         }
-    }
-
-    /// The rows that began have run; `logits(n)` are those of the n-th that asked for them. Sequences with NaN or infinity
-    /// must start again, the others go on.
-    ///
-    /// # Errors
-    /// The first logit that is not finite.
-    pub fn complete_finite<'a>(
-        &mut self,
-        rows: &[Row],
-        logits: impl Fn(usize) -> &'a [f32],
-    ) -> Result<(), Error> {
-        self.complete(rows);
-        let mut found = Ok(());
-        for (n, (i, row)) in rows.iter().enumerate().filter(|(_, row)| row.logits).enumerate() {
-            if let Err(error) = check_finite(logits(n), i) {
-                self.lose(row.slot);
-                found = found.and(Err(error));
-            }
-        }
-        found
     }
 }
 
@@ -115,16 +94,5 @@ mod tests {
         assert!(sequences.begin(&rows(&[(0, 5)])).is_err());
         sequences.begin(&rows(&[(1, 7)])).unwrap();
         sequences.begin(&rows(&[(0, 0)])).unwrap();
-    }
-    #[test]
-    fn a_sequence_that_is_not_finite_concerns_no_other() {
-        let mut sequences = Sequences { next: vec![None, None, Some(4)] };
-        let rows: Vec<Row> = rows(&[(0, 0), (0, 1), (1, 0), (2, 4)]);
-        let rows: Vec<Row> = rows.iter().map(|row| Row { logits: row.position != 0, ..*row }).collect();
-        sequences.begin(&rows).unwrap();
-        let logits = [[1.0, 2.0], [0.0, f32::NAN]];
-        let found = sequences.complete_finite(&rows, |n| &logits[n]);
-        assert!(matches!(found, Err(Error::NotFinite { row: 3, token: 1, .. })), "{found:?}");
-        assert_eq!(sequences.next, [Some(2), Some(1), None]);
     }
 }

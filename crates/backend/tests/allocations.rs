@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use allocations::allocations;
-use amoeba_backend::{Cpu, CpuOptions, Executable, Limits, Row};
+use amoeba_backend::{Cpu, Executable, Limits, LoadOptions, Row};
 use amoeba_plan::PathChoice;
 
 #[path = "../../../tests/support/allocations.rs"]
@@ -24,7 +24,7 @@ fn decode_allocates_nothing_after_the_first_steps() {
             if model == "recurrent" { common::model("allocations") } else { common::open(model) };
         for (path, spans) in [(PathChoice::Auto, 0), (PathChoice::Unfused, 0), (PathChoice::Auto, 4096)] {
             let options =
-                CpuOptions { path, ..common::options(2, Limits { slots: 1, context: 64, rows: 8 }) };
+                LoadOptions { path, ..common::options(2, Limits { slots: 1, context: 64, rows: 8 }) };
             let mut cpu = Cpu::load(plan.clone(), &checkpoint, &options, &mut |_, _| {}).unwrap();
             cpu.record(spans).unwrap();
             let mut step = |position| {

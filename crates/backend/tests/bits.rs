@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use amoeba_backend::{Activations, Cpu, CpuOptions, Executable, KvType, Limits, Row};
+use amoeba_backend::{Activations, Cpu, Executable, KvType, Limits, LoadOptions, Row};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::simd::Isa;
 use amoeba_plan::{FEW_ROWS_MAX, PathChoice, PathKind, Plan};
@@ -45,7 +45,7 @@ fn open(model: &str) -> Arc<Checkpoint> {
 fn run_plan(plan: Plan, checkpoint: &Arc<Checkpoint>, run: Run, isa: Isa, path: PathChoice) -> Vec<u32> {
     let Run { tokens, threads, chunk, kv, activations } = run;
     let limits = Limits { slots: 1, context: tokens, rows: chunk };
-    let options = CpuOptions { isa: Some(isa), path, kv, activations, ..common::options(threads, limits) };
+    let options = LoadOptions { isa: Some(isa), path, kv, activations, ..common::options(threads, limits) };
     let mut cpu = Cpu::load(plan, checkpoint, &options, &mut |_, _| {}).unwrap();
     let fused = path == PathChoice::Auto && chunk <= FEW_ROWS_MAX;
     assert_eq!(cpu.describe().contains("f16 cache"), kv == KvType::F16, "{}", cpu.describe());

@@ -6,17 +6,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use amoeba_backend::{
-    Activations, Buffers, Cpu, CpuOptions, Executable, Flow, KvType, Limits, Probe, Reference, Row,
-};
+use amoeba_backend::{Buffers, Cpu, Executable, Flow, Limits, LoadOptions, Probe, Reference, Row};
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::simd::Isa;
 use amoeba_kernels::testing::{attention, rms_norm};
 use amoeba_plan::{
     ActivateOp, Activation, AddOp, AttentionOp, Buffer, BufferId, BufferKind, Cache, CacheId, CacheKind,
-    CopyOp, EmbedOp, GateKind, HeadGateOp, HeadLinearOp, KvAppendOp, LinearOp, NormOp, Op, Part, PathChoice,
-    Plan, RopeId, RopeOp, RouterOp, ScaleOp, Score, Step, Strided, TemperatureOp, WeightId, WeightShape,
-    Window,
+    CopyOp, EmbedOp, GateKind, HeadGateOp, HeadLinearOp, KvAppendOp, LinearOp, NormOp, Op, Part, Plan,
+    RopeId, RopeOp, RouterOp, ScaleOp, Score, Step, Strided, TemperatureOp, WeightId, WeightShape, Window,
 };
 
 const TOKENS: usize = 300;
@@ -159,15 +156,8 @@ fn open(fixture: &str) -> (Plan, Arc<Checkpoint>) {
 
 fn cpu(fixture: &str, threads: usize, isa: Isa, rows: usize) -> Cpu {
     let (plan, checkpoint) = open(fixture);
-    let options = CpuOptions {
-        threads: Some(threads),
-        isa: Some(isa),
-        path: PathChoice::Auto,
-        limits: Limits { slots: 1, context: TOKENS, rows },
-        kv: KvType::F32,
-        activations: Activations::F32,
-        repack_cache: None,
-    };
+    let limits = Limits { slots: 1, context: TOKENS, rows };
+    let options = LoadOptions { threads: Some(threads), isa: Some(isa), ..LoadOptions::sized(limits) };
     Cpu::load(plan, &checkpoint, &options, &mut |_, _| {}).unwrap()
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use amoeba_backend::{
-    Buffers, Cpu, CpuOptions, Error, Executable, Flow, Limits, Probe, Recording, Reference, Row, Stage,
+    Buffers, Cpu, Error, Executable, Flow, Limits, LoadOptions, Probe, Recording, Reference, Row, Stage,
 };
 use amoeba_plan::{Op, PathChoice};
 use common::open;
@@ -17,7 +17,7 @@ const LIMITS: Limits = Limits { slots: 1, context: 400, rows: 400 };
 
 fn cpu(model: &str, threads: usize, path: PathChoice) -> Cpu {
     let (plan, checkpoint) = open(model);
-    let options = CpuOptions { path, ..common::options(threads, LIMITS) };
+    let options = LoadOptions { path, ..common::options(threads, LIMITS) };
     Cpu::load(plan, &checkpoint, &options, &mut |_, _| {}).unwrap()
 }
 

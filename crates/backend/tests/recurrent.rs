@@ -6,7 +6,7 @@
 mod common;
 
 use amoeba_backend::{
-    Buffers, Cpu, CpuOptions, Error, Executable, Flow, KvType, Limits, Probe, Reference, Row,
+    Buffers, Cpu, Error, Executable, Flow, KvType, Limits, LoadOptions, Probe, Reference, Row,
 };
 use amoeba_kernels::simd::Isa;
 use common::{VOCAB, cpu, model, options, row};
@@ -55,7 +55,7 @@ fn the_cpu_follows_the_reference_and_its_bits_depend_on_no_sharing_out() {
         assert!(other == first, "{threads} threads, chunks of {chunk}");
     }
     for isa in Isa::available() {
-        let options = CpuOptions { isa: Some(isa), ..options(2, LIMITS) };
+        let options = LoadOptions { isa: Some(isa), ..options(2, LIMITS) };
         assert!(sequence(&mut cpu("bits", &options), 0, 4) == first, "{isa}");
     }
 }
@@ -159,7 +159,7 @@ fn a_step_that_failed_or_was_stopped_leaves_no_state() {
 fn states_are_f32_whatever_keys_are_and_are_counted() {
     let memory = |kv, slots| {
         let limits = Limits { slots, ..LIMITS };
-        cpu("kinds", &CpuOptions { kv, ..options(1, limits) }).memory()
+        cpu("kinds", &LoadOptions { kv, ..options(1, limits) }).memory()
     };
     let (plan, _) = model("kinds");
     let keys = 4 * LIMITS.context * plan.cache_elements_per_position();

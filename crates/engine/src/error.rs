@@ -15,16 +15,6 @@ pub enum Error {
     /// Tokenizer or template.
     #[error(transparent)]
     Text(#[from] amoeba_text::Error),
-    /// A context the model was not made for.
-    #[error(
-        "a context of {asked} positions: this model takes 1 to {longest}; use -c with a number in that range"
-    )]
-    Context {
-        /// What was asked for.
-        asked: usize,
-        /// What the model was made for.
-        longest: usize,
-    },
     /// The reference is exact.
     #[error("the reference device is exact: leave out --kv-cache and --activations, or use another device")]
     ReferenceIsExact,

@@ -5,7 +5,6 @@
 
 #[cfg(test)]
 mod call_tests;
-mod device;
 #[cfg(test)]
 mod draw_tests;
 mod error;
@@ -18,14 +17,15 @@ mod scheduler_tests;
 mod session;
 mod slots;
 
-pub use amoeba_backend::{Activations, KvType, Limits, RepackCache, Row};
+pub use amoeba_backend::{
+    Activations, CONTEXT_DEFAULT, Device, KernelCache, KvType, Limits, LoadOptions, RepackCache, Row,
+};
 pub use amoeba_backend_cuda as cuda;
 pub use amoeba_kernels::sample::Sampling;
 pub use amoeba_text::{Format, Piece, ToolCall};
-pub use device::Device;
 pub use error::Error;
 pub use generate::Generation;
-pub use load::{CONTEXT_DEFAULT, LoadOptions, load_executable, open, resolve};
+pub use load::{Checked, load_executable, open};
 pub use model::{Model, Prompt};
 pub use scheduler::{Engine, EngineOptions, Event, Progress};
 pub use session::{Finish, Request, Session, SessionId, Stats};

@@ -1,155 +1,110 @@
-//! From a folder to an executable on a device.
+//! From a folder to an executable on a device, in two steps: what can be checked before anything is sent or packed, then the
+//! load, which goes on from what the check opened.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use amoeba_backend::{
-    Activations, Cpu, CpuOptions, Executable, KvType, Limits, PackProgress, Reference, RepackCache,
-};
-use amoeba_backend_cuda::{Cuda, CudaOptions, KernelCache, Libraries, overlap_from_env};
+use amoeba_backend::{Activations, Cpu, Device, Executable, KvType, LoadOptions, PackProgress, Reference};
+use amoeba_backend_cuda as cuda;
 use amoeba_checkpoint::Checkpoint;
-use amoeba_kernels::simd::Isa;
-use amoeba_plan::{PathChoice, Plan};
+use amoeba_plan::Plan;
 
-use crate::{Device, Error};
+use crate::Error;
 
-/// How to load a model.
-#[derive(Clone, Debug)]
-pub struct LoadOptions {
-    /// Where it runs.
-    pub device: Device,
-    /// Workers; `None` for one per core.
-    pub threads: Option<usize>,
-    /// Instruction set; `None` for the widest.
-    pub isa: Option<Isa>,
-    /// Path through the experts.
-    pub path: PathChoice,
-    /// Positions to reserve; `None` for what the model was made for, at most [`CONTEXT_DEFAULT`].
-    pub context: Option<usize>,
-    /// What keys and values are stored as; the reference takes f32 only.
-    pub kv: KvType,
-    /// What activations are rounded to where they meet quantised weights; the reference takes f32 only.
-    pub activations: Activations,
-    /// Rows of a prefill chunk.
-    pub rows: usize,
-    /// Sequences that are kept at a time.
-    pub slots: usize,
-    /// Where the CPU's packed weights are kept between loads; `None` for nowhere.
-    pub repack_cache: Option<RepackCache>,
-    /// Where kernels compiled for a GPU are kept between loads; `None` for nowhere.
-    pub kernel_cache: Option<KernelCache>,
-    /// Hears one sentence when something did not go as asked, and the model runs all the same.
-    pub notice: fn(&str),
+/// A model that was opened, planned and found to suit a device. [`Checked::load`] uses what was opened here: nothing is
+/// opened, planned or lowered twice.
+pub struct Checked {
+    pub(crate) checkpoint: Arc<Checkpoint>,
+    plan: Plan,
+    /// As asked for, but for the device, which is chosen.
+    options: LoadOptions,
+    /// The GPU, if it is one.
+    gpu: Option<cuda::Ready>,
 }
 
-/// Positions reserved unless asked otherwise.
-pub const CONTEXT_DEFAULT: usize = 8192;
-
-impl Default for LoadOptions {
-    fn default() -> LoadOptions {
-        LoadOptions {
-            device: Device::Cpu,
-            threads: None,
-            isa: None,
-            path: PathChoice::Auto,
-            context: None,
-            kv: KvType::F32,
-            activations: Activations::F32,
-            rows: 512,
-            slots: 1,
-            repack_cache: None,
-            kernel_cache: None,
-            notice: |_| {},
-        }
-    }
-}
-
-impl LoadOptions {
-    /// Sizes to reserve for a plan.
+impl Checked {
+    /// Opens a model folder and checks it for a device.
     ///
     /// # Errors
-    /// A context of zero, or beyond what the model was made for.
-    pub fn limits(&self, plan: &Plan) -> Result<Limits, Error> {
-        let longest = plan.spec.context_max;
-        let context = self.context.unwrap_or(longest.min(CONTEXT_DEFAULT));
-        if context == 0 || context > longest {
-            return Err(Error::Context { asked: context, longest });
+    /// As [`open`] and [`Checked::new`].
+    pub fn open(dir: &Path, options: &LoadOptions) -> Result<Checked, Error> {
+        Checked::new(&open(dir)?, options)
+    }
+
+    /// Checks a model for the device asked for. Where the choice is left open, that is the first GPU if it takes this model as
+    /// asked for, else the CPU; the notice says why a GPU that is there does not.
+    ///
+    /// # Errors
+    /// An unsupported model, a context it was not made for, or a device that does not take it.
+    pub fn new(checkpoint: &Arc<Checkpoint>, options: &LoadOptions) -> Result<Checked, Error> {
+        let plan = Plan::of(checkpoint)?;
+        options.limits(&plan)?;
+        let mut options = options.clone();
+        let gpu = match options.device {
+            Device::Cuda(_) => Some(cuda::ready(&plan, checkpoint, &options)?),
+            Device::Auto => {
+                options.device = Device::Cuda(0);
+                let gpu = cuda::ready(&plan, checkpoint, &options);
+                if let Err(error) = &gpu {
+                    options.device = Device::Cpu;
+                    if !matches!(error, cuda::Error::Missing(_)) {
+                        (options.notice)(&format!("running on the CPU, not on the GPU: {error}"));
+                    }
+                }
+                gpu.ok()
+            }
+            Device::Reference if (options.kv, options.activations) != (KvType::F32, Activations::F32) => {
+                return Err(Error::ReferenceIsExact);
+            }
+            Device::Reference | Device::Cpu => None,
+        };
+        Ok(Checked { checkpoint: Arc::clone(checkpoint), plan, options, gpu })
+    }
+
+    /// The checkpoint.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The options, with the device that was chosen.
+    pub fn options(&self) -> &LoadOptions {
+        &self.options
+    }
+
+    /// Loads the weights; `progress` is called with bytes packed (on a GPU: sent) and bytes in all.
+    ///
+    /// # Errors
+    /// A tensor missing or misshapen, too little memory, or a device that fails.
+    pub fn load(self, progress: PackProgress<'_>) -> Result<Box<dyn Executable>, Error> {
+        let Checked { checkpoint, plan, options, gpu } = self;
+        if let Some(gpu) = gpu {
+            let loaded = gpu.load(plan, &checkpoint, &options, progress);
+            return Ok(Box::new(loaded.map_err(cuda::Error::Gpu)?));
         }
-        let slots = self.slots.max(1);
-        Ok(Limits { slots, context, rows: self.rows.clamp(1, context.saturating_mul(slots)) })
+        if options.device == Device::Reference {
+            let limits = options.limits(&plan)?;
+            return Ok(Box::new(Reference::load(plan, checkpoint, limits)?));
+        }
+        Ok(Box::new(Cpu::load(plan, &checkpoint, &options, progress)?))
     }
 }
 
-/// Loads a checkpoint onto a device. `progress` is called as `progress(done_bytes, total_bytes)`: bytes
-/// packed or, on a GPU, sent.
+/// Checks a checkpoint for a device and loads it there. `progress` is called as `progress(done_bytes,
+/// total_bytes)`: bytes packed or, on a GPU, sent.
 ///
 /// # Errors
-/// A damaged or unsupported model, or too large a context.
+/// As [`Checked::new`] and [`Checked::load`].
 pub fn load_executable(
     checkpoint: &Arc<Checkpoint>,
     options: &LoadOptions,
     progress: PackProgress<'_>,
 ) -> Result<Box<dyn Executable>, Error> {
-    let plan = Plan::of(checkpoint)?;
-    let limits = options.limits(&plan)?;
-    Ok(match resolve(&plan, checkpoint, options)? {
-        Device::Cuda(index) => {
-            let cuda = cuda_options(options, limits, index)?;
-            Box::new(Cuda::load(plan, checkpoint, &cuda, progress)?)
-        }
-        Device::Reference if (options.kv, options.activations) != (KvType::F32, Activations::F32) => {
-            return Err(Error::ReferenceIsExact);
-        }
-        Device::Reference => Box::new(Reference::load(plan, Arc::clone(checkpoint), limits)?),
-        Device::Cpu | Device::Auto => {
-            let cpu = CpuOptions {
-                threads: options.threads,
-                isa: options.isa,
-                path: options.path,
-                limits,
-                kv: options.kv,
-                activations: options.activations,
-                repack_cache: options.repack_cache.clone(),
-            };
-            Box::new(Cpu::load(plan, checkpoint, &cpu, progress)?)
-        }
-    })
-}
-
-/// The device that a model will run on: the one asked for or, where that is left to us, the first GPU if it
-/// takes this model as asked for, else the CPU. `notice` is called with the reason why a GPU that is there
-/// does not.
-///
-/// # Errors
-/// A context the model was not made for.
-pub fn resolve(plan: &Plan, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Device, Error> {
-    if options.device != Device::Auto {
-        return Ok(options.device);
-    }
-    let cuda = cuda_options(options, options.limits(plan)?, 0);
-    let checked = cuda.and_then(|cuda| Ok(Cuda::check(plan, checkpoint, &cuda)?));
-    Ok(match checked {
-        Ok(()) => Device::Cuda(0),
-        Err(Error::Cuda(amoeba_backend_cuda::Error::Missing(_))) => Device::Cpu,
-        Err(error) => {
-            (options.notice)(&format!("running on the CPU, not on the GPU: {error}"));
-            Device::Cpu
-        }
-    })
-}
-
-fn cuda_options(options: &LoadOptions, limits: Limits, device: usize) -> Result<CudaOptions, Error> {
-    Ok(CudaOptions {
-        device,
-        path: options.path,
-        limits,
-        kv: options.kv,
-        activations: options.activations,
-        kernel_cache: options.kernel_cache.clone(),
-        libraries: Libraries::from_env(),
-        overlap: overlap_from_env(),
-        notice: options.notice,
-    })
+    Checked::new(checkpoint, options)?.load(progress)
 }
 
 /// Opens a model folder.

@@ -1,15 +1,16 @@
 //! `Model`: an executable with its tokenizer and template. It knows what its slots cache, but not what runs.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use amoeba_backend::{Executable, Limits};
 use amoeba_checkpoint::{Checkpoint, Config};
 use amoeba_plan::Plan;
 use amoeba_text::{Chat, ChatTemplate, Format, Tokenizer};
 
-use crate::load::{LoadOptions, load_executable, open};
+use crate::load::Checked;
 use crate::slots::Slot;
-use crate::{Error, Sampling};
+use crate::{Error, LoadOptions, Sampling};
 
 /// A loaded model.
 pub struct Model {
@@ -40,11 +41,20 @@ impl Model {
         options: &LoadOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Model, Error> {
-        let checkpoint = open(dir)?;
+        Model::load_checked(Checked::open(dir, options)?, progress)
+    }
+
+    /// Loads a model that was checked for its device, as [`Model::load`] does.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_checked(checked: Checked, progress: &mut dyn FnMut(usize, usize)) -> Result<Model, Error> {
+        let checkpoint = Arc::clone(&checked.checkpoint);
+        let dir = checkpoint.dir();
         let tokenizer = Tokenizer::open(dir)?;
         let template = ChatTemplate::open(dir)?;
         let defaults = read_defaults(&checkpoint)?;
-        let executable = load_executable(&checkpoint, options, progress)?;
+        let executable = checked.load(progress)?;
         checkpoint.check_unchanged()?;
         let cached = vec![Slot::default(); executable.limits().slots];
         Ok(Model { executable, tokenizer, template, defaults, cached })

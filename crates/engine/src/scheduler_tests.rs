@@ -40,7 +40,7 @@ struct Watched {
 impl Executable for Watched {
     forward_executable!(inner: plan, limits, kind, describe, path, memory);
 
-    fn alike(&self, rows: usize) -> RangeInclusive<usize> {
+    fn bit_identical_sizes(&self, rows: usize) -> RangeInclusive<usize> {
         match self.sized {
             Some(least) if rows <= least => 1..=least,
             Some(_) => rows..=rows,
@@ -365,5 +365,5 @@ fn steps_are_all_as_wide_and_prefixes_whole_chunks_where_bits_depend_on_them() {
     seen.lock().unwrap().steps.clear();
     run(&mut engine);
     assert!(seen.lock().unwrap().steps.iter().all(|rows| *rows <= 4));
-    assert_eq!(model.executable.alike(1), 1..=2, "decode steps are two rows wide");
+    assert_eq!(model.executable.bit_identical_sizes(1), 1..=2, "decode steps are two rows wide");
 }

@@ -2,9 +2,9 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use amoeba_engine::cuda::KernelCache;
 use amoeba_engine::{
-    Device, Engine, EngineOptions, Event, LoadOptions, Model, Prompt, Request, Sampling, SessionId,
+    Device, Engine, EngineOptions, Event, KernelCache, LoadOptions, Model, Prompt, Request, Sampling,
+    SessionId,
 };
 use amoeba_text::Format;
 use fake_cuda::{Fake, on_fake};

@@ -54,7 +54,7 @@ fn look(dir: &Path) -> Seen {
     executable.step(&[row(9)], None).unwrap();
     let decode = stages(&mut *executable);
     let plan = executable.plan();
-    let stored = plan.resolve(&checkpoint).unwrap();
+    let stored = plan.stored(&checkpoint).unwrap();
     let formats = plan.program.iter().filter_map(|step| match &step.op {
         Op::Experts(op) => Some(stored[op.down.stack.0].format.to_string()),
         Op::Linear(LinearOp { weight, .. }) if !has_experts(plan) => {

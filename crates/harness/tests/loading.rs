@@ -26,13 +26,13 @@ fn notices() -> Vec<String> {
 }
 
 fn cache(dir: PathBuf) -> Option<RepackCache> {
-    let notice = |text: &str| NOTICES.with(|notices| notices.borrow_mut().push(text.to_owned()));
-    Some(RepackCache { dir, bytes_max: 1 << 40, notice })
+    Some(RepackCache { dir, bytes_max: 1 << 40 })
 }
 
 /// Loads, checks what progress was heard, and gives the bits of the logits of two steps.
 fn logits(model: &Path, repack_cache: Option<RepackCache>) -> Vec<u32> {
-    let options = LoadOptions { threads: Some(3), repack_cache, ..LoadOptions::default() };
+    let notice = |text: &str| NOTICES.with(|notices| notices.borrow_mut().push(text.to_owned()));
+    let options = LoadOptions { threads: Some(3), repack_cache, notice, ..LoadOptions::default() };
     let mut heard = Vec::new();
     let mut executable =
         load_executable(&open(model).unwrap(), &options, &mut |done, all| heard.push((done, all))).unwrap();

@@ -151,7 +151,7 @@ fn places(plan: &Plan, format: Option<Format>, kv_f16: bool) -> Places {
             multiprocessors: 132,
             arch: 90,
             fused: true,
-            x_parts: 2,
+            x_terms: 2,
         },
     }
 }

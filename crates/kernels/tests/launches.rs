@@ -40,7 +40,7 @@ fn places(plan: &Plan, checkpoint: &Checkpoint, fused: bool) -> Places {
             multiprocessors: 132,
             arch: 90,
             fused,
-            x_parts: 2,
+            x_terms: 2,
         },
     }
 }

@@ -86,7 +86,7 @@ impl Plan {
     ///
     /// # Errors
     /// The first tensor that is missing or misshapen.
-    pub fn resolve(&self, checkpoint: &Checkpoint) -> Result<Vec<Stored>, Error> {
+    pub fn stored(&self, checkpoint: &Checkpoint) -> Result<Vec<Stored>, Error> {
         self.weights.iter().map(|weight| Ok(Stored::new(weight, checkpoint)?)).collect()
     }
 

@@ -153,7 +153,7 @@ fn numbers_that_do_not_fit_the_tensors_name_the_tensor() {
         }
         std::fs::write(dir.path().join("config.json"), with("qwen3_moe-q4g64", &[(key, value)])).unwrap();
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
-        let planned = Plan::of(&checkpoint).and_then(|plan| plan.resolve(&checkpoint).map(|_| ()));
+        let planned = Plan::of(&checkpoint).and_then(|plan| plan.stored(&checkpoint).map(|_| ()));
         let message = planned.unwrap_err().to_string();
         assert!(message.contains(expected), "{key}: {message}");
     }

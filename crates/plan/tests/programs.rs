@@ -34,7 +34,7 @@ fn every_weight_of_every_fixture_is_there_in_the_expected_shape() {
         if dir.join("config.json").exists() {
             let checkpoint = Checkpoint::open(&dir).unwrap();
             let plan = Plan::of(&checkpoint).unwrap();
-            let stored = plan.resolve(&checkpoint).unwrap();
+            let stored = plan.stored(&checkpoint).unwrap();
             assert_eq!(stored.len(), plan.weights.len());
             let total: usize = stored.iter().map(|stored| stored.bytes).sum();
             assert_eq!(total as u64, checkpoint.total_bytes(), "{}: every tensor is used", dir.display());

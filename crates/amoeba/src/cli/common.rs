@@ -3,10 +3,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use amoeba::{Activations, Device, Hub, KvType, LoadOptions, Model, PathChoice, Plan, RepackCache};
-use amoeba_checkpoint::Checkpoint;
-use amoeba_engine::cuda::{KernelCache, Libraries, Machine};
-use amoeba_engine::resolve;
+use amoeba::{Activations, Device, Hub, KvType, LoadOptions, Model, PathChoice, RepackCache};
+use amoeba_engine::{Checked, KernelCache};
 use amoeba_kernels::simd::Isa;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -64,7 +62,7 @@ impl PlaceArgs {
     /// As the engine wants them.
     pub fn options(&self, threads: Option<usize>, context: Option<usize>) -> LoadOptions {
         LoadOptions {
-            device: present(self.device),
+            device: self.device,
             threads,
             isa: self.isa,
             path: self.path,
@@ -90,14 +88,6 @@ fn notice(text: &str) {
     console::say(&format!("note: {text}\n"));
 }
 
-/// Replaces `auto` by the CPU if there is no GPU, so that the driver is looked for only once.
-fn present(device: Device) -> Device {
-    match device {
-        Device::Auto if Machine::find(&Libraries::from_env()).devices.is_err() => Device::Cpu,
-        device => device,
-    }
-}
-
 /// Most bytes of compiled kernels that are kept: those of some tens of models.
 const KERNEL_BYTES_MAX: u64 = 512_000_000;
 
@@ -110,7 +100,7 @@ fn repack_cache(gigabytes: u32) -> Option<RepackCache> {
     match cache_folder() {
         Some(folder) => {
             let bytes_max = u64::from(gigabytes) * 1_000_000_000;
-            Some(RepackCache { dir: folder.join("packed"), bytes_max, notice })
+            Some(RepackCache { dir: folder.join("packed"), bytes_max })
         }
         None => {
             notice("packed weights are not kept: there is no cache folder; set XDG_CACHE_HOME");
@@ -204,19 +194,15 @@ pub fn find_or_bundled(name: Option<&str>) -> Result<PathBuf, Failure> {
 
 /// Loads a model after checking that it fits; a bar appears when it takes long.
 pub fn load(dir: &Path, options: &LoadOptions, force: bool, console: &Console) -> Result<Model, Failure> {
-    let mut options = options.clone();
-    if !force || options.device == Device::Auto {
-        let checkpoint = Checkpoint::open(dir)?;
-        let plan = Plan::of(&checkpoint)?;
-        options.device = resolve(&plan, &checkpoint, &options)?;
-        // A GPU's memory is asked for when the model is loaded there.
-        if !force && !matches!(options.device, Device::Cuda(_)) {
-            Need::new(&plan, &plan.resolve(&checkpoint)?, &options)?.check()?;
-        }
+    let checked = Checked::open(dir, options)?;
+    // A GPU's memory was asked for.
+    if !force && !matches!(checked.options().device, Device::Cuda(_)) {
+        let (plan, stored) = (checked.plan(), checked.plan().stored(checked.checkpoint())?);
+        Need::new(plan, &stored, checked.options())?.check()?;
     }
     let started = Instant::now();
     let mut bar: Option<ProgressBar> = None;
-    let model = Model::load(dir, &options, &mut |done, total| {
+    let model = Model::load_checked(checked, &mut |done, total| {
         if console.animated() && (bar.is_some() || started.elapsed() > Duration::from_millis(400)) {
             let bar = bar.get_or_insert_with(|| bytes_bar("loading", total as u64));
             bar.set_position(done as u64);

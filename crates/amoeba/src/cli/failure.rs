@@ -84,16 +84,18 @@ fn backend_code(error: &amoeba_backend::Error) -> u8 {
     match error {
         Error::Checkpoint(error) => checkpoint_code(error),
         Error::Plan(error) => plan_code(error),
-        Error::Activations { .. } => USAGE,
+        Error::Activations { .. } | Error::Context { .. } => USAGE,
         _ => DEVICE,
     }
 }
 
 fn cuda_code(error: &amoeba_engine::cuda::Error) -> u8 {
-    use amoeba_engine::cuda::Error;
+    use amoeba_backend::gpu::Error;
+    let amoeba_engine::cuda::Error::Gpu(error) = error else { return DEVICE };
     match error {
         Error::Checkpoint(error) => checkpoint_code(error),
         Error::NoFit { .. } => NO_FIT,
+        Error::Options(error) => backend_code(error),
         Error::Activations(_) => USAGE,
         _ => DEVICE,
     }
@@ -168,6 +170,7 @@ from! {
     amoeba_checkpoint::Error => checkpoint_code;
     amoeba_plan::Error => plan_code;
     amoeba_text::Error => text_code;
+    amoeba_backend::Error => backend_code;
     amoeba_engine::Error => engine_code;
     amoeba_hub::Error => hub_code;
     amoeba_harness::Error => harness_code;

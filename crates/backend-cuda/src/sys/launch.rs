@@ -11,7 +11,7 @@ use cudarc::driver::{CudaFunction, CudaGraph, CudaModule, DriverError, sys};
 use cudarc::nvrtc::Ptx;
 
 use super::Gpu;
-use super::memory::{Arena, Pinned, Plain};
+use super::memory::{Arena, Pinned};
 
 /// Dynamic shared memory that needs no asking for.
 const SHARED_FREE: u32 = 48 << 10;
@@ -140,11 +140,11 @@ pub fn put_all<'a>(gpu: &Gpu, launches: impl IntoIterator<Item = &'a Launch>) ->
     launches.try_for_each(|launch| if gpu.overlap { launch.go_overlapping(gpu) } else { launch.go(gpu) })
 }
 
-/// Launches captured once, replayed as one.
+/// A copy, if any, and launches: captured once, replayed as one.
 pub struct Graph {
     graph: CudaGraph,
     /// What the captured copy reads: address and elements.
-    from: (usize, usize),
+    from: Option<(usize, usize)>,
     /// Code and memory that the graph's nodes use.
     _lists: Vec<Arc<[Launch]>>,
 }
@@ -154,27 +154,30 @@ pub struct Graph {
 unsafe impl Send for Graph {}
 
 impl Graph {
-    /// Captures a copy of the first `count` elements of host memory to a place of the arena, then launches.
+    /// Captures a copy of the first elements of host memory to a place of an arena, then launches.
     ///
     /// # Errors
     /// The driver refuses.
-    pub fn capture<T: Plain>(
+    pub fn capture(
         gpu: &Gpu,
-        from: &mut Pinned<T>,
-        arena: &Arena,
-        (count, offset): (usize, usize),
+        mut copy: Option<(&mut Pinned<u32>, usize, &Arena, usize)>,
         lists: Vec<Arc<[Launch]>>,
     ) -> Result<Graph, DriverError> {
-        from.fill()?; // no copy under way
+        if let Some((from, ..)) = &mut copy {
+            from.fill()?; // no copy under way
+        }
         gpu.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
-        let sent = from.send(count, arena, offset);
+        let sent = copy.as_mut().map_or(Ok(()), |(from, count, to, offset)| from.send(*count, to, *offset));
         let put = sent.and_then(|()| put_all(gpu, lists.iter().flat_map(|list| list.iter())));
         let ended = gpu.stream.end_capture(CUgraphInstantiate_flags(0));
-        from.settled(); // nothing ran
+        let from = copy.map(|(from, count, ..)| {
+            from.settled(); // nothing ran
+            (from.address(), count)
+        });
         put?;
         let graph = ended?.ok_or(DriverError(sys::CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED))?;
         graph.upload()?;
-        Ok(Graph { graph, from: (from.address(), count), _lists: lists })
+        Ok(Graph { graph, from, _lists: lists })
     }
 
     /// Puts everything on the stream, the copy from `from` included.
@@ -184,12 +187,14 @@ impl Graph {
     ///
     /// # Panics
     /// It was captured with other memory (a caller's bug).
-    pub fn go<T: Plain>(&mut self, from: &mut Pinned<T>) -> Result<(), DriverError> {
-        assert!(
-            self.from.0 == from.address() && self.from.1 <= from.len(),
-            "a graph captured with other memory"
-        );
-        from.launched();
+    pub fn go(&mut self, from: Option<&mut Pinned<u32>>) -> Result<(), DriverError> {
+        match (self.from, from) {
+            (None, None) => {}
+            (Some((address, count)), Some(from)) if address == from.address() && count <= from.len() => {
+                from.launched();
+            }
+            _ => panic!("a graph captured with other memory"),
+        }
         self.graph.launch()
     }
 }

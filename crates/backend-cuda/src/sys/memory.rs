@@ -4,7 +4,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaEvent, DriverError, result};
+use amoeba_backend::gpu::Plain;
+use cudarc::driver::{DriverError, result};
 
 use super::Gpu;
 
@@ -67,13 +68,6 @@ impl Drop for Arena {
         }
     }
 }
-
-/// Numbers that may be all zero bits and hold no padding.
-pub trait Plain: Copy {}
-impl Plain for u8 {}
-impl Plain for u32 {}
-impl Plain for u64 {}
-impl Plain for f32 {}
 
 /// Page-locked host memory that is copied to or from the device on the model's own stream. A copy is waited for before the
 /// memory can be seen again.
@@ -180,43 +174,5 @@ impl<T: Plain> Drop for Pinned<T> {
             // SAFETY: reserved by `zeroed`, freed here only, and no copy is under way.
             let _ = unsafe { result::free_host(self.data.cast()) };
         }
-    }
-}
-
-/// Page-locked memory through which an upload goes; several may share a stream.
-pub struct Stage {
-    memory: Pinned<u8>,
-    /// Behind the last copy.
-    left: CudaEvent,
-}
-
-impl Stage {
-    /// Room for `len` bytes.
-    ///
-    /// # Errors
-    /// The driver does not give as much.
-    pub fn new(gpu: &Gpu, len: usize) -> Result<Stage, DriverError> {
-        Ok(Stage { memory: Pinned::zeroed(gpu, len)?, left: gpu.context.new_event(None)? })
-    }
-
-    /// Copies the parts, one behind the other, to the device by way of this memory, as soon as its last copy has left;
-    /// returns before they arrive.
-    ///
-    /// # Errors
-    /// The device failed.
-    ///
-    /// # Panics
-    /// More bytes than there is room for here or there (a caller's bug).
-    pub fn send(&mut self, parts: &[&[u8]], arena: &Arena, offset: usize) -> Result<(), DriverError> {
-        self.left.synchronize()?;
-        self.memory.settled();
-        let staged = self.memory.fill()?;
-        let mut filled = 0;
-        for part in parts {
-            staged[filled..][..part.len()].copy_from_slice(part);
-            filled += part.len();
-        }
-        self.memory.send(filled, arena, offset)?;
-        self.left.record(&self.memory.gpu.stream)
     }
 }

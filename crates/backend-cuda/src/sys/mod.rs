@@ -1,16 +1,16 @@
 //! Everything that crosses into the driver or NVRTC, behind safe functions: the only unsafe code of this crate.
 
-mod chain;
 mod driver;
 mod launch;
 mod memory;
 mod nvrtc;
+mod ring;
 
-pub use chain::{Chain, TokenRing};
 pub use driver::{DeviceInfo, Driver, Gpu, Missing};
 pub use launch::{Code, Graph, Launch, put_all};
-pub use memory::{Arena, Pinned, Stage};
+pub use memory::{Arena, Pinned};
 pub use nvrtc::Nvrtc;
+pub use ring::TokenRing;
 
 use cudarc::driver::DriverError;
 

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use amoeba_backend::{Activations, KvType, Limits};
-use amoeba_backend_cuda::{CudaOptions, KernelCache, Libraries};
+use amoeba_backend::{Device, KernelCache, Limits, LoadOptions, PackProgress};
+use amoeba_backend_cuda::{Cuda, Error, ready};
 use amoeba_checkpoint::Checkpoint;
-use amoeba_plan::{PathChoice, Plan};
+use amoeba_plan::Plan;
 
 /// Plan and weights of a fixture.
 pub fn open(fixture: &str) -> (Plan, Arc<Checkpoint>) {
@@ -16,16 +16,19 @@ pub fn open(fixture: &str) -> (Plan, Arc<Checkpoint>) {
 }
 
 /// How to load, with compiled kernels kept in `dir`.
-pub fn options(limits: Limits, dir: PathBuf) -> CudaOptions {
-    CudaOptions {
-        device: 0,
-        path: PathChoice::Auto,
-        limits,
-        kv: KvType::F32,
-        activations: Activations::F32,
+pub fn options(limits: Limits, dir: PathBuf) -> LoadOptions {
+    LoadOptions {
+        device: Device::Cuda(0),
         kernel_cache: Some(KernelCache { dir, bytes_max: 1 << 30 }),
-        libraries: Libraries::default(),
-        overlap: true,
+        libraries: Some(Vec::new()),
+        overlap: Some(true),
         notice: |text| panic!("{text}"),
+        ..LoadOptions::sized(limits)
     }
+}
+
+/// A fixture, loaded.
+pub fn load(fixture: &str, options: &LoadOptions, progress: PackProgress<'_>) -> Result<Cuda, Error> {
+    let (plan, checkpoint) = open(fixture);
+    Ok(ready(&plan, &checkpoint, options)?.load(plan, &checkpoint, options, progress)?)
 }

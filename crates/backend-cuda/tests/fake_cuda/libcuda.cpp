@@ -4,7 +4,7 @@
 // closures. The rules that bite on hardware are errors here too: copies out of bounds, calls that a capture forbids, too much
 // shared memory, a launch that may overlap with what is no kernel, a launch without a context, memory that was freed.
 //
-// FAKE_CUDA_MEMORY: bytes of device memory. FAKE_CUDA_DEVICES: how many. FAKE_CUDA_LOG: a file that gets a line per launch.
+// FAKE_CUDA_MEMORY: bytes of device memory. FAKE_CUDA_DEVICES: how many. FAKE_CUDA_LOG: a file that gets a line per launch, driver and device opened.
 // FAKE_CUDA_FAIL: a kernel whose launches fail. FAKE_CUDA_VERSION: of the driver.
 #include <dlfcn.h>
 #include <sys/mman.h>
@@ -80,14 +80,14 @@ constexpr u32 PROCESSOR_COUNT = 4;
 enum { COOPERATIVE = 2, PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
 
 extern "C" {
-Result cuInit(u32) { return number("FAKE_CUDA_DEVICES", 1) ? OK : NO_DEVICE; }
+Result cuInit(u32) { log_("init"); return number("FAKE_CUDA_DEVICES", 1) ? OK : NO_DEVICE; }
 Result cuDriverGetVersion(int* v) { *v = int(number("FAKE_CUDA_VERSION", 13000)); return OK; }
 Result cuDeviceGetCount(int* n) { *n = int(number("FAKE_CUDA_DEVICES", 1)); return OK; }
 Result cuDeviceGet(int* d, int i) { *d = i; return i < int(number("FAKE_CUDA_DEVICES", 1)) ? OK : INVALID_DEVICE; }
 Result cuDeviceGetName(char* s, int n, int) { snprintf(s, n, "fibers"); return OK; }
 Result cuDeviceTotalMem_v2(size_t* n, int) { *n = memory(); return OK; }
 Result cuDeviceGetAttribute(int* v, int a, int) { *v = a == MAJOR ? int(number("FAKE_CUDA_MAJOR", 9)) : a == MINOR ? 0 : a == PROCESSORS ? int(PROCESSOR_COUNT) : a == WARP ? 32 : a == MANAGED ? 1 : 0; return OK; }
-Result cuDevicePrimaryCtxRetain(void** c, int) { *c = &context_; return OK; }
+Result cuDevicePrimaryCtxRetain(void** c, int) { log_("context"); *c = &context_; return OK; }
 Result cuDevicePrimaryCtxRelease_v2(int) { return OK; }
 Result cuCtxGetCurrent(void** c) { *c = current; return OK; }
 Result cuCtxSetCurrent(void* c) { current = c; return OK; }

@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use allocations::allocations;
-use amoeba_backend::{Buffers, DeviceSampler, Executable, Flow, Limits, Probe, Row, Stage};
-use amoeba_backend_cuda::{Cuda, CudaOptions, Error};
+use amoeba_backend::{Buffers, DeviceSampler, Executable, Flow, Limits, LoadOptions, Probe, Row, Stage};
+use amoeba_backend_cuda::{Cuda, Error};
 use amoeba_kernels::sample::Sampling;
 use amoeba_plan::{Op, PathChoice};
 use fake_cuda::{Fake, on_fake};
@@ -21,14 +21,13 @@ mod refusals;
 
 const MODEL: &str = "qwen3_moe-q4g64";
 
-fn options(kernels: PathBuf) -> CudaOptions {
+fn options(kernels: PathBuf) -> LoadOptions {
     common::options(Limits { slots: 1, context: 64, rows: 20 }, kernels)
 }
 
-fn load_with(options: &CudaOptions) -> Result<Cuda, Error> {
-    let (plan, checkpoint) = common::open(MODEL);
+fn load_with(options: &LoadOptions) -> Result<Cuda, Error> {
     let (mut last, mut whole) = (0, 0);
-    let loaded = Cuda::load(plan, &checkpoint, options, &mut |done, total| {
+    let loaded = common::load(MODEL, options, &mut |done, total| {
         assert!(done > last && done <= total);
         (last, whole) = (done, total);
     });
@@ -183,7 +182,7 @@ fn what_ran_is_seen_in_its_launches() {
     on_fake("what_ran_is_seen_in_its_launches", &[("FAKE_CUDA_LOG", &path)], || {
         let kernels = Fake::build().kernels;
         let mut cuda = load();
-        let unfused = CudaOptions { path: PathChoice::Unfused, ..options(kernels) };
+        let unfused = LoadOptions { path: PathChoice::Unfused, ..options(kernels) };
         let mut unfused = load_with(&unfused).unwrap();
         assert!(cuda.path(1).to_string().starts_with("fused"));
         assert!(unfused.path(1).to_string().starts_with("unfused"));
@@ -211,7 +210,7 @@ fn launches_overlap_where_the_device_can_do_it_but_not_with_copies() {
     let name = "launches_overlap_where_the_device_can_do_it_but_not_with_copies";
     on_fake(name, &[("FAKE_CUDA_LOG", &path)], || {
         let logits = [true, false].map(|overlap| {
-            let options = CudaOptions { overlap, ..options(Fake::build().kernels) };
+            let options = LoadOptions { overlap: Some(overlap), ..options(Fake::build().kernels) };
             let mut cuda = load_with(&options).unwrap();
             assert_eq!(cuda.describe().contains("overlapping launches"), overlap);
             for step in [&rows(0..9), &rows(9..10)] {

@@ -1,7 +1,7 @@
 //! What cannot be: too little memory, kernels that fail, rows that break the limits, parts that are missing.
 
-use amoeba_backend::{Executable, Row};
-use amoeba_backend_cuda::{CudaOptions, Error, Libraries, Machine, Missing};
+use amoeba_backend::{Device, Executable, LoadOptions, Row, gpu};
+use amoeba_backend_cuda::{Error, Libraries, Machine, Missing};
 
 use crate::fake_cuda::{Fake, on_fake};
 use crate::{load, load_with, options, row, rows};
@@ -13,7 +13,7 @@ fn what_does_not_fit_is_refused_before_anything_is_sent() {
         "refusals::what_does_not_fit_is_refused_before_anything_is_sent",
         &[("FAKE_CUDA_MEMORY", "268800000")],
         || match load_with(&options(Fake::build().kernels)).map(|_| ()) {
-            Err(error @ Error::NoFit { .. }) => {
+            Err(error @ Error::Gpu(gpu::Error::NoFit { .. })) => {
                 let said = error.to_string();
                 assert!(said.contains("cuda:0 (fibers") && said.contains("too few"), "{said}");
             }
@@ -80,7 +80,9 @@ fn devices_are_described_and_chosen_by_number() {
         assert_eq!((driver.version().as_str(), devices.len()), ("13.0", 2));
         assert_eq!((devices[1].arch().as_str(), devices[1].supported()), ("sm_70", false));
         assert_eq!(machine.nvrtc.unwrap().version(), "13.0");
-        let on = |device| load_with(&CudaOptions { device, ..options(Fake::build().kernels) });
+        let on = |device| {
+            load_with(&LoadOptions { device: Device::Cuda(device), ..options(Fake::build().kernels) })
+        };
         assert!(matches!(on(1), Err(Error::TooOld(_))));
         assert!(matches!(on(2), Err(Error::NoSuchDevice { asked: 2, found: 2 })));
     });

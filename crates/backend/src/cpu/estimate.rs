@@ -57,8 +57,8 @@ fn prepared(plan: &Plan, stored: &[Stored], activations: Activations) -> Vec<(Bu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::{Cpu, CpuOptions};
-    use crate::{Executable, KvType};
+    use crate::cpu::Cpu;
+    use crate::{Executable, LoadOptions};
     use amoeba_checkpoint::Checkpoint;
     use amoeba_plan::{BufferKind, HeadLinearOp, Part, Step};
     use std::sync::Arc;
@@ -92,16 +92,14 @@ mod tests {
             let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(fixture);
             let checkpoint = Arc::new(Checkpoint::open(&dir).unwrap());
             let plan = with_heads(Plan::of(&checkpoint).unwrap());
-            let stored = plan.resolve(&checkpoint).unwrap();
+            let stored = plan.stored(&checkpoint).unwrap();
             for limits in [[1, 64, 1], [2, 64, 5], [1, 64, 64]].map(|[slots, context, rows]| Limits {
                 slots,
                 context,
                 rows,
             }) {
-                let (threads, path, kv) = (Some(2), amoeba_plan::PathChoice::Auto, KvType::F32);
                 let activations = Activations::Int16;
-                let options =
-                    CpuOptions { threads, isa: None, path, limits, kv, activations, repack_cache: None };
+                let options = LoadOptions { threads: Some(2), activations, ..LoadOptions::sized(limits) };
                 let cpu = Cpu::load(plan.clone(), &checkpoint, &options, &mut |_, _| {}).unwrap();
                 let model = cpu.model();
                 let held = cpu.memory() - model.weights.bytes() - model.caches.bytes();

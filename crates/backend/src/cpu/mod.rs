@@ -20,10 +20,12 @@ use std::sync::Arc;
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::linear::{Digits, Packed, runs_on_tiles};
 use amoeba_kernels::simd::Isa;
-use amoeba_plan::{FEW_ROWS_MAX, HeadLinearOp, LinearOp, Op, Path, PathChoice, Plan, select_path};
+use amoeba_plan::{FEW_ROWS_MAX, HeadLinearOp, LinearOp, Op, Path, Plan, select_path};
 
-use crate::sequences::Sequences;
-use crate::{Activations, DeviceKind, Error, Executable, KvType, Limits, Probe, Recording, Row, check_rows};
+use crate::{
+    Activations, Backend, DeviceKind, Error, KvType, Limits, LoadOptions, Loaded, Probe, Recording, Row,
+    StepRows,
+};
 use cache::Caches;
 use compile::{Phase, Phases, Precision, RowWork, compile};
 use pool::{Pool, Work};
@@ -36,29 +38,12 @@ pub use compile::CAPABILITIES;
 pub use estimate::workspace_bytes;
 pub use weights::{PackProgress, RepackCache};
 
-/// How to load for the CPU.
-#[derive(Clone, Debug)]
-pub struct CpuOptions {
-    /// Workers; `None` for one per core.
-    pub threads: Option<usize>,
-    /// Instruction set; `None` for the widest.
-    pub isa: Option<Isa>,
-    /// Path through the experts.
-    pub path: PathChoice,
-    /// Sizes to reserve.
-    pub limits: Limits,
-    /// What keys and values are stored as.
-    pub kv: KvType,
-    /// What activations are rounded to for products of integers.
-    pub activations: Activations,
-    /// Where packed weights are kept, if anywhere.
-    pub repack_cache: Option<RepackCache>,
-}
-
 /// A model on the CPU.
-pub struct Cpu {
+pub type Cpu = Loaded<Workers>;
+
+/// Worker threads, and what they work on.
+pub struct Workers {
     pool: Pool<Model>,
-    sequences: Sequences,
 }
 
 /// Everything a step works on; shared by the workers.
@@ -67,7 +52,6 @@ struct Model {
     weights: Weights,
     phases: Phases,
     isa: Isa,
-    choice: PathChoice,
     limits: Limits,
     workers: usize,
     kv: KvType,
@@ -79,7 +63,6 @@ struct Model {
     attention: Shared,
     experts: experts::Workspace,
     scratch: PerWorker<Scratch>,
-    has_experts: bool,
     state: PerWorker<StepState>,
 }
 
@@ -100,7 +83,7 @@ fn digits(activations: Activations) -> Result<Digits, Error> {
     }
 }
 
-impl Cpu {
+impl Loaded<Workers> {
     /// Packs the weights and reserves caches and buffers.
     ///
     /// # Errors
@@ -108,7 +91,7 @@ impl Cpu {
     pub fn load(
         plan: Plan,
         checkpoint: &Arc<Checkpoint>,
-        options: &CpuOptions,
+        options: &LoadOptions,
         progress: PackProgress<'_>,
     ) -> Result<Cpu, Error> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -117,10 +100,10 @@ impl Cpu {
             return Err(Error::Isa(isa));
         }
         let digits = digits(options.activations)?;
-        let weights = Weights::load(&plan, checkpoint, threads, options.repack_cache.as_ref(), progress)?;
+        let weights = Weights::load(&plan, checkpoint, threads, options, progress)?;
         let precision = Precision::new(&plan, digits);
         let phases = compile(&plan, &weights, &precision);
-        let limits = options.limits;
+        let limits = options.limits(&plan)?;
         let rows = limits.rows;
         let buffers =
             plan.buffers.iter().map(|buffer| Shared::zeroed(rows, buffer.width.next_multiple_of(16)));
@@ -143,19 +126,17 @@ impl Cpu {
             works: ALL_WORKS,
             tracer: None,
         });
-        let sequences = Sequences::new(&plan, limits);
+        let step = StepRows::new(&plan, limits, options.path, FEW_ROWS_MAX);
         let model = Model {
             caches: Caches::new(&plan, limits, options.kv)?,
             attention: attention::partials(&plan, limits)?,
-            has_experts: plan.program.iter().any(|step| matches!(step.op, Op::Experts(_))),
             isa: options.isa.unwrap_or_else(Isa::best),
-            choice: options.path,
             plan,
             weights,
             phases,
-            limits,
             workers: threads,
             kv: options.kv,
+            limits,
             precision,
             buffers,
             prepared,
@@ -164,18 +145,19 @@ impl Cpu {
             scratch,
             state,
         };
-        Ok(Cpu { pool: Pool::new(model, threads)?, sequences })
+        Ok(Loaded::new(Workers { pool: Pool::new(model, threads)? }, step))
     }
+}
 
+impl Workers {
     fn model(&self) -> &Model {
         self.pool.work()
     }
 }
 
-/// The rows of the current step. Written by [`Cpu::step`] between runs of the pool, read by items.
+/// The rows of the current step. Written by [`Workers::run`] between runs of the pool, read by items.
 struct StepState {
     rows: Vec<Row>,
-    /// Rows that want logits.
     wanted: Vec<usize>,
     path: Path,
     /// Which of the works of a phase of rows are done; all of them, unless a probe looks in between.
@@ -255,6 +237,13 @@ impl Model {
     }
 }
 
+impl Phases {
+    /// The first phase that a step does not run.
+    fn last(&self, step: &StepRows) -> usize {
+        if step.wanted().is_empty() { self.head } else { self.phases.len() }
+    }
+}
+
 impl Work for Model {
     fn prepare(&self, phase: usize, worker: usize) -> usize {
         let step = self.step();
@@ -274,13 +263,9 @@ impl Work for Model {
     }
 }
 
-impl Executable for Cpu {
+impl Backend for Workers {
     fn plan(&self) -> &Plan {
         &self.model().plan
-    }
-
-    fn limits(&self) -> Limits {
-        self.model().limits
     }
 
     fn kind(&self) -> DeviceKind {
@@ -298,10 +283,6 @@ impl Executable for Cpu {
             Digits::One => ", int8 activations",
         };
         format!("cpu ({}, {} threads{kv}{activations})", self.model().isa, self.pool.size())
-    }
-
-    fn path(&self, rows: usize) -> Path {
-        select_path(self.model().has_experts, rows, FEW_ROWS_MAX, self.model().choice)
     }
 
     fn instructions(&self, rows: usize) -> String {
@@ -323,32 +304,27 @@ impl Executable for Cpu {
         if tiled { *isa } else { isa.lanes() }.to_string()
     }
 
-    fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error> {
+    fn run(&mut self, step: &StepRows, path: Path, probe: Option<&mut dyn Probe>) -> Result<bool, Error> {
         let model = self.pool.work();
-        check_rows(rows, model.limits, model.plan.spec.vocab)?;
-        self.sequences.begin(rows)?;
         let state = model.state.get(0);
-        state.path = self.path(rows.len());
+        state.path = path;
         state.rows.clear();
-        state.rows.extend_from_slice(rows);
+        state.rows.extend_from_slice(step.rows());
         state.wanted.clear();
-        state.wanted.extend(rows.iter().enumerate().filter(|(_, row)| row.logits).map(|(i, _)| i));
-        let wanted = state.wanted.len();
+        state.wanted.extend_from_slice(step.wanted());
         if let Some(tracer) = &mut state.tracer {
             tracer.begin(probe.is_none());
         }
-        let last = if wanted > 0 { model.phases.phases.len() } else { model.phases.head };
-        let complete = match probe {
-            None => self.pool.run(0..last).map(|()| true),
-            Some(probe) => self.probed(last, probe),
-        }?;
-        if !complete {
-            return Ok(());
+        match probe {
+            None => self.pool.run(0..model.phases.last(step)).map(|()| true),
+            Some(probe) => self.probed(model.phases.last(step), probe),
         }
-        let Cpu { pool, sequences } = self;
-        sequences.complete_finite(rows, |n| pool.work().logits(n))?;
-        if let Some(tracer) = &mut self.model().state.get(0).tracer {
-            tracer.end(last, self.plan().program.len() - 1);
+    }
+
+    fn checked(&mut self, step: &StepRows) -> Result<(), Error> {
+        let model = self.model();
+        if let Some(tracer) = &mut model.state.get(0).tracer {
+            tracer.end(model.phases.last(step), model.plan.program.len() - 1);
         }
         Ok(())
     }

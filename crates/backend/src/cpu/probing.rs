@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Cpu;
+use super::Workers;
 use super::compile::{Phase, RowWork};
 use crate::{Error, Flow, Probe};
 
@@ -33,7 +33,7 @@ fn parts(phase: &Phase, probe: &dyn Probe) -> Vec<Range<usize>> {
     ends.map(|end| std::mem::replace(&mut start, end)..end).collect()
 }
 
-impl Cpu {
+impl Workers {
     /// Runs the phases one by one and shows each op to the probe; false if the probe stopped the step.
     pub(super) fn probed(&mut self, last: usize, probe: &mut dyn Probe) -> Result<bool, Error> {
         for phase in 0..last {

@@ -10,7 +10,7 @@ use amoeba_kernels::linear::Packed;
 use amoeba_plan::{ExpertWeights, Op, Plan, Weight, WeightId, WeightShape};
 
 use super::recurrent;
-use crate::Error;
+use crate::{Error, LoadOptions};
 use packing::Source;
 pub use repack_cache::RepackCache;
 
@@ -28,12 +28,13 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Packs everything with `threads` threads, or reads it from the cache.
+    /// Packs everything with `threads` threads, or reads it from the cache of the options, whose notice is called
+    /// if kept weights are damaged or cannot be kept.
     pub fn load(
         plan: &Plan,
         checkpoint: &Checkpoint,
         threads: usize,
-        cache: Option<&RepackCache>,
+        options: &LoadOptions,
         progress: PackProgress<'_>,
     ) -> Result<Weights, Error> {
         let vectors =
@@ -42,9 +43,9 @@ impl Weights {
         recurrent::arrange(plan, &mut vectors);
         let sources = sources(plan, checkpoint)?;
         checkpoint.release_all(); // headers and vectors
-        let mut loader =
-            Loader { checkpoint, threads, done: 0, total: sources.iter().map(Source::bytes).sum(), progress };
-        let packed = match cache {
+        let (notice, total) = (options.notice, sources.iter().map(Source::bytes).sum());
+        let mut loader = Loader { checkpoint, threads, notice, done: 0, total, progress };
+        let packed = match &options.repack_cache {
             Some(cache) => cache.load(&sources, &mut loader),
             None => loader.pack(&sources),
         };
@@ -154,6 +155,7 @@ fn stack<'a>(weight: &Weight, checkpoint: &'a Checkpoint) -> Result<Vec<Matrix<'
 struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     threads: usize,
+    notice: fn(&str),
     done: usize,
     /// Stored bytes of all sources.
     total: usize,

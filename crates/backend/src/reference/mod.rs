@@ -13,25 +13,27 @@ use amoeba_checkpoint::{Checkpoint, Matrix};
 use amoeba_kernels::{attention, elementwise, embed, norm};
 use amoeba_plan::{
     AddOp, AttentionOp, BufferId, CopyOp, EmbedOp, HeadGateOp, KvAppendOp, NormOp, Op, Path, PathChoice,
-    Plan, ScaleOp, TemperatureOp, WeightId, WeightShape, select_path,
+    Plan, ScaleOp, TemperatureOp, WeightId, WeightShape,
 };
 
-use crate::sequences::Sequences;
-use crate::{Buffers, DeviceKind, Error, Executable, Flow, Limits, Probe, Row, check_rows};
+use crate::rows::{StepRows, check_rows};
+use crate::{Backend, Buffers, DeviceKind, Error, Flow, Limits, Loaded, Probe, Row};
 use recurrent::Kept;
 
 /// Interprets a plan in f64.
-pub struct Reference {
+pub type Reference = Loaded<Interpreter>;
+
+/// Weights, caches and buffers of the interpreter.
+pub struct Interpreter {
     plan: Plan,
     checkpoint: Arc<Checkpoint>,
-    limits: Limits,
     /// Threads that products are shared by.
     threads: usize,
     /// Vectors (norm weights, biases) by weight id; empty for matrices.
     vectors: Vec<Vec<f32>>,
     /// Per slot and cache.
     caches: Vec<Vec<Kept>>,
-    sequences: Sequences,
+    limits: Limits,
     buffers: Grid,
     /// Per buffer, the rows of the step; the head's buffers hold only rows that want logits.
     logits: Vec<Vec<f32>>,
@@ -46,31 +48,35 @@ impl Buffers for Grid {
     }
 }
 
-impl Reference {
+impl Loaded<Interpreter> {
     /// Checks all weights and reserves caches.
     ///
     /// # Errors
     /// A tensor missing or misshapen.
     pub fn load(plan: Plan, checkpoint: Arc<Checkpoint>, limits: Limits) -> Result<Reference, Error> {
-        plan.resolve(&checkpoint)?;
+        plan.stored(&checkpoint)?;
         let vectors =
             plan.weights.iter().map(|weight| Ok(weight.read_vector(&checkpoint)?.unwrap_or_default()));
         let vectors = vectors.collect::<Result<_, Error>>()?;
         let empty: Vec<_> = plan.caches.iter().map(|cache| Kept::new(cache.kind)).collect();
-        let (caches, sequences) = (vec![empty; limits.slots], Sequences::new(&plan, limits));
+        let step = StepRows::new(&plan, limits, PathChoice::Unfused, 0);
+        let caches = vec![empty; limits.slots];
         let buffers = Grid(vec![Vec::new(); plan.buffers.len()]);
         let (threads, logits) = (1, Vec::new());
-        Ok(Reference { plan, checkpoint, limits, threads, vectors, caches, sequences, buffers, logits })
+        let interpreter = Interpreter { plan, checkpoint, threads, vectors, caches, limits, buffers, logits };
+        Ok(Loaded::new(interpreter, step))
     }
 
-    /// Shares large products by so many threads, at the same bits: every output is one thread's.
+    /// Shares large products by this many threads, at the same bits: every output is one thread's.
     #[must_use]
-    pub fn with_threads(self, threads: usize) -> Reference {
-        Reference { threads: threads.max(1), ..self }
+    pub fn with_threads(mut self, threads: usize) -> Reference {
+        self.backend.threads = threads.max(1);
+        self
     }
 
-    /// Runs one op of the program on the buffers and caches as they are, for comparing a backend op by op on inputs of
-    /// its own. The head's ops take the rows that want logits; an op that carries a state goes on from where it is.
+    /// Runs one op of the program on the buffers and caches as they are, for comparing a backend op by op on
+    /// inputs of its own. The head's ops take the rows that want logits; an op that carries a state goes on from
+    /// where it is.
     ///
     /// # Errors
     /// Rows outside the limits.
@@ -78,26 +84,29 @@ impl Reference {
     /// # Panics
     /// The program has no such op, or a buffer it reads has fewer rows.
     pub fn run_op(&mut self, op: usize, rows: &[Row]) -> Result<(), Error> {
-        check_rows(rows, self.limits, self.plan.spec.vocab)?;
-        let op = self.plan.program[op].op.clone();
-        self.run(&op, rows)
+        let Interpreter { plan, limits, .. } = &self.backend;
+        check_rows(rows, *limits, plan.spec.vocab)?;
+        let op = plan.program[op].op.clone();
+        self.backend.run_one(&op, rows)
     }
 
     /// The rows of a buffer.
     pub fn buffer(&self, id: BufferId) -> &[Vec<f32>] {
-        &self.buffers.0[id.0]
+        &self.backend.buffers.0[id.0]
     }
 
     /// Replaces the rows of a buffer.
     pub fn set_buffer(&mut self, id: BufferId, rows: Vec<Vec<f32>>) {
-        self.buffers.0[id.0] = rows;
+        self.backend.buffers.0[id.0] = rows;
     }
 
     /// All buffers, for a probe.
     pub fn buffers(&self) -> &dyn Buffers {
-        &self.buffers
+        &self.backend.buffers
     }
+}
 
+impl Interpreter {
     fn vector(&self, id: Option<WeightId>) -> Option<&[f32]> {
         id.map(|id| &self.vectors[id.0][..])
     }
@@ -120,7 +129,7 @@ impl Reference {
         }
     }
 
-    fn run(&mut self, op: &Op, rows: &[Row]) -> Result<(), Error> {
+    fn run_one(&mut self, op: &Op, rows: &[Row]) -> Result<(), Error> {
         match op {
             Op::Embed(op) => self.embed(op, rows)?,
             Op::Norm(op) => self.norm(op, rows.len()),
@@ -261,13 +270,9 @@ impl Reference {
     }
 }
 
-impl Executable for Reference {
+impl Backend for Interpreter {
     fn plan(&self) -> &Plan {
         &self.plan
-    }
-
-    fn limits(&self) -> Limits {
-        self.limits
     }
 
     fn kind(&self) -> DeviceKind {
@@ -278,20 +283,6 @@ impl Executable for Reference {
         "reference interpreter (scalar, f64 accumulation)".to_owned()
     }
 
-    fn path(&self, rows: usize) -> Path {
-        select_path(!self.plan.program.is_empty(), rows, 0, PathChoice::Unfused)
-    }
-
-    fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error> {
-        check_rows(rows, self.limits, self.plan.spec.vocab)?;
-        self.sequences.begin(rows)?;
-        if !self.interpret(rows, probe)? {
-            return Ok(());
-        }
-        let Reference { sequences, logits, .. } = self;
-        sequences.complete_finite(rows, |n| &logits[n])
-    }
-
     fn logits(&self, n: usize) -> &[f32] {
         &self.logits[n]
     }
@@ -299,11 +290,9 @@ impl Executable for Reference {
     fn memory(&self) -> usize {
         self.limits.slots * recurrent::bytes(&self.plan, self.limits.context)
     }
-}
 
-impl Reference {
-    /// Runs the program; false if the probe stopped it.
-    fn interpret(&mut self, rows: &[Row], mut probe: Option<&mut dyn Probe>) -> Result<bool, Error> {
+    fn run(&mut self, step: &StepRows, _: Path, mut probe: Option<&mut dyn Probe>) -> Result<bool, Error> {
+        let rows = step.rows();
         let program = self.plan.program.clone();
         let head = self.plan.head;
         let wanted: Vec<Row> = rows.iter().copied().filter(|row| row.logits).collect();
@@ -317,7 +306,7 @@ impl Reference {
                     buffer.retain(|_| row.next().is_some_and(|row| row.logits));
                 }
             }
-            self.run(&step.op, if i >= head { &wanted } else { rows })?;
+            self.run_one(&step.op, if i >= head { &wanted } else { rows })?;
             if let Some(probe) = probe.as_mut().filter(|probe| probe.wants(i))
                 && probe.see(i, &self.buffers) == Flow::Stop
             {

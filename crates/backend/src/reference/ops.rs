@@ -4,10 +4,10 @@ use amoeba_checkpoint::Matrix;
 use amoeba_kernels::{activate, experts, linear, rope, router};
 use amoeba_plan::{ActivateOp, BufferId, ExpertWeights, ExpertsOp, HeadLinearOp, LinearOp, RopeOp, RouterOp};
 
-use super::{Reference, threads};
+use super::{Interpreter, threads};
 use crate::{Error, Row};
 
-impl Reference {
+impl Interpreter {
     pub(super) fn linear(&mut self, op: &LinearOp, rows: usize) -> Result<(), Error> {
         let (matrix, bias) = (self.matrix(op.weight)?, self.vector(op.bias));
         let products = self.buffers.0[op.x.0][..rows].iter().map(|x| {

@@ -3,7 +3,7 @@
 use amoeba_kernels::{conv, delta_net, ssm};
 use amoeba_plan::{CacheId, CacheKind, ConvOp, DeltaNetOp, Plan, SsmOp};
 
-use super::Reference;
+use super::Interpreter;
 use crate::Row;
 
 /// One cache of one sequence.
@@ -55,7 +55,7 @@ pub fn bytes(plan: &Plan, positions: usize) -> usize {
     plan.caches.iter().map(|cache| of(cache.kind)).sum()
 }
 
-impl Reference {
+impl Interpreter {
     /// The cache of a row's sequence, taken out, and anew if the sequence begins.
     fn take(&mut self, cache: CacheId, row: &Row) -> Kept {
         let kept = &mut self.caches[row.slot][cache.0];

@@ -6,12 +6,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use amoeba_backend::{Activations, Cpu, CpuOptions, KvType, Limits, Row};
+use amoeba_backend::{Cpu, Limits, LoadOptions, Row};
 use amoeba_checkpoint::{Checkpoint, Config};
 use amoeba_kernels::testing::{Rng, attention, delta_net, rms_norm, ssm};
 use amoeba_plan::{
     AddOp, Buffer, BufferId, BufferKind, Cache, CacheId, CacheKind, ConvOp, EmbedOp, KvAppendOp, LinearOp,
-    Op, Part, PathChoice, Plan, SsmOp, Step, Weight, WeightId, WeightShape,
+    Op, Part, Plan, SsmOp, Step, Weight, WeightId, WeightShape,
 };
 
 /// Width of the residual stream.
@@ -199,20 +199,12 @@ pub fn open(model: &str) -> (Plan, Arc<Checkpoint>) {
 }
 
 /// How to load for the CPU.
-pub fn options(threads: usize, limits: Limits) -> CpuOptions {
-    CpuOptions {
-        threads: Some(threads),
-        isa: None,
-        path: PathChoice::Auto,
-        limits,
-        kv: KvType::F32,
-        activations: Activations::F32,
-        repack_cache: None,
-    }
+pub fn options(threads: usize, limits: Limits) -> LoadOptions {
+    LoadOptions { threads: Some(threads), ..LoadOptions::sized(limits) }
 }
 
 /// The model on the CPU.
-pub fn cpu(name: &str, options: &CpuOptions) -> Cpu {
+pub fn cpu(name: &str, options: &LoadOptions) -> Cpu {
     let (plan, checkpoint) = model(name);
     Cpu::load(plan, &checkpoint, options, &mut |_, _| {}).unwrap()
 }

@@ -125,7 +125,7 @@ impl<'m> Engine<'m> {
         let fused = (1..=rows).take_while(|&n| executable.path(n).kind == executable.path(1).kind).count();
         let several = options.decode_rows.unwrap_or(fused).clamp(1, slots.min(rows));
         executable.set_rows_min(if options.batch_invariant { several } else { 1 });
-        let alike = *executable.alike(1).end();
+        let alike = *executable.bit_identical_sizes(1).end();
         let prefill_rows = options.prefill_rows.unwrap_or(rows).clamp(1, rows);
         let invariant = options.batch_invariant && alike < rows;
         if invariant {

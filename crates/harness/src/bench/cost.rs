@@ -81,7 +81,7 @@ impl Model {
     /// # Errors
     /// A tensor is missing or misshapen.
     pub fn new(name: &str, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model, Error> {
-        let stored = plan.resolve(checkpoint)?;
+        let stored = plan.stored(checkpoint)?;
         let mut sizes: Vec<(String, usize)> = Vec::new();
         for (weight, stored) in plan.weights.iter().zip(&stored) {
             let format = stored.format.to_string();

@@ -29,7 +29,7 @@ pub fn check(lab: &Lab<'_>) -> Result<Vec<Check>, Error> {
     let again = run(&mut *candidate, &tokens, lab.chunk)?;
     let reruns = [("after another sequence".to_owned(), after), ("from the other buffer".to_owned(), again)];
     checks.push(verdict("bits: rerun", &first, &reruns));
-    let alike = candidate.alike(lab.chunk);
+    let alike = candidate.bit_identical_sizes(lab.chunk);
     let together = company(&mut *candidate, &tokens, &lab.random(tokens.len(), 5))?;
     let alone = if alike.contains(&2) { &first } else { &run(&mut *candidate, &tokens, 2)? };
     checks.push(verdict("bits: company", alone, &[("together with another sequence".to_owned(), together)]));

@@ -1,6 +1,6 @@
 //! Launches that measure what a device does at best.
 
-use super::{Args, Call, Setting, Unit, unit};
+use super::{Args, Call, Unit, unit};
 
 fn call(kernel: &'static str, (blocks, block): (u32, u32), args: Args) -> Call {
     let unit = Unit {
@@ -11,10 +11,11 @@ fn call(kernel: &'static str, (blocks, block): (u32, u32), args: Args) -> Call {
     Call { unit, kernel, grid: [blocks, 1, 1], block, shared: 0, args }
 }
 
-/// Reads `bytes` (a multiple of 16) from `memory`, as weights are read. `sum` is the address of a `u32`.
-pub fn read(memory: u64, bytes: usize, sum: u64, setting: &Setting) -> Call {
+/// Reads `bytes` (a multiple of 16) from `memory`, as weights are read, on a device of that many multiprocessors. `sum` is
+/// the address of a `u32`.
+pub fn read(memory: u64, bytes: usize, sum: u64, multiprocessors: u32) -> Call {
     let args = Args::new().address(memory).address((bytes / 16) as u64).address(sum);
-    call("floor_read", (8 * setting.multiprocessors, 256), args)
+    call("floor_read", (8 * multiprocessors, 256), args)
 }
 
 /// Does nothing: what a launch costs.

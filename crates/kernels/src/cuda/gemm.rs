@@ -39,7 +39,7 @@ pub(crate) struct Gemm {
 /// Parts of x at a weight of that format.
 fn parts(format: Option<Format>, setting: &Setting) -> usize {
     let dense = format.is_none_or(|format| !format.is_quantised());
-    usize::from(setting.x_parts.clamp(1, 3)) + usize::from(dense && setting.x_parts == 2)
+    usize::from(setting.x_terms.clamp(1, 3)) + usize::from(dense && setting.x_terms == 2)
 }
 
 /// Bytes of a row of x in parts, at most.

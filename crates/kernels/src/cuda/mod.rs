@@ -96,7 +96,7 @@ pub struct Setting {
     pub fused: bool,
     /// Parts of x in products of more than 8 rows, 1 to 3. With quantised weights they are f16: 3 are all of an f32, 2 are 22 bits
     /// (f32 accuracy in practice), 1 is 11. With dense ones they are bf16, of which 2 are 16 bits: there it is 3 instead; 1 is 8.
-    pub x_parts: u8,
+    pub x_terms: u8,
 }
 
 /// Everything a program touches, by address.

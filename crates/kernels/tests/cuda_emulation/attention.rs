@@ -36,7 +36,7 @@ const PLAIN: Case = Case {
 impl Case {
     fn setting(self) -> Setting {
         let Case { kv_f16, multiprocessors, .. } = self;
-        Setting { slots: 3, context: 160, kv_f16, multiprocessors, arch: 90, fused: false, x_parts: 2 }
+        Setting { slots: 3, context: 160, kv_f16, multiprocessors, arch: 90, fused: false, x_terms: 2 }
     }
 }
 

@@ -33,7 +33,7 @@ impl Bench {
             multiprocessors: 3,
             arch: 90,
             fused: false,
-            x_parts: 2,
+            x_terms: 2,
         })
     }
 

@@ -73,7 +73,7 @@ fn ops(bench: &mut Bench, rng: &mut Rng, case: Case) -> (Vec<Op>, [BufferId; 4])
 fn check(case: Case) {
     let Case { heads, kv_heads, k_dim, v_dim, kv_f16, multiprocessors, .. } = case;
     let setting =
-        Setting { slots: 2, context: 160, kv_f16, multiprocessors, arch: 90, fused: false, x_parts: 2 };
+        Setting { slots: 2, context: 160, kv_f16, multiprocessors, arch: 90, fused: false, x_terms: 2 };
     let (mut rng, Some(mut bench)) = (Rng(21), Bench::of(setting)) else { return };
     let (ops, [q, k, v, out]) = ops(&mut bench, &mut rng, case);
     let Some(Op::Attention(AttentionOp { cache, .. })) = ops.last().cloned() else { unreachable!() };

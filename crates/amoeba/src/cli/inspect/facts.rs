@@ -71,7 +71,7 @@ impl Facts {
         let (plan, stored, files) = if has_weights {
             let checkpoint = Checkpoint::open(dir)?;
             let plan = Plan::of(&checkpoint)?;
-            let stored = plan.resolve(&checkpoint)?;
+            let stored = plan.stored(&checkpoint)?;
             let stored: Vec<_> = stored.iter().map(|stored| (stored.format, stored.bytes as u64)).collect();
             (plan, stored, Some(checkpoint.index().files().len()))
         } else {

@@ -17,15 +17,13 @@ use amoeba_kernels::linear::{PACKING, Packed};
 
 use super::{Loader, Source, eviction};
 
-/// Where packed weights are kept, and how problems are reported.
+/// Where packed weights are kept.
 #[derive(Clone, Debug)]
 pub struct RepackCache {
     /// The folder; made when needed. Each model takes as many bytes as its weights.
     pub dir: PathBuf,
     /// Most bytes that the folder may hold: what was not used for longest goes first.
     pub bytes_max: u64,
-    /// Called with one sentence when kept weights were damaged, or cannot be kept.
-    pub notice: fn(&str),
 }
 
 const MAGIC: &[u8; 8] = b"AMOEBAPK";
@@ -40,7 +38,9 @@ impl RepackCache {
     /// The packed sources, from the file if there is a good one.
     pub(super) fn load(&self, sources: &[Source<'_>], loader: &mut Loader<'_>) -> Vec<Packed> {
         let Some(key) = key(sources, loader) else {
-            (self.notice)("packed weights are not kept: the system does not say when the model was written");
+            (loader.notice)(
+                "packed weights are not kept: the system does not say when the model was written",
+            );
             return loader.pack(sources);
         };
         let path = self.dir.join(eviction::name(&eviction::owner(loader.checkpoint.dir()), key));
@@ -52,7 +52,7 @@ impl RepackCache {
             }
             Err(_) if !path.exists() => {}
             Err(error) => {
-                (self.notice)(&format!("packed weights in {at} cannot be used, packing again: {error}"));
+                (loader.notice)(&format!("packed weights in {at} cannot be used, packing again: {error}"));
                 let _ = std::fs::remove_file(&path); // if that fails, so does writing, which says why
             }
         }
@@ -63,7 +63,7 @@ impl RepackCache {
         let bytes = DATA as u64 + packed.iter().map(|packed| packed.bytes() as u64).sum::<u64>();
         let room = eviction::make_room(&self.dir, &path, bytes, self.bytes_max);
         if let Err(error) = room.and_then(|()| write(&path, key, &packed, progress)) {
-            (self.notice)(&format!(
+            (loader.notice)(&format!(
                 "packed weights are not kept in {at}, the model runs all the same: {error}"
             ));
         }

@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 
-use amoeba_backend::Limits;
 use amoeba_checkpoint::{Checkpoint, Matrix as Stored};
 use amoeba_kernels::cuda::{
     self, Matrix, Place, Places, STEP_HEAD_BYTES, Setting, StepRow, WeightPlace, ZEROED_BYTES,
@@ -11,8 +10,9 @@ use amoeba_kernels::cuda::{
 use amoeba_kernels::sample::cuda as sample;
 use amoeba_plan::{Plan, Weight, WeightShape};
 
-use crate::error::Need;
-use crate::sampling::drawn_rows_max;
+use super::Need;
+use super::sampler::drawn_rows_max;
+use crate::Limits;
 
 /// Every place begins at a multiple of this: what the widest reads and copies want.
 const ALIGN: usize = 256;

@@ -1,33 +1,33 @@
-//! Weights from the mapped file to the device: several threads fill page-locked stages while earlier ones travel.
+//! Weights from the mapped file to the device: several threads fill stages of host memory while earlier ones are copied.
 
 use std::sync::Mutex;
 use std::sync::mpsc;
 
-use amoeba_backend::PackProgress;
 use amoeba_checkpoint::{Checkpoint, Matrix as Stored};
 use amoeba_kernels::cuda::{self, Matrix, WeightPlace};
 use amoeba_plan::Plan;
 
-use crate::Error;
-use crate::arena::{Layout, matrices};
-use crate::sys::{Arena, Gpu, Stage};
-use cudarc::driver::DriverError;
+use super::Error;
+use super::driver::{Driver, Fault};
+use super::layout::{Layout, matrices};
+use super::steps::LaunchContext;
+use crate::PackProgress;
 
-/// Bytes that travel at once.
+/// Bytes of one copy.
 const STAGE: usize = 8 << 20;
 /// Threads that fill stages: one alone copies slower than the bus takes.
 const THREADS: usize = 4;
-/// Stages of a thread: one is filled while the other travels.
+/// Stages of a thread, each with a queue of its own: one is filled while the other is copied.
 const STAGES: usize = 2;
 
-/// What goes to one stretch of the device's memory in one go.
+/// One copy to the device.
 struct Job<'a> {
     offset: usize,
     parts: Vec<&'a [u8]>,
     bytes: usize,
 }
 
-/// Cuts pieces into jobs; pieces that lie side by side on the device may share one.
+/// Cuts pieces into jobs; adjacent pieces may share one.
 #[derive(Default)]
 struct Jobs<'a>(Vec<Job<'a>>);
 
@@ -50,15 +50,16 @@ impl<'a> Jobs<'a> {
     }
 }
 
-/// Copies all weights and tables to their places and waits for them. `progress` hears bytes sent and bytes in all.
+/// Copies all weights and tables to their places and waits for them. Called as
+/// `progress(done_bytes, total_bytes)`.
 ///
 /// # Errors
 /// A weight missing or misshapen, or the device failed.
-pub fn upload(
+pub fn upload<D: Driver>(
     plan: &Plan,
     checkpoint: &Checkpoint,
     layout: &Layout,
-    (gpu, arena): (&Gpu, &Arena),
+    on: &LaunchContext<D>,
     progress: PackProgress<'_>,
 ) -> Result<(), Error> {
     let at = layout.offsets();
@@ -84,39 +85,46 @@ pub fn upload(
             }
         }
     }
-    send_all(jobs.0, checkpoint, (gpu, arena), progress)
+    send_all(jobs.0, checkpoint, on, progress)
 }
 
-fn send_all(
+fn send_all<D: Driver>(
     jobs: Vec<Job<'_>>,
     checkpoint: &Checkpoint,
-    (gpu, arena): (&Gpu, &Arena),
+    on: &LaunchContext<D>,
     progress: PackProgress<'_>,
 ) -> Result<(), Error> {
     let total = jobs.iter().map(|job| job.bytes).sum();
     let threads = THREADS.min(jobs.len());
     let queue = Mutex::new(jobs.into_iter());
-    let (told, hears) = mpsc::channel();
-    let work = |told: mpsc::Sender<usize>| -> Result<(), DriverError> {
-        let gpu = gpu.another_stream()?;
+    let (sent, progressed) = mpsc::channel();
+    let work = |sent: mpsc::Sender<usize>| -> Result<(), Fault> {
         let mut stages = Vec::new();
         for turn in 0.. {
             let Some(job) = queue.lock().ok().and_then(|mut queue| queue.next()) else { break };
             if stages.len() < STAGES {
-                stages.push(Stage::new(&gpu, STAGE)?);
+                let queue = on.driver.another_queue()?;
+                let host = queue.host::<u8>(STAGE)?;
+                stages.push((host, queue));
             }
-            stages[turn % STAGES].send(&job.parts, arena, job.offset)?;
+            let (host, queue) = &mut stages[turn % STAGES];
+            let (staged, mut filled) = (D::fill(host)?, 0);
+            for part in &job.parts {
+                staged[filled..][..part.len()].copy_from_slice(part);
+                filled += part.len();
+            }
+            queue.send(host, filled, &on.memory, job.offset)?;
             job.parts.iter().for_each(|part| checkpoint.release(part));
-            let _ = told.send(job.bytes); // heard until all threads are done
+            let _ = sent.send(job.bytes); // received until all threads are done
         }
-        gpu.wait()
+        stages.iter().try_for_each(|(_, queue)| queue.wait())
     };
     std::thread::scope(|scope| {
-        let start = |told: mpsc::Sender<usize>| scope.spawn(|| work(told));
-        let workers: Vec<_> = (0..threads).map(|_| start(told.clone())).collect();
-        drop(told);
+        let start = |sent: mpsc::Sender<usize>| scope.spawn(|| work(sent));
+        let workers: Vec<_> = (0..threads).map(|_| start(sent.clone())).collect();
+        drop(sent);
         let mut done = 0;
-        for bytes in hears {
+        for bytes in progressed {
             done += bytes;
             progress(done, total);
         }

@@ -2,32 +2,32 @@
 
 use std::ops::{Range, RangeInclusive};
 
-use amoeba_backend::Stage;
 use amoeba_kernels::cuda::{Call, Places, Staged, capabilities, compact, lower};
 use amoeba_plan::{Group, PathChoice, Plan, groups};
 
-use crate::Error;
+use super::Error;
+use crate::Stage;
 
-/// Launches of a part of the program for steps of at most so many rows.
-pub struct Stretch {
-    /// Which part.
-    pub part: Part,
-    /// In order: first the rows that want logits are moved to the front, if it is the head.
+/// Launches of a section of the program, for steps up to some number of rows.
+pub struct Segment {
+    /// Which section.
+    pub section: Section,
+    /// In order; those of the head begin by moving the rows that want logits to the front.
     pub calls: Vec<Call>,
     /// Groups of ops, and the launches that run them.
     pub groups: Vec<(Group, Range<usize>)>,
     /// What each launch is.
-    pub marks: Vec<Mark>,
+    pub infos: Vec<LaunchInfo>,
 }
 
 /// What a launch is, for traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct LaunchInfo {
     /// The first op that it serves.
     pub op: usize,
     /// How many.
     pub ops: usize,
-    /// Which part of the first.
+    /// Which stage of the first.
     pub stage: Stage,
 }
 
@@ -37,13 +37,13 @@ pub struct Program {
     pub sizes: Vec<usize>,
     /// Steps of fewer rows take the launches for this many.
     pub rows_min: usize,
-    /// By [`Part`], then by size.
-    pub parts: [Vec<Stretch>; 2],
+    /// By [`Section`], then by size.
+    pub sections: [Vec<Segment>; 2],
 }
 
-/// A part of the program that has rows of its own.
+/// A section of the program that has rows of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Section {
     /// Up to the head: rows are those of the step.
     Body,
     /// From the head on: rows are those that want logits.
@@ -64,24 +64,24 @@ impl Program {
     pub fn lower(plan: &Plan, at: &Places, rows_max: usize, path: PathChoice) -> Result<Program, Error> {
         let sizes = sizes(rows_max);
         let can = capabilities(at.setting.fused);
-        let mut parts = [Vec::new(), Vec::new()];
+        let mut sections = [Vec::new(), Vec::new()];
         for &rows in &sizes {
             let (head, body) =
                 groups(plan, &can, rows, path).into_iter().partition(|group| group.ops.start >= plan.head);
-            parts[Part::Body as usize].push(stretch(plan, at, (Part::Body, body), rows)?);
-            parts[Part::Head as usize].push(stretch(plan, at, (Part::Head, head), rows)?);
+            sections[Section::Body as usize].push(segment(plan, at, (Section::Body, body), rows)?);
+            sections[Section::Head as usize].push(segment(plan, at, (Section::Head, head), rows)?);
         }
-        Ok(Program { parts, sizes, rows_min: 1 })
+        Ok(Program { sections, sizes, rows_min: 1 })
     }
 
-    /// Index of the smallest size that so many rows fit.
+    /// Index of the smallest size that has room for `rows` rows.
     pub fn size_of(&self, rows: usize) -> usize {
         let rows = rows.max(self.rows_min);
         self.sizes.partition_point(|size| *size < rows)
     }
 
-    /// Rows of the steps that have the same launches as a step of so many.
-    pub fn alike(&self, rows: usize) -> RangeInclusive<usize> {
+    /// Sizes of the steps that have the same launches as a step of `rows` rows.
+    pub fn bit_identical_sizes(&self, rows: usize) -> RangeInclusive<usize> {
         let size = self.size_of(rows).min(self.sizes.len() - 1);
         let fewer = size.checked_sub(1).map(|before| self.sizes[before]);
         let first = fewer.filter(|&fewer| fewer >= self.rows_min).map_or(1, |fewer| fewer + 1);
@@ -89,41 +89,41 @@ impl Program {
     }
 
     /// Launches for steps of that size.
-    pub fn stretch(&self, part: Part, size: usize) -> &Stretch {
-        &self.parts[part as usize][size]
+    pub fn segment(&self, section: Section, size: usize) -> &Segment {
+        &self.sections[section as usize][size]
     }
 
-    /// Most launches of a part.
-    pub fn launches_max(&self, part: Part) -> usize {
-        self.parts[part as usize].iter().map(|stretch| stretch.calls.len()).max().unwrap_or(0)
+    /// Most launches of a section.
+    pub fn launches_max(&self, section: Section) -> usize {
+        self.sections[section as usize].iter().map(|segment| segment.calls.len()).max().unwrap_or(0)
     }
 }
 
-/// Lowers a part of the program.
-fn stretch(
+/// Lowers a section of the program.
+fn segment(
     plan: &Plan,
     at: &Places,
-    (part, groups): (Part, Vec<Group>),
+    (section, groups): (Section, Vec<Group>),
     rows: usize,
-) -> Result<Stretch, Error> {
+) -> Result<Segment, Error> {
     let mut calls = Vec::new();
-    if part == Part::Head {
+    if section == Section::Head {
         let carried = plan.carried();
         calls.extend(carried.into_iter().map(|id| compact(plan, at, id, plan.buffer(id).width)));
     }
-    let mut marks = vec![Mark { op: plan.head, ops: 1, stage: Stage::Start }; calls.len()];
+    let mut infos = vec![LaunchInfo { op: plan.head, ops: 1, stage: Stage::Start }; calls.len()];
     let mut lowered = Vec::with_capacity(groups.len());
     for group in groups {
         let first = calls.len();
         let staged = lower(plan, &group, at, rows).map_err(|what| Error::Unsupported(what.to_string()))?;
         for Staged { stage, call } in staged {
             let ops = group.ops_of(stage);
-            marks.push(Mark { op: ops.start, ops: ops.len(), stage });
+            infos.push(LaunchInfo { op: ops.start, ops: ops.len(), stage });
             calls.push(call);
         }
         lowered.push((group, first..calls.len()));
     }
-    Ok(Stretch { part, calls, groups: lowered, marks })
+    Ok(Segment { section, calls, groups: lowered, infos })
 }
 
 #[cfg(test)]
@@ -135,11 +135,17 @@ mod tests {
         assert_eq!(sizes(1), [1]);
         assert_eq!(sizes(8), [1, 2, 4, 8]);
         assert_eq!(sizes(21), [1, 2, 4, 8, 16, 21]);
-        let mut program = Program { sizes: sizes(21), rows_min: 1, parts: [Vec::new(), Vec::new()] };
+        let mut program = Program { sizes: sizes(21), rows_min: 1, sections: [Vec::new(), Vec::new()] };
         assert_eq!([1, 2, 3, 16, 17, 21].map(|rows| program.size_of(rows)), [0, 1, 2, 4, 5, 5]);
-        assert_eq!([1, 2, 3, 8, 21].map(|rows| program.alike(rows)), [1..=1, 2..=2, 3..=4, 5..=8, 17..=21]);
+        assert_eq!(
+            [1, 2, 3, 8, 21].map(|rows| program.bit_identical_sizes(rows)),
+            [1..=1, 2..=2, 3..=4, 5..=8, 17..=21]
+        );
         program.rows_min = 4;
         assert_eq!([1, 2, 4, 5, 16].map(|rows| program.size_of(rows)), [2, 2, 2, 3, 4]);
-        assert_eq!([1, 2, 4, 5, 16].map(|rows| program.alike(rows)), [1..=4, 1..=4, 1..=4, 5..=8, 9..=16]);
+        assert_eq!(
+            [1, 2, 4, 5, 16].map(|rows| program.bit_identical_sizes(rows)),
+            [1..=4, 1..=4, 1..=4, 5..=8, 9..=16]
+        );
     }
 }

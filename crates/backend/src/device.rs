@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
-    /// The first GPU, or the CPU: see [`resolve`](crate::resolve).
+    /// The first GPU that takes the model, or the CPU.
     Auto,
     /// Vectorised CPU kernels.
     #[default]

@@ -15,7 +15,7 @@ fn places(plan: &Plan, checkpoint: &Checkpoint, fused: bool) -> Places {
         next += 256;
         next
     };
-    let stored = plan.resolve(checkpoint).unwrap();
+    let stored = plan.stored(checkpoint).unwrap();
     let weights = plan.weights.iter().zip(stored).map(|(weight, stored)| match weight.shape {
         WeightShape::Vector(_) => WeightPlace::Vector(take()),
         WeightShape::Matrix(rows, cols) | WeightShape::Stack(_, rows, cols) => {

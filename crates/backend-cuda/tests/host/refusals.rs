@@ -1,7 +1,8 @@
 //! What cannot be: too little memory, kernels that fail, rows that break the limits, parts that are missing.
 
-use amoeba_backend::{Device, Executable, LoadOptions, Row, gpu};
+use amoeba_backend::{Device, DeviceSampler, Executable, LoadOptions, Row, gpu};
 use amoeba_backend_cuda::{Error, Libraries, Machine, Missing};
+use amoeba_kernels::sample::Sampling;
 
 use crate::fake_cuda::{Fake, on_fake};
 use crate::{load, load_with, options, row, rows};
@@ -85,5 +86,15 @@ fn devices_are_described_and_chosen_by_number() {
         };
         assert!(matches!(on(1), Err(Error::TooOld(_))));
         assert!(matches!(on(2), Err(Error::NoSuchDevice { asked: 2, found: 2 })));
+    });
+}
+
+#[test]
+fn a_draw_that_fails_is_an_error() {
+    on_fake("refusals::a_draw_that_fails_is_an_error", &[("FAKE_CUDA_FAIL", "sample_scan")], || {
+        let mut cuda = load();
+        cuda.begin(0, &Sampling::greedy(), &[5]).unwrap();
+        let said = cuda.enqueue(&[row(0)]).unwrap_err().to_string();
+        assert!(said.contains("cuda:0 (fibers") && said.contains("CUDA_ERROR_LAUNCH_FAILED"), "{said}");
     });
 }

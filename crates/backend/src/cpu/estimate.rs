@@ -101,7 +101,7 @@ mod tests {
                 let activations = Activations::Int16;
                 let options = LoadOptions { threads: Some(2), activations, ..LoadOptions::sized(limits) };
                 let cpu = Cpu::load(plan.clone(), &checkpoint, &options, &mut |_, _| {}).unwrap();
-                let model = cpu.model();
+                let model = cpu.backend.model();
                 let held = cpu.memory() - model.weights.bytes() - model.caches.bytes();
                 assert_eq!(
                     workspace_bytes(&plan, &stored, limits, activations),

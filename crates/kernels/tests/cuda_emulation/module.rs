@@ -70,7 +70,7 @@ pub fn launch(call: &Call, seed: u32) {
 
 /// The shared library of a unit, built unless it is there.
 fn built(unit: &Unit) -> PathBuf {
-    let header = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda-emulation");
+    let header = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/cuda-emulation");
     let source = unit.source();
     let mut hasher = DefaultHasher::new();
     (&source, std::fs::read_to_string(header.join("emulate.h")).unwrap(), &*COMPILER).hash(&mut hasher);

@@ -4,7 +4,7 @@
 use amoeba_kernels::attention::{self, Element, Half, Head, KEY_STRIDE};
 use amoeba_plan::{CacheId, CacheKind, Plan};
 
-use super::recurrent;
+use super::phases::recurrent;
 use super::shared::{Shared, Zeroable};
 use crate::{Error, KvType, Limits};
 

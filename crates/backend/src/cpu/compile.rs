@@ -1,54 +1,17 @@
 //! From the decode program to phases: stretches of independent items.
 
-use std::ops::Range;
-
-use amoeba_checkpoint::Format;
 use amoeba_kernels::linear::{Arrangement, Digits};
 use amoeba_plan::{
-    BufferId, Capabilities, Group, GroupKind, HeadLinearOp, LinearOp, Op, Part, PathChoice, Plan, RopeId,
-    Sharing, Stage, Step, groups,
+    BufferId, Capabilities, ExpertWeights, Group, GroupKind, Op, Part, PathChoice, Plan, RopeId, Sharing,
+    Stage, Step, Stored, WeightId, groups,
 };
 
-use super::weights::Weights;
-
-/// Work that ends before the next phase starts.
-#[derive(Debug, PartialEq)]
-pub enum Phase {
-    /// Each row on one worker.
-    Rows(Vec<RowWork>),
-    /// Products that do not depend on each other, cut into blocks of outputs. Indices into the program.
-    Linears(Vec<usize>),
-    /// Attention, cut by rows, key/value head and, for a few rows, positions.
-    Attention(usize),
-    /// The parts of attention joined; nothing to do if positions were not shared out.
-    AttentionJoin(usize),
-    /// An op that carries a state, cut by sequence and channels.
-    Recurrent(usize),
-    /// Grouping of rows by expert, then all expert items (fused) or gate, up and activation (unfused).
-    ExpertItems(usize),
-    /// Unfused: the inner activations prepared for the down projections.
-    PrepareInner(usize),
-    /// Unfused: the down projections.
-    ExpertDown(usize),
-    /// The weighted sum over experts.
-    Combine(usize),
-}
-
-/// Work on one row.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum RowWork {
-    /// An op of the program.
-    Op(usize),
-    /// cos and sin of the row's position.
-    RopeTable(RopeId),
-    /// A buffer prepared for the matrices that multiply it.
-    Prepare {
-        /// Index of the table it goes into.
-        table: usize,
-        /// First op that needs it.
-        reader: usize,
-    },
-}
+use super::phases::Phase;
+use super::phases::attention::{Attention, Join};
+use super::phases::experts::{Combine, Down, Inner, Layer, Prepare};
+use super::phases::products::Products;
+use super::phases::recurrent::Recurrent;
+use super::phases::rows::{RowWork, Rows};
 
 /// x prepared as the matrices that multiply it need it: once per row, not per output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,18 +25,15 @@ pub struct PreparedKey {
 }
 
 /// A compiled program.
-#[derive(Debug)]
 pub struct Phases {
     /// In order.
-    pub phases: Vec<Phase>,
+    pub phases: Vec<Box<dyn Phase>>,
     /// First phase of the head.
     pub head: usize,
     /// Buffers that the head reads but the layers wrote: compacted to the rows that want logits.
     pub carried: Vec<BufferId>,
     /// Tables of prepared rows.
     pub prepared: Vec<PreparedKey>,
-    /// What the phases run together, for probes.
-    pub groups: Vec<Group>,
 }
 
 /// What workers share out together.
@@ -108,88 +68,90 @@ impl Precision {
     }
 }
 
-/// Compiles the program of `plan` for weights stored as in `weights`.
-pub fn compile(plan: &Plan, weights: &Weights, precision: &Precision) -> Phases {
-    let mut compiler =
-        Compiler { plan, precision, phases: Vec::new(), prepared: Vec::new(), fresh: Vec::new() };
-    for rope in 0..plan.ropes.len() {
-        compiler.push_row(RowWork::RopeTable(RopeId(rope)));
-    }
-    // A phase does for all sizes of steps: only the stages of experts differ, and those that a step has not are empty.
-    let groups = groups(plan, &CAPABILITIES, 1, PathChoice::Auto);
+/// Compiles the program of `plan` for weights stored like that (in the order of `plan.weights`).
+pub fn compile(plan: &Plan, stored: &[Stored], precision: &Precision) -> Phases {
+    let mut compiler = Compiler {
+        plan,
+        stored,
+        precision,
+        phases: Vec::new(),
+        rows: (0..plan.ropes.len()).map(|rope| RowWork::RopeTable(RopeId(rope))).collect(),
+        prepared: Vec::new(),
+        fresh: Vec::new(),
+    };
     let mut head = 0;
-    for group in &groups {
+    // The phases are the same for all sizes of steps; stages of experts that a step does not have are empty.
+    for group in groups(plan, &CAPABILITIES, 1, PathChoice::Auto) {
         if group.ops.start == plan.head {
+            compiler.finish_rows();
             head = compiler.phases.len();
             compiler.fresh.clear();
         }
-        compiler.group(group, weights, group.ops.start == plan.head);
+        compiler.group(group);
     }
+    compiler.finish_rows();
     let Compiler { phases, prepared, .. } = compiler;
-    Phases { phases, head, carried: plan.carried(), prepared, groups }
+    Phases { phases, head, carried: plan.carried(), prepared }
 }
 
 struct Compiler<'a> {
     plan: &'a Plan,
+    stored: &'a [Stored],
     precision: &'a Precision,
-    phases: Vec<Phase>,
+    phases: Vec<Box<dyn Phase>>,
+    /// What the next phase does, of rows.
+    rows: Vec<RowWork>,
     prepared: Vec<PreparedKey>,
     /// Tables computed since their buffer was last written.
     fresh: Vec<usize>,
 }
 
 impl Compiler<'_> {
-    fn group(&mut self, group: &Group, weights: &Weights, first_of_head: bool) {
-        let i = group.ops.start;
-        match (&group.kind, &self.plan.program[i].op) {
-            (GroupKind::Products { .. }, _) => self.products(group.ops.clone(), weights),
-            (_, Op::Attention(_)) => self.phases.extend([Phase::Attention(i), Phase::AttentionJoin(i)]),
-            (_, Op::Conv(_) | Op::DeltaNet(_) | Op::Ssm(_)) => self.phases.push(Phase::Recurrent(i)),
-            (_, Op::Experts(experts)) => {
-                let bank = weights.bank(i);
-                for projection in bank.gate.iter().chain([&bank.up]) {
-                    let layout = *projection.weights.layout();
-                    self.need_prepared(i, experts.x, layout.format, layout.cols);
-                }
-                let of = [Phase::ExpertItems, Phase::PrepareInner, Phase::ExpertDown, Phase::Combine];
-                self.phases.extend(of.map(|phase| phase(i)));
-            }
-            _ => {
-                if first_of_head {
-                    self.phases.push(Phase::Rows(Vec::new()));
-                }
-                group.ops.clone().for_each(|op| self.push_row(RowWork::Op(op)));
-            }
+    fn group(&mut self, group: Group) {
+        let (i, steps) = (group.ops.start, &self.plan.program[group.ops.clone()]);
+        for (reader, step) in group.ops.clone().zip(steps) {
+            inputs(&step.op).for_each(|(x, weight, cols)| self.need_prepared(reader, x, weight, cols));
         }
-        for step in &self.plan.program[group.ops.clone()] {
+        match (&group.kind, &steps[0].op) {
+            (GroupKind::Products { .. }, _) => self.push(Products(group)),
+            (_, Op::Attention(op)) => {
+                let attention = Attention { index: i, op: *op };
+                self.push(attention);
+                self.push(Join(attention));
+            }
+            (_, Op::Experts(op)) => {
+                let layer = Layer { index: i, op: *op };
+                self.push(Inner(layer));
+                self.push(Prepare(layer));
+                self.push(Down(layer));
+                self.push(Combine(layer));
+            }
+            (_, op) => match Recurrent::new(i, op) {
+                Some(recurrent) => self.push(recurrent),
+                None => self.rows.extend(group.ops.map(RowWork::Op)),
+            },
+        }
+        for step in steps {
             let (prepared, io) = (&self.prepared, step.op.io());
             self.fresh.retain(|&table| !io.writes_to(prepared[table].x));
         }
     }
 
-    /// Products that do not depend on each other, in one phase after what prepares their inputs.
-    fn products(&mut self, ops: Range<usize>, weights: &Weights) {
-        for i in ops.clone() {
-            let op = &self.plan.program[i].op;
-            if let Op::Linear(LinearOp { weight, x, .. }) | Op::HeadLinear(HeadLinearOp { weight, x, .. }) =
-                op
-            {
-                let layout = *weights.matrix(*weight).layout();
-                self.need_prepared(i, *x, layout.format, heads(op) * layout.cols);
-            }
-        }
-        self.phases.push(Phase::Linears(ops.collect()));
+    fn push(&mut self, phase: impl Phase + 'static) {
+        self.finish_rows();
+        self.phases.push(Box::new(phase));
     }
 
-    fn push_row(&mut self, work: RowWork) {
-        match self.phases.last_mut() {
-            Some(Phase::Rows(rows)) => rows.push(work),
-            _ => self.phases.push(Phase::Rows(vec![work])),
+    /// Ends a phase of rows.
+    fn finish_rows(&mut self) {
+        if !self.rows.is_empty() {
+            self.phases.push(Box::new(Rows(std::mem::take(&mut self.rows))));
         }
     }
 
-    /// Makes sure x is prepared as a format needs it before the next phase, for op `reader`.
-    fn need_prepared(&mut self, reader: usize, x: BufferId, format: Format, cols: usize) {
+    /// Makes sure x is prepared as a weight needs it before the next phase, for op `reader`.
+    fn need_prepared(&mut self, reader: usize, x: BufferId, weight: WeightId, cols: usize) {
+        let format = self.stored[weight.0].format;
         let Some(arrangement) = Arrangement::of(format, self.precision.of(reader)) else { return };
         let key = PreparedKey { x, arrangement, cols };
         let table = self.prepared.iter().position(|known| *known == key).unwrap_or_else(|| {
@@ -200,11 +162,20 @@ impl Compiler<'_> {
             return;
         }
         self.fresh.push(table);
-        self.push_row(RowWork::Prepare { table, reader });
+        self.rows.push(RowWork::Prepare { table, reader });
     }
 }
 
-/// Products side by side that an op is.
-pub fn heads(op: &Op) -> usize {
-    if let Op::HeadLinear(op) = op { op.heads } else { 1 }
+/// Buffers that an op multiplies by weights, with the columns of all heads.
+fn inputs(op: &Op) -> impl Iterator<Item = (BufferId, WeightId, usize)> {
+    let (first, second) = match op {
+        Op::Linear(op) => (Some((op.x, op.weight, op.cols)), None),
+        Op::HeadLinear(op) => (Some((op.x, op.weight, op.heads * op.cols)), None),
+        Op::Experts(op) => {
+            let input = |projection: ExpertWeights| (op.x, projection.stack, op.hidden);
+            (op.gate.map(input), Some(input(op.up)))
+        }
+        _ => (None, None),
+    };
+    first.into_iter().chain(second)
 }

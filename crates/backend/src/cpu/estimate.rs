@@ -1,11 +1,12 @@
 //! Bytes that a loaded plan needs beside weights and caches, told before anything is loaded.
 
 use amoeba_kernels::experts::Bank;
-use amoeba_kernels::linear::{Arrangement, Digits, Layout};
-use amoeba_plan::{BufferId, Op, Plan, Stored, WeightId};
+use amoeba_kernels::linear::{Digits, Layout};
+use amoeba_plan::{Op, Plan, Stored};
 
-use super::compile::Precision;
-use super::{attention, digits, experts};
+use super::compile::{Precision, compile};
+use super::digits;
+use super::phases::{attention, experts};
 use crate::{Activations, Limits};
 
 /// Buffers of a step, angles, prepared rows, partial results of attention and experts, for weights stored like that
@@ -15,9 +16,9 @@ pub fn workspace_bytes(plan: &Plan, stored: &[Stored], limits: Limits, activatio
     let rows = limits.rows;
     let buffers = plan.buffers.iter().map(|buffer| [rows, buffer.width.next_multiple_of(16)]);
     let ropes = plan.ropes.iter().map(|rope| [rows, rope.dims]);
-    let prepared = prepared(plan, stored, activations)
-        .into_iter()
-        .map(|(_, arrangement, cols)| [rows, arrangement.len(cols)]);
+    let precision = Precision::new(plan, digits(activations).unwrap_or(Digits::Three));
+    let prepared = compile(plan, stored, &precision).prepared;
+    let prepared = prepared.iter().map(|key| [rows, key.arrangement.len(key.cols)]);
     let slices = |index: usize| match &plan.program[index].op {
         Op::Experts(op) => {
             let format = stored[op.down.stack.0].format;
@@ -31,36 +32,13 @@ pub fn workspace_bytes(plan: &Plan, stored: &[Stored], limits: Limits, activatio
     all.map(room).fold(0, u64::saturating_add)
 }
 
-/// What `compile` prepares: buffer, arrangement and columns, each once.
-fn prepared(plan: &Plan, stored: &[Stored], activations: Activations) -> Vec<(BufferId, Arrangement, usize)> {
-    let precision = Precision::new(plan, digits(activations).unwrap_or(Digits::Three));
-    let mut found = Vec::new();
-    let mut need = |reader: usize, x: BufferId, weight: WeightId, cols: usize| {
-        let key = Arrangement::of(stored[weight.0].format, precision.of(reader))
-            .map(|arrangement| (x, arrangement, cols));
-        found.extend(key.filter(|key| !found.contains(key)));
-    };
-    for (i, step) in plan.program.iter().enumerate() {
-        match &step.op {
-            Op::Linear(op) => need(i, op.x, op.weight, op.cols),
-            Op::HeadLinear(op) => need(i, op.x, op.weight, op.heads * op.cols),
-            Op::Experts(op) => {
-                let inner = op.gate.iter().chain([&op.up]);
-                inner.for_each(|projection| need(i, op.x, projection.stack, op.hidden));
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cpu::Cpu;
     use crate::{Executable, LoadOptions};
     use amoeba_checkpoint::Checkpoint;
-    use amoeba_plan::{BufferKind, HeadLinearOp, Part, Step};
+    use amoeba_plan::{BufferId, BufferKind, HeadLinearOp, Part, Step};
     use std::sync::Arc;
 
     /// With a product per head, where there is a stack of weights for it.

@@ -1,15 +1,11 @@
 //! The CPU backend: packed weights, a worker pool, one pass over the phases per step.
 
-mod attention;
 mod cache;
 mod compile;
 mod estimate;
-mod experts;
-mod ops;
+mod phases;
 mod pool;
 mod probing;
-mod products;
-mod recurrent;
 mod shared;
 mod tracer;
 mod weights;
@@ -27,9 +23,10 @@ use crate::{
     StepRows,
 };
 use cache::Caches;
-use compile::{Phase, Phases, Precision, RowWork, compile};
+use compile::{Phases, Precision, compile};
+use phases::{attention, experts, recurrent, rows};
 use pool::{Pool, Work};
-use probing::ALL_WORKS;
+use probing::ALL_PARTS;
 use shared::{Grid, PerWorker, Shared};
 use tracer::Tracer;
 use weights::Weights;
@@ -102,7 +99,7 @@ impl Loaded<Workers> {
         let digits = digits(options.activations)?;
         let weights = Weights::load(&plan, checkpoint, threads, options, progress)?;
         let precision = Precision::new(&plan, digits);
-        let phases = compile(&plan, &weights, &precision);
+        let phases = compile(&plan, &plan.stored(checkpoint)?, &precision);
         let limits = options.limits(&plan)?;
         let rows = limits.rows;
         let buffers =
@@ -114,7 +111,7 @@ impl Loaded<Workers> {
             plan.ropes.iter().map(|rope| Shared::zeroed(rows, rope.dims)).collect::<Result<_, _>>()?;
         let experts = experts::Workspace::new(&plan, &weights, rows)?;
         let scratch = PerWorker::new(threads, || Scratch {
-            router: ops::router_scratch(&plan),
+            router: rows::router_scratch(&plan),
             attention: attention::Workspace::new(&plan),
             experts: experts::scratch(&plan, &weights),
             recurrent: recurrent::scratch(&plan),
@@ -123,7 +120,7 @@ impl Loaded<Workers> {
             rows: Vec::with_capacity(rows),
             wanted: Vec::with_capacity(rows),
             path: select_path(false, 0, 0, options.path),
-            works: ALL_WORKS,
+            parts: ALL_PARTS,
             tracer: None,
         });
         let step = StepRows::new(&plan, limits, options.path, FEW_ROWS_MAX);
@@ -160,27 +157,30 @@ struct StepState {
     rows: Vec<Row>,
     wanted: Vec<usize>,
     path: Path,
-    /// Which of the works of a phase of rows are done; all of them, unless a probe looks in between.
-    works: Range<usize>,
+    /// Parts of the items to run: all, unless a probe looks in between.
+    parts: Range<usize>,
     tracer: Option<Tracer>,
 }
 
-/// One step as its items see it.
+/// One step as the items of a phase see it.
+#[derive(Clone)]
 struct Step<'a> {
     model: &'a Model,
     rows: &'a [Row],
-    wanted: &'a [usize],
+    /// Rows that the phase is for: in the head those that want logits, else all.
+    count: usize,
     path: Path,
-    works: Range<usize>,
+    /// Parts of the items to run.
+    parts: Range<usize>,
     tracer: Option<&'a Tracer>,
 }
 
 impl Model {
-    fn step(&self) -> Step<'_> {
-        let state = self.state.shared();
-        let tracer = state.tracer.as_ref().filter(|tracer| tracer.active);
-        let StepState { rows, wanted, path, works, .. } = state;
-        Step { model: self, rows, wanted, path: *path, works: works.clone(), tracer }
+    fn step(&self, phase: usize) -> Step<'_> {
+        let StepState { rows, wanted, path, parts, tracer } = self.state.shared();
+        let count = if phase >= self.phases.head { wanted.len() } else { rows.len() };
+        let tracer = tracer.as_ref().filter(|tracer| tracer.active);
+        Step { model: self, rows, count, path: *path, parts: parts.clone(), tracer }
     }
 
     /// Logits of the n-th row that asked for them, `[vocab]`.
@@ -192,47 +192,9 @@ impl Model {
     fn compact(&self) {
         for &id in &self.phases.carried {
             let buffer = self.buffers.get(id);
-            for (to, &from) in self.step().wanted.iter().enumerate().filter(|(to, from)| to < *from) {
+            for (to, &from) in self.state.shared().wanted.iter().enumerate().filter(|(to, from)| to < *from) {
                 buffer.row_mut(to).copy_from_slice(buffer.row(from));
             }
-        }
-    }
-
-    /// Serial start of a phase; its number of items.
-    fn items(&self, step: &Step<'_>, phase: usize) -> usize {
-        if phase == self.phases.head && step.works.start == 0 {
-            self.compact();
-        }
-        let rows = if phase >= self.phases.head { step.wanted.len() } else { step.rows.len() };
-        match &self.phases.phases[phase] {
-            _ if rows == 0 => 0,
-            Phase::Rows(_) => rows,
-            Phase::Linears(linears) => products::items(step, linears),
-            Phase::Attention(op) => attention::items(step, *op),
-            Phase::AttentionJoin(op) => attention::join_items(step, *op),
-            Phase::Recurrent(op) => recurrent::items(step, *op),
-            Phase::ExpertItems(op) => experts::group(step, *op),
-            Phase::PrepareInner(op) => experts::prepare_items(step, *op),
-            Phase::ExpertDown(_) => experts::down_items(step),
-            Phase::Combine(op) => experts::combine_items(step, *op),
-        }
-    }
-
-    /// Runs one item.
-    fn item(&self, step: &Step<'_>, phase: usize, item: usize, worker: usize) {
-        let rows = if phase >= self.phases.head { step.wanted.len() } else { step.rows.len() };
-        match &self.phases.phases[phase] {
-            Phase::Rows(work) => {
-                ops::row(step, &work[step.works.start..step.works.end.min(work.len())], item, worker);
-            }
-            Phase::Linears(linears) => products::item(step, linears, item, rows),
-            Phase::Attention(op) => attention::item(step, *op, item, worker),
-            Phase::AttentionJoin(op) => attention::join(step, *op, item, worker),
-            Phase::Recurrent(op) => recurrent::item(step, *op, item, worker),
-            Phase::ExpertItems(op) => experts::item(step, *op, item, worker),
-            Phase::PrepareInner(op) => experts::prepare_inner(step, *op, item),
-            Phase::ExpertDown(op) => experts::down(step, *op, item),
-            Phase::Combine(op) => experts::weighted_sum(step, *op, item),
         }
     }
 }
@@ -246,19 +208,22 @@ impl Phases {
 
 impl Work for Model {
     fn prepare(&self, phase: usize, worker: usize) -> usize {
-        let step = self.step();
-        let items = self.items(&step, phase);
+        let step = self.step(phase);
+        if phase == self.phases.head && step.parts.start == 0 {
+            self.compact();
+        }
+        let items = if step.count == 0 { 0 } else { self.phases.phases[phase].items(&step) };
         if let (Some(tracer), 1..) = (step.tracer, items) {
-            self.traced_start(&step, tracer, phase, worker);
+            step.traced_start(tracer, phase, worker);
         }
         items
     }
 
     fn run(&self, phase: usize, item: usize, worker: usize) {
-        let step = self.step();
+        let step = self.step(phase);
         match step.tracer {
-            None => self.item(&step, phase, item, worker),
-            Some(tracer) => self.traced(&step, tracer, phase, item, worker),
+            None => self.phases.phases[phase].item(&step, item, worker),
+            Some(tracer) => step.traced(tracer, phase, item, worker),
         }
     }
 }

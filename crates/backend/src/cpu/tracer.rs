@@ -3,12 +3,10 @@
 
 use std::time::Instant;
 
-use super::compile::{Phase, RowWork};
+use super::Step;
 use super::shared::PerWorker;
-use super::{Model, Step, ops, products};
 use crate::Error;
 use crate::trace::{Recording, Span, Stage};
-use amoeba_plan::PathKind;
 
 /// The lists of all workers. The clock is the processor's counter, which costs a tenth of the system's where
 /// that is a call; it is converted by its readings at both ends of the step, so its rate need not be known,
@@ -63,7 +61,7 @@ impl Tracer {
     /// Stops the clock; what the caller did after the last phase is the check of the logits, the output of
     /// `op`.
     pub fn end(&mut self, phase: usize, op: usize) {
-        self.add(0, span(phase, Some(op as u32), Stage::Check));
+        self.add(0, span(phase, Some(op), Stage::Check));
         let ns = self.began.elapsed().as_nanos() as u64;
         self.whole = Some((ticks(self.began) - self.first, ns));
     }
@@ -131,70 +129,27 @@ fn ticks(began: Instant) -> u64 {
     began.elapsed().as_nanos() as u64
 }
 
-impl Model {
-    /// Runs one item and records it: a span for each op of a row, one for everything else.
-    pub(super) fn traced(&self, step: &Step<'_>, tracer: &Tracer, phase: usize, item: usize, worker: usize) {
-        // A phase of one item follows its start at once, on the same worker.
-        let rows = matches!(self.phases.phases[phase], Phase::Rows(_));
-        if !rows || step.rows.len() > 1 {
-            tracer.skip(worker);
-        }
-        let add = |op: Option<usize>, stage| {
-            let op = op.map(|op| op as u32);
+impl Step<'_> {
+    /// Runs one item and records it, a span for each part.
+    pub(super) fn traced(&self, tracer: &Tracer, phase: usize, item: usize, worker: usize) {
+        tracer.skip(worker);
+        let this = &*self.model.phases.phases[phase];
+        for part in 0..this.parts() {
+            this.item(&Step { parts: part..part + 1, ..self.clone() }, item, worker);
+            let (op, stage) = this.span(self, item, part);
             tracer.add(worker, span(phase, op, stage));
-        };
-        if let Phase::Rows(work) = &self.phases.phases[phase] {
-            for work in work {
-                ops::row(step, std::slice::from_ref(work), item, worker);
-                let (op, stage) = of_row(work);
-                add(op, stage);
-            }
-            return;
         }
-        self.item(step, phase, item, worker);
-        let (op, stage) = match &self.phases.phases[phase] {
-            Phase::Linears(linears) => (products::op_of(step, linears, item).0, Stage::Whole),
-            phase => of_phase(phase, step.path.kind),
-        };
-        add(Some(op), stage);
     }
 
     /// Records the serial start of a phase that has items.
-    pub(super) fn traced_start(&self, step: &Step<'_>, tracer: &Tracer, phase: usize, worker: usize) {
-        let op = match &self.phases.phases[phase] {
-            Phase::Rows(work) => work.iter().find_map(|work| of_row(work).0),
-            other => Some(of_phase(other, step.path.kind).0),
-        };
-        let op = op.map(|op| op as u32);
+    pub(super) fn traced_start(&self, tracer: &Tracer, phase: usize, worker: usize) {
+        let this = &*self.model.phases.phases[phase];
+        let op = (0..this.parts()).find_map(|part| this.span(self, 0, part).0);
         tracer.add(worker, span(phase, op, Stage::Start));
     }
 }
 
 /// A span whose times are still to come.
-fn span(phase: usize, op: Option<u32>, stage: Stage) -> Span {
-    Span { phase: phase as u32, op, ops: 1, stage, start: 0, end: 0 }
-}
-
-fn of_row(work: &RowWork) -> (Option<usize>, Stage) {
-    match *work {
-        RowWork::Op(op) => (Some(op), Stage::Whole),
-        RowWork::RopeTable(_) => (None, Stage::Angles),
-        RowWork::Prepare { reader, .. } => (Some(reader), Stage::Input),
-    }
-}
-
-/// Op and stage of a phase that is not of rows; of several products the first.
-fn of_phase(phase: &Phase, path: PathKind) -> (usize, Stage) {
-    match phase {
-        Phase::Rows(_) => unreachable!("rows hold several ops"),
-        Phase::Linears(ops) => (ops[0], Stage::Whole),
-        Phase::Attention(op) => (*op, Stage::Whole),
-        Phase::AttentionJoin(op) => (*op, Stage::Join),
-        Phase::Recurrent(op) => (*op, Stage::Whole),
-        Phase::ExpertItems(op) if path == PathKind::Fused => (*op, Stage::Fused),
-        Phase::ExpertItems(op) => (*op, Stage::GateUp),
-        Phase::PrepareInner(op) => (*op, Stage::Inner),
-        Phase::ExpertDown(op) => (*op, Stage::Down),
-        Phase::Combine(op) => (*op, Stage::Combine),
-    }
+fn span(phase: usize, op: Option<usize>, stage: Stage) -> Span {
+    Span { phase: phase as u32, op: op.map(|op| op as u32), ops: 1, stage, start: 0, end: 0 }
 }

@@ -9,7 +9,7 @@ use amoeba_kernels::experts::{Bank, Projection};
 use amoeba_kernels::linear::Packed;
 use amoeba_plan::{ExpertWeights, Op, Plan, Weight, WeightId, WeightShape};
 
-use super::recurrent;
+use super::phases::recurrent;
 use crate::{Error, LoadOptions};
 use packing::Source;
 pub use repack_cache::RepackCache;

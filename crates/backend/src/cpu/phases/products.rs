@@ -5,36 +5,53 @@ use std::ops::Range;
 
 use amoeba_kernels::linear::{Arrangement, Digits, Input, Layout, Packed, matmul};
 use amoeba_kernels::simd::LANES;
-use amoeba_plan::{BufferId, HeadLinearOp, LinearOp, Op};
+use amoeba_plan::{BufferId, Group, HeadLinearOp, LinearOp, Op, Stage};
 
-use super::compile::{PreparedKey, heads};
-use super::shared::Shared;
-use super::{Model, Step};
+use super::{Model, Phase, Step};
+use crate::cpu::compile::PreparedKey;
+use crate::cpu::shared::Shared;
 
 /// Bytes of weights a worker takes at a time, at most.
 const ITEM_BYTES: usize = 256 << 10;
 
-/// Items of some independent products: blocks of outputs.
-pub fn items(step: &Step<'_>, linears: &[usize]) -> usize {
-    linears.iter().map(|&op| product(step, op).chunks(step.model.workers).1).sum()
-}
+/// Products that do not depend on each other.
+pub struct Products(pub Group);
 
-/// Runs one item of some independent products.
-pub fn item(step: &Step<'_>, linears: &[usize], item: usize, rows: usize) {
-    let (op, blocks) = op_of(step, linears, item);
-    product(step, op).run(step, blocks, rows);
-}
-
-/// Op and blocks of one item of some independent products.
-pub fn op_of(step: &Step<'_>, linears: &[usize], mut item: usize) -> (usize, Range<usize>) {
-    for &op in linears {
-        let (size, count) = product(step, op).chunks(step.model.workers);
-        if item < count {
-            return (op, item * size..(item + 1) * size);
+impl Products {
+    /// Op and blocks of an item.
+    fn of_item(&self, step: &Step<'_>, mut item: usize) -> (usize, Range<usize>) {
+        for op in self.0.ops.clone() {
+            let (size, count) = product(step, op).chunks(step.model.workers);
+            if item < count {
+                return (op, item * size..(item + 1) * size);
+            }
+            item -= count;
         }
-        item -= count;
+        unreachable!("item {item} past the last of ops {:?}", self.0.ops)
     }
-    unreachable!("item {item} past the last of ops {linears:?}")
+}
+
+impl Phase for Products {
+    fn items(&self, step: &Step<'_>) -> usize {
+        self.0.ops.clone().map(|op| product(step, op).chunks(step.model.workers).1).sum()
+    }
+
+    fn item(&self, step: &Step<'_>, item: usize, _worker: usize) {
+        let (op, blocks) = self.of_item(step, item);
+        product(step, op).run(step, blocks);
+    }
+
+    fn span(&self, step: &Step<'_>, item: usize, _part: usize) -> (Option<usize>, Stage) {
+        (Some(self.of_item(step, item).0), Stage::Whole)
+    }
+
+    fn completes(&self, _part: usize) -> Range<usize> {
+        self.0.ops.clone()
+    }
+
+    fn together(&self) -> Option<&Group> {
+        Some(&self.0)
+    }
 }
 
 /// A product with its operands looked up.
@@ -51,14 +68,14 @@ struct Product<'a> {
 fn product<'a>(step: &Step<'a>, index: usize) -> Product<'a> {
     let model = step.model;
     let op = &model.plan.program[index].op;
-    let (weight, bias, x, out) = match *op {
-        Op::Linear(LinearOp { weight, bias, x, out, .. }) => (weight, bias, x, out),
-        Op::HeadLinear(HeadLinearOp { weight, x, out, .. }) => (weight, None, x, out),
+    let (weight, heads, bias, x, out) = match *op {
+        Op::Linear(LinearOp { weight, bias, x, out, .. }) => (weight, 1, bias, x, out),
+        Op::HeadLinear(HeadLinearOp { weight, heads, x, out, .. }) => (weight, heads, None, x, out),
         _ => unreachable!("op {index} is not a product"),
     };
     Product {
         weights: model.weights.matrix(weight),
-        heads: heads(op),
+        heads,
         bias: model.weights.vector(bias),
         x,
         digits: model.precision.of(index),
@@ -81,9 +98,9 @@ impl Product<'_> {
         (size, blocks.div_ceil(size))
     }
 
-    fn run(&self, step: &Step<'_>, blocks: Range<usize>, rows: usize) {
+    fn run(&self, step: &Step<'_>, blocks: Range<usize>) {
         let (end, per_head) = (blocks.end.min(self.blocks()), self.weights.layout().blocks());
-        let x = input(step.model, self.x, self.weights.layout(), self.heads, self.digits, rows);
+        let x = input(step.model, self.x, self.weights.layout(), self.heads, self.digits, step.count);
         let mut at = blocks.start;
         while at < end {
             let (head, first) = (at / per_head, at % per_head);

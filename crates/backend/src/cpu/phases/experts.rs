@@ -1,18 +1,20 @@
 //! How the workers share out the routed experts: one pass of independent items when fused, rows grouped by expert
 //! and three products when not. Both end in the same weighted sum.
 
+use std::ops::Range;
+
 use amoeba_kernels::activate::activate;
 use amoeba_kernels::experts::cpu::{Rows, Scratch as ItemScratch};
 use amoeba_kernels::experts::{Bank, Partials, Projection, combine, fused_item};
 use amoeba_kernels::linear::{Arrangement, Input, matmul, prepare};
 use amoeba_kernels::simd::LANES;
-use amoeba_plan::{ExpertsOp, FEW_ROWS_MAX, Op, PathKind, Plan};
+use amoeba_plan::{ExpertsOp, FEW_ROWS_MAX, Op, PathKind, Plan, Stage};
 
 use super::products::{copy, input};
-use super::shared::{PerWorker, Shared};
-use super::weights::Weights;
-use super::{Model, Step};
+use super::{Model, Phase, Step};
 use crate::Error;
+use crate::cpu::shared::{PerWorker, Shared};
+use crate::cpu::weights::Weights;
 
 /// Memory of one experts op, shared by the workers and by all layers.
 pub struct Workspace {
@@ -130,17 +132,29 @@ impl Grouping {
     }
 
     /// Expert and range of members of active expert `i`.
-    fn group(&self, i: usize) -> (usize, std::ops::Range<usize>) {
+    fn group(&self, i: usize) -> (usize, Range<usize>) {
         (self.active[i] as usize, self.starts[i] as usize..self.starts[i + 1] as usize)
     }
 }
 
-/// Looks up an experts op and its weights.
-fn op<'a>(step: &Step<'a>, index: usize) -> (&'a ExpertsOp, &'a Bank) {
-    let Op::Experts(op) = &step.model.plan.program[index].op else {
-        unreachable!("op {index} is no experts op")
-    };
-    (op, step.model.weights.bank(index))
+/// An op of experts.
+#[derive(Clone, Copy)]
+pub struct Layer {
+    /// Index into the program.
+    pub index: usize,
+    /// The op there.
+    pub op: ExpertsOp,
+}
+
+impl Layer {
+    fn bank<'a>(&self, step: &Step<'a>) -> &'a Bank {
+        step.model.weights.bank(self.index)
+    }
+
+    /// How the down projections want their input, if prepared.
+    fn inner_arrangement(&self, step: &Step<'_>) -> Option<Arrangement> {
+        Arrangement::of(self.bank(step).down.weights.layout().format, step.model.precision.digits)
+    }
 }
 
 /// Pieces one expert's outputs are cut into when unfused, at most.
@@ -152,42 +166,30 @@ const MEMBERS: usize = 16;
 /// Columns of one item of the weighted sum.
 const COLUMNS: usize = 512;
 
-/// Groups the rows by expert; items of the first phase of experts.
-pub fn group(step: &Step<'_>, index: usize) -> usize {
-    let (op, bank) = op(step, index);
-    let grouping = step.model.experts.grouping.get(0);
-    grouping.fill(step.model.buffers.get(op.route), step.rows.len(), op);
-    let pieces = if step.path.kind == PathKind::Fused { bank.slices() } else { pieces(step, grouping) };
-    grouping.active.len() * pieces
-}
+/// Fused: an item is an expert and a slice of its inner width, from gather to partial output. Unfused: a piece
+/// of an expert's gate and up projections with the activation. The rows are grouped by expert before.
+pub struct Inner(pub Layer);
 
-/// Items that prepare the inner activations; none when fused.
-pub fn prepare_items(step: &Step<'_>, index: usize) -> usize {
-    let (op, bank) = op(step, index);
-    let needed = step.path.kind == PathKind::Unfused
-        && Arrangement::of(bank.down.weights.layout().format, step.model.precision.digits).is_some();
-    if needed { (step.rows.len() * op.top_k).div_ceil(MEMBERS) } else { 0 }
-}
+impl Phase for Inner {
+    fn items(&self, step: &Step<'_>) -> usize {
+        let grouping = step.model.experts.grouping.get(0);
+        grouping.fill(step.model.buffers.get(self.0.op.route), step.rows.len(), &self.0.op);
+        let fused = step.path.kind == PathKind::Fused;
+        let pieces = if fused { self.0.bank(step).slices() } else { pieces(step, grouping) };
+        grouping.active.len() * pieces
+    }
 
-/// Items of the down projections; none when fused.
-pub fn down_items(step: &Step<'_>) -> usize {
-    let grouping = step.model.experts.grouping.shared();
-    if step.path.kind == PathKind::Unfused { grouping.active.len() * pieces(step, grouping) } else { 0 }
-}
+    fn item(&self, step: &Step<'_>, item: usize, worker: usize) {
+        let (op, bank, grouping) = (&self.0.op, self.0.bank(step), step.model.experts.grouping.shared());
+        match step.path.kind {
+            PathKind::Fused => fused(step, op, bank, grouping, item, worker),
+            PathKind::Unfused => gate_and_up(step, op, bank, grouping, item),
+        }
+    }
 
-/// Items of the weighted sum.
-pub fn combine_items(step: &Step<'_>, index: usize) -> usize {
-    step.rows.len() * op(step, index).0.hidden.div_ceil(COLUMNS)
-}
-
-/// One item of the first phase: fused, an expert and a slice of its inner width from gather to partial output;
-/// unfused, a piece of an expert's gate and up projections with the activation.
-pub fn item(step: &Step<'_>, index: usize, item: usize, worker: usize) {
-    let (op, bank) = op(step, index);
-    let grouping = step.model.experts.grouping.shared();
-    match step.path.kind {
-        PathKind::Fused => fused(step, op, bank, grouping, item, worker),
-        PathKind::Unfused => gate_and_up(step, op, bank, grouping, item),
+    fn span(&self, step: &Step<'_>, _item: usize, _part: usize) -> (Option<usize>, Stage) {
+        let fused = step.path.kind == PathKind::Fused;
+        (Some(self.0.index), if fused { Stage::Fused } else { Stage::GateUp })
     }
 }
 
@@ -224,7 +226,7 @@ fn pieces(step: &Step<'_>, grouping: &Grouping) -> usize {
 }
 
 /// Active expert and part of `n` blocks of an item.
-fn piece(step: &Step<'_>, grouping: &Grouping, n: usize, item: usize) -> (usize, std::ops::Range<usize>) {
+fn piece(step: &Step<'_>, grouping: &Grouping, n: usize, item: usize) -> (usize, Range<usize>) {
     let pieces = pieces(step, grouping);
     let i = item % pieces;
     (item / pieces, n * i / pieces..n * (i + 1) / pieces)
@@ -262,61 +264,98 @@ fn gate_and_up(step: &Step<'_>, op: &ExpertsOp, bank: &Bank, grouping: &Grouping
     }
 }
 
-/// Prepares some members' inner activations for the down projection.
-pub fn prepare_inner(step: &Step<'_>, index: usize, item: usize) {
-    let (op, bank) = op(step, index);
-    let work = &step.model.experts;
-    let Some(arrangement) = Arrangement::of(bank.down.weights.layout().format, step.model.precision.digits)
-    else {
-        return;
-    };
-    for member in item * MEMBERS..((item + 1) * MEMBERS).min(step.rows.len() * op.top_k) {
-        let out = work.prepared.part_mut(member, 0, arrangement.len(op.d_ff));
-        prepare(step.model.isa, arrangement, &work.inner.row(member)[..op.d_ff], out);
+/// Unfused: the inner activations prepared for the down projections, some members an item.
+pub struct Prepare(pub Layer);
+
+impl Phase for Prepare {
+    fn items(&self, step: &Step<'_>) -> usize {
+        let needed = step.path.kind == PathKind::Unfused && self.0.inner_arrangement(step).is_some();
+        if needed { (step.rows.len() * self.0.op.top_k).div_ceil(MEMBERS) } else { 0 }
+    }
+
+    fn item(&self, step: &Step<'_>, item: usize, _worker: usize) {
+        let (op, work) = (&self.0.op, &step.model.experts);
+        let Some(arrangement) = self.0.inner_arrangement(step) else { return };
+        for member in item * MEMBERS..((item + 1) * MEMBERS).min(step.rows.len() * op.top_k) {
+            let out = work.prepared.part_mut(member, 0, arrangement.len(op.d_ff));
+            prepare(step.model.isa, arrangement, &work.inner.row(member)[..op.d_ff], out);
+        }
+    }
+
+    fn span(&self, _step: &Step<'_>, _item: usize, _part: usize) -> (Option<usize>, Stage) {
+        (Some(self.0.index), Stage::Inner)
     }
 }
 
-/// A piece of one expert's down projection for all its rows.
-pub fn down(step: &Step<'_>, index: usize, item: usize) {
-    let (op, bank) = op(step, index);
-    let work = &step.model.experts;
-    let grouping = work.grouping.shared();
-    let weights = &bank.down.weights;
-    let (active, blocks) = piece(step, grouping, weights.layout().blocks(), item);
-    let (expert, members) = grouping.group(active);
-    let x = Input {
-        x: &work.inner.all()[members.start * work.inner.width..],
-        stride: work.inner.width,
-        index: None,
-        rows: members.len(),
-        prepared: &work.prepared.all()[members.start * work.prepared.width..],
-        prepared_stride: work.prepared.width,
-        arrangement: Arrangement::of(bank.down.weights.layout().format, step.model.precision.digits),
-    };
-    let choices = &grouping.choices[members];
-    let weights = weights.expert(expert);
-    let layout = weights.layout;
-    matmul(step.model.isa, weights, blocks, 0..layout.slices(), &x, &mut |i, col, values| {
-        let width = values.len().min(op.hidden - col);
-        copy(work.partials.part_mut(choices[i] as usize, col, width), values);
-    });
+/// Unfused: the down projections, a piece of one expert's for all its rows an item.
+pub struct Down(pub Layer);
+
+impl Phase for Down {
+    fn items(&self, step: &Step<'_>) -> usize {
+        let grouping = step.model.experts.grouping.shared();
+        let needed = step.path.kind == PathKind::Unfused;
+        if needed { grouping.active.len() * pieces(step, grouping) } else { 0 }
+    }
+
+    fn item(&self, step: &Step<'_>, item: usize, _worker: usize) {
+        let (op, work) = (&self.0.op, &step.model.experts);
+        let grouping = work.grouping.shared();
+        let weights = &self.0.bank(step).down.weights;
+        let (active, blocks) = piece(step, grouping, weights.layout().blocks(), item);
+        let (expert, members) = grouping.group(active);
+        let x = Input {
+            x: &work.inner.all()[members.start * work.inner.width..],
+            stride: work.inner.width,
+            index: None,
+            rows: members.len(),
+            prepared: &work.prepared.all()[members.start * work.prepared.width..],
+            prepared_stride: work.prepared.width,
+            arrangement: self.0.inner_arrangement(step),
+        };
+        let choices = &grouping.choices[members];
+        let weights = weights.expert(expert);
+        let layout = weights.layout;
+        matmul(step.model.isa, weights, blocks, 0..layout.slices(), &x, &mut |i, col, values| {
+            let width = values.len().min(op.hidden - col);
+            copy(work.partials.part_mut(choices[i] as usize, col, width), values);
+        });
+    }
+
+    fn span(&self, _step: &Step<'_>, _item: usize, _part: usize) -> (Option<usize>, Stage) {
+        (Some(self.0.index), Stage::Down)
+    }
 }
 
-/// Some columns of one row's weighted sum.
-pub fn weighted_sum(step: &Step<'_>, index: usize, item: usize) {
-    let model = step.model;
-    let (op, bank) = op(step, index);
-    let parts = op.hidden.div_ceil(COLUMNS);
-    let (row, first) = (item / parts, item % parts * COLUMNS);
-    let width = COLUMNS.min(op.hidden - first);
-    let slices = if step.path.kind == PathKind::Fused { bank.slices() } else { 1 };
-    let stride = model.experts.partials.width;
-    let partials = Partials {
-        values: &model.experts.partials.all()[row * op.top_k * slices * stride..],
-        stride,
-        slices,
-        bias: bank.down.bias.as_ref().map(|bias| (&bias[..], op.hidden)),
-    };
-    let route = &model.buffers.get(op.route).row(row)[..2 * op.top_k];
-    combine(model.isa, &partials, route, first, model.buffers.get(op.out).part_mut(row, first, width));
+/// The weighted sum over experts, some columns of a row an item.
+pub struct Combine(pub Layer);
+
+impl Phase for Combine {
+    fn items(&self, step: &Step<'_>) -> usize {
+        step.rows.len() * self.0.op.hidden.div_ceil(COLUMNS)
+    }
+
+    fn item(&self, step: &Step<'_>, item: usize, _worker: usize) {
+        let (model, op, bank) = (step.model, &self.0.op, self.0.bank(step));
+        let parts = op.hidden.div_ceil(COLUMNS);
+        let (row, first) = (item / parts, item % parts * COLUMNS);
+        let width = COLUMNS.min(op.hidden - first);
+        let slices = if step.path.kind == PathKind::Fused { bank.slices() } else { 1 };
+        let stride = model.experts.partials.width;
+        let partials = Partials {
+            values: &model.experts.partials.all()[row * op.top_k * slices * stride..],
+            stride,
+            slices,
+            bias: bank.down.bias.as_ref().map(|bias| (&bias[..], op.hidden)),
+        };
+        let route = &model.buffers.get(op.route).row(row)[..2 * op.top_k];
+        combine(model.isa, &partials, route, first, model.buffers.get(op.out).part_mut(row, first, width));
+    }
+
+    fn span(&self, _step: &Step<'_>, _item: usize, _part: usize) -> (Option<usize>, Stage) {
+        (Some(self.0.index), Stage::Combine)
+    }
+
+    fn completes(&self, _part: usize) -> Range<usize> {
+        self.0.index..self.0.index + 1
+    }
 }

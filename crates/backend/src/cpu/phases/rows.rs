@@ -1,29 +1,72 @@
-//! How the workers share out one op. The maths is in `amoeba_kernels`.
+//! Work on single rows: each row on one worker, op after op.
+
+use std::ops::Range;
 
 use amoeba_kernels::linear::prepare;
 use amoeba_kernels::{activate, elementwise, embed, norm, rope, router};
 use amoeba_plan::{
-    AddOp, BufferId, CopyOp, HeadGateOp, NormOp, Op, Plan, RopeOp, RouterOp, ScaleOp, TemperatureOp,
+    AddOp, BufferId, CopyOp, HeadGateOp, NormOp, Op, Plan, RopeId, RopeOp, RouterOp, ScaleOp, Stage,
+    TemperatureOp,
 };
 
-use super::{Model, RowWork, Step};
+use super::{Model, Phase, Step};
 
-/// Runs the work of one row.
-pub fn row(step: &Step<'_>, work: &[RowWork], row: usize, worker: usize) {
-    let model = step.model;
-    for work in work {
-        match *work {
-            RowWork::RopeTable(id) => {
-                let position = step.rows[row].position as u32;
-                rope::table(&model.plan.ropes[id.0], position, model.ropes[id.0].row_mut(row));
+/// Work on one row.
+#[derive(Clone, Copy)]
+pub enum RowWork {
+    /// An op of the program.
+    Op(usize),
+    /// cos and sin of the row's position.
+    RopeTable(RopeId),
+    /// A buffer prepared for the matrices that multiply it.
+    Prepare {
+        /// Index of the table it goes into.
+        table: usize,
+        /// First op that needs it.
+        reader: usize,
+    },
+}
+
+/// A phase whose items are rows.
+pub struct Rows(pub Vec<RowWork>);
+
+impl Phase for Rows {
+    fn items(&self, step: &Step<'_>) -> usize {
+        step.count
+    }
+
+    fn item(&self, step: &Step<'_>, row: usize, worker: usize) {
+        let model = step.model;
+        for work in &self.0[step.parts.start..step.parts.end.min(self.0.len())] {
+            match *work {
+                RowWork::RopeTable(id) => {
+                    let position = step.rows[row].position as u32;
+                    rope::table(&model.plan.ropes[id.0], position, model.ropes[id.0].row_mut(row));
+                }
+                RowWork::Prepare { table, .. } => {
+                    let key = model.phases.prepared[table];
+                    let x = &model.buffers.get(key.x).row(row)[..key.cols];
+                    prepare(model.isa, key.arrangement, x, model.prepared[table].row_mut(row));
+                }
+                RowWork::Op(op) => row_op(step, worker, &model.plan.program[op].op, row),
             }
-            RowWork::Prepare { table, .. } => {
-                let key = model.phases.prepared[table];
-                let x = &model.buffers.get(key.x).row(row)[..key.cols];
-                prepare(model.isa, key.arrangement, x, model.prepared[table].row_mut(row));
-            }
-            RowWork::Op(op) => row_op(step, worker, &model.plan.program[op].op, row),
         }
+    }
+
+    fn parts(&self) -> usize {
+        self.0.len()
+    }
+
+    fn span(&self, _step: &Step<'_>, _row: usize, part: usize) -> (Option<usize>, Stage) {
+        match self.0[part] {
+            RowWork::Op(op) => (Some(op), Stage::Whole),
+            RowWork::RopeTable(_) => (None, Stage::Angles),
+            RowWork::Prepare { reader, .. } => (Some(reader), Stage::Input),
+        }
+    }
+
+    fn completes(&self, part: usize) -> Range<usize> {
+        if let RowWork::Op(op) = self.0[part] { op..op + 1 } else { 0..0 }
     }
 }
 

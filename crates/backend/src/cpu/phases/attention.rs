@@ -6,10 +6,10 @@
 use std::ops::Range;
 
 use amoeba_kernels::attention::{self, CHUNK, QUERIES, Query, Scratch, Shape};
-use amoeba_plan::{AttentionOp, Op, Plan};
+use amoeba_plan::{AttentionOp, Op, Plan, Stage};
 
-use super::shared::Shared;
-use super::{Model, Step};
+use super::{Phase, Step};
+use crate::cpu::shared::Shared;
 use crate::{Error, Limits};
 
 /// Below this many pairs of row and set of heads the positions are split among workers too. Bits do not
@@ -65,11 +65,6 @@ fn shape(op: &AttentionOp) -> Shape {
     Shape { head_dim: op.head_dim, v_dim: op.v_dim, scale: op.scale, softcap: op.softcap }
 }
 
-fn op_of(model: &Model, op: usize) -> &AttentionOp {
-    let Op::Attention(op) = &model.plan.program[op].op else { unreachable!("op {op} is not attention") };
-    op
-}
-
 /// Query heads of a set, at most.
 fn set_len(op: &AttentionOp) -> usize {
     let group = op.heads / op.kv_heads;
@@ -106,62 +101,84 @@ fn chunks_of(step: &Step<'_>, op: &AttentionOp, row: usize) -> Range<usize> {
     attention::first_visible(position, op.window) / CHUNK..(position + 1).div_ceil(CHUNK)
 }
 
-/// Items of the first phase.
-pub fn items(step: &Step<'_>, op: usize) -> usize {
-    let op = op_of(step.model, op);
-    if split(step, op) {
-        let chunks: usize = (0..step.rows.len()).map(|row| chunks_of(step, op, row).len()).sum();
-        chunks * sets(op)
-    } else {
-        step.rows.len().div_ceil(block_rows(op)) * sets(op)
-    }
+/// All of attention, or its partial results over chunks of positions.
+#[derive(Clone, Copy)]
+pub struct Attention {
+    /// Index into the program.
+    pub index: usize,
+    /// The op there.
+    pub op: AttentionOp,
 }
 
-/// Items of the second phase; none when positions are not split.
-pub fn join_items(step: &Step<'_>, op: usize) -> usize {
-    let op = op_of(step.model, op);
-    if split(step, op) { step.rows.len() * sets(op) } else { 0 }
-}
-
-/// One item of the first phase.
-pub fn item(step: &Step<'_>, index: usize, item: usize, worker: usize) {
-    let op = op_of(step.model, index);
-    let (rest, (heads, kv_head)) = (item / sets(op), set(op, item % sets(op)));
-    let work = &mut step.model.scratch.get(worker).attention;
-    if !split(step, op) {
-        let first = rest * block_rows(op);
-        let rows = first..(first + block_rows(op)).min(step.rows.len());
-        return whole(step, op, rows, (heads, kv_head), work);
-    }
-    let mut chunk = rest;
-    for row in 0..step.rows.len() {
-        let chunks = chunks_of(step, op, row);
-        if chunk < chunks.len() {
-            let pair = row * sets(op) + item % sets(op);
-            let at = pair * chunks_max(step.model.limits) + chunk;
-            let count = heads.len();
-            let out = step.model.attention.part_mut(at, 0, count * attention::partial_len(&shape(op)));
-            let pairs = Pairs { rows: row..row + 1, heads, kv_head, first: 0, count };
-            return pairs.chunk(step, op, chunks.start + chunk, &mut work.scratch, out);
+impl Phase for Attention {
+    fn items(&self, step: &Step<'_>) -> usize {
+        let op = &self.op;
+        if split(step, op) {
+            let chunks: usize = (0..step.rows.len()).map(|row| chunks_of(step, op, row).len()).sum();
+            chunks * sets(op)
+        } else {
+            step.rows.len().div_ceil(block_rows(op)) * sets(op)
         }
-        chunk -= chunks.len();
+    }
+
+    fn item(&self, step: &Step<'_>, item: usize, worker: usize) {
+        let op = &self.op;
+        let (rest, (heads, kv_head)) = (item / sets(op), set(op, item % sets(op)));
+        let work = &mut step.model.scratch.get(worker).attention;
+        if !split(step, op) {
+            let first = rest * block_rows(op);
+            let rows = first..(first + block_rows(op)).min(step.rows.len());
+            return whole(step, op, rows, (heads, kv_head), work);
+        }
+        let mut chunk = rest;
+        for row in 0..step.rows.len() {
+            let chunks = chunks_of(step, op, row);
+            if chunk < chunks.len() {
+                let pair = row * sets(op) + item % sets(op);
+                let at = pair * chunks_max(step.model.limits) + chunk;
+                let count = heads.len();
+                let out = step.model.attention.part_mut(at, 0, count * attention::partial_len(&shape(op)));
+                let pairs = Pairs { rows: row..row + 1, heads, kv_head, first: 0, count };
+                return pairs.chunk(step, op, chunks.start + chunk, &mut work.scratch, out);
+            }
+            chunk -= chunks.len();
+        }
+    }
+
+    fn span(&self, _step: &Step<'_>, _item: usize, _part: usize) -> (Option<usize>, Stage) {
+        (Some(self.index), Stage::Whole)
     }
 }
 
-/// One item of the second phase: joins the chunks of a row and set of heads.
-pub fn join(step: &Step<'_>, index: usize, item: usize, worker: usize) {
-    let model = step.model;
-    let op = op_of(model, index);
-    let (row, (heads, _)) = (item / sets(op), set(op, item % sets(op)));
-    let len = attention::partial_len(&shape(op));
-    let state = &mut model.scratch.get(worker).attention.state[..len];
-    let first = item * chunks_max(model.limits);
-    for (i, head) in heads.enumerate() {
-        state.copy_from_slice(&model.attention.row(first)[i * len..][..len]);
-        for chunk in 1..chunks_of(step, op, row).len() {
-            attention::fold(model.isa, state, &model.attention.row(first + chunk)[i * len..][..len]);
+/// The chunks of a row and set of heads joined; nothing to do if positions are not split.
+pub struct Join(pub Attention);
+
+impl Phase for Join {
+    fn items(&self, step: &Step<'_>) -> usize {
+        if split(step, &self.0.op) { step.rows.len() * sets(&self.0.op) } else { 0 }
+    }
+
+    fn item(&self, step: &Step<'_>, item: usize, worker: usize) {
+        let (model, op) = (step.model, &self.0.op);
+        let (row, (heads, _)) = (item / sets(op), set(op, item % sets(op)));
+        let len = attention::partial_len(&shape(op));
+        let state = &mut model.scratch.get(worker).attention.state[..len];
+        let first = item * chunks_max(model.limits);
+        for (i, head) in heads.enumerate() {
+            state.copy_from_slice(&model.attention.row(first)[i * len..][..len]);
+            for chunk in 1..chunks_of(step, op, row).len() {
+                attention::fold(model.isa, state, &model.attention.row(first + chunk)[i * len..][..len]);
+            }
+            store(step, op, row, head, state);
         }
-        store(step, op, row, head, state);
+    }
+
+    fn span(&self, _step: &Step<'_>, _item: usize, _part: usize) -> (Option<usize>, Stage) {
+        (Some(self.0.index), Stage::Join)
+    }
+
+    fn completes(&self, _part: usize) -> Range<usize> {
+        self.0.index..self.0.index + 1
     }
 }
 

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use amoeba_kernels::simd::LANES;
 use amoeba_kernels::{conv, delta_net, ssm};
-use amoeba_plan::{CacheId, ConvOp, DeltaNetOp, Op, Plan, SsmOp};
+use amoeba_plan::{CacheId, ConvOp, DeltaNetOp, Op, Plan, SsmOp, Stage};
 
-use super::{Model, Step};
+use super::{Model, Phase, Step};
 use crate::Row;
 
 /// Items per worker if there is one row a sequence: none waits long for the last one.
@@ -99,22 +99,6 @@ fn runs(rows: &[Row]) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// The op and how its state lies.
-fn op_of(model: &Model, index: usize) -> (&Op, Layout) {
-    let op = &model.plan.program[index].op;
-    match Layout::of(op) {
-        Some(layout) => (op, layout),
-        None => unreachable!("op {index} carries no state"),
-    }
-}
-
-/// Items of an op.
-pub fn items(step: &Step<'_>, index: usize) -> usize {
-    let (_, layout) = op_of(step.model, index);
-    let runs = runs(step.rows).count();
-    runs * layout.units * layout.blocks().div_ceil(layout.blocks_per_item(step, runs))
-}
-
 /// Some channels of one unit over the rows of one sequence.
 struct Part {
     rows: Range<usize>,
@@ -122,29 +106,56 @@ struct Part {
     channels: Range<usize>,
 }
 
-/// Runs one item.
-pub fn item(step: &Step<'_>, index: usize, item: usize, worker: usize) {
-    let model = step.model;
-    let (op, layout) = op_of(model, index);
-    let count = runs(step.rows).count();
-    let size = layout.blocks_per_item(step, count);
-    let parts = layout.blocks().div_ceil(size);
-    let (run, unit, part) = (item / parts / layout.units, item / parts % layout.units, item % parts);
-    let Some(rows) = runs(step.rows).nth(run) else { unreachable!("item {item} of {count} runs") };
-    let blocks = part * size..((part + 1) * size).min(layout.blocks());
-    let first = step.rows[rows.start];
-    let at = (unit * layout.blocks() + blocks.start) * layout.block;
-    let state = model.caches.state(layout.cache, first.slot, at, blocks.len() * layout.block);
-    if first.position == 0 {
-        state.fill(0.0);
+/// An op that carries a state.
+pub struct Recurrent {
+    index: usize,
+    op: Op,
+    layout: Layout,
+}
+
+impl Recurrent {
+    /// The phase of the op at that index of the program, if it carries a state.
+    pub fn new(index: usize, op: &Op) -> Option<Recurrent> {
+        Some(Recurrent { index, op: op.clone(), layout: Layout::of(op)? })
     }
-    let channels = blocks.start * LANES..(blocks.end * LANES).min(layout.channels);
-    let part = Part { rows, unit, channels };
-    match op {
-        Op::Conv(op) => convolve(step, op, &part, state),
-        Op::DeltaNet(op) => delta_rule(step, op, &part, state, worker),
-        Op::Ssm(op) => recur(step, op, &part, state),
-        other => unreachable!("{} carries no state", other.name()),
+}
+
+impl Phase for Recurrent {
+    fn items(&self, step: &Step<'_>) -> usize {
+        let (layout, runs) = (&self.layout, runs(step.rows).count());
+        runs * layout.units * layout.blocks().div_ceil(layout.blocks_per_item(step, runs))
+    }
+
+    fn item(&self, step: &Step<'_>, item: usize, worker: usize) {
+        let layout = &self.layout;
+        let count = runs(step.rows).count();
+        let size = layout.blocks_per_item(step, count);
+        let parts = layout.blocks().div_ceil(size);
+        let (run, unit, part) = (item / parts / layout.units, item / parts % layout.units, item % parts);
+        let Some(rows) = runs(step.rows).nth(run) else { unreachable!("item {item} of {count} runs") };
+        let blocks = part * size..((part + 1) * size).min(layout.blocks());
+        let first = step.rows[rows.start];
+        let at = (unit * layout.blocks() + blocks.start) * layout.block;
+        let state = step.model.caches.state(layout.cache, first.slot, at, blocks.len() * layout.block);
+        if first.position == 0 {
+            state.fill(0.0);
+        }
+        let channels = blocks.start * LANES..(blocks.end * LANES).min(layout.channels);
+        let part = Part { rows, unit, channels };
+        match &self.op {
+            Op::Conv(op) => convolve(step, op, &part, state),
+            Op::DeltaNet(op) => delta_rule(step, op, &part, state, worker),
+            Op::Ssm(op) => recur(step, op, &part, state),
+            other => unreachable!("{} carries no state", other.name()),
+        }
+    }
+
+    fn span(&self, _step: &Step<'_>, _item: usize, _part: usize) -> (Option<usize>, Stage) {
+        (Some(self.index), Stage::Whole)
+    }
+
+    fn completes(&self, _part: usize) -> Range<usize> {
+        self.index..self.index + 1
     }
 }
 

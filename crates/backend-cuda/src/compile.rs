@@ -2,7 +2,8 @@
 
 use std::sync::Mutex;
 
-use amoeba_kernels::cuda::{Unit, trace::TRACED};
+use amoeba_kernels::cuda::trace::TRACED;
+use amoeba_kernels::gpu::Unit;
 
 use amoeba_backend::gpu::Error;
 

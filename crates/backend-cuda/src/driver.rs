@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use amoeba_backend::DeviceKind;
 use amoeba_backend::gpu::{self, Driver, Error, Fault, List, Plain, Purpose, Transfer};
-use amoeba_kernels::cuda::{Call, Unit};
+use amoeba_kernels::gpu::{Call, Unit};
 use cudarc::driver::DriverError;
 
 use crate::compile::Compiler;

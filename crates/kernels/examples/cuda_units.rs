@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::Path;
 
 use amoeba_checkpoint::{Config, Float, Format};
-use amoeba_kernels::cuda::{self, Matrix, Place, Places, Setting, Unit, WeightPlace};
+use amoeba_kernels::gpu::{self, Matrix, Place, Places, Setting, Unit, WeightPlace};
 use amoeba_kernels::sample::cuda as sample;
 use amoeba_plan::{PathChoice, Plan, WeightShape, groups};
 
@@ -161,8 +161,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut units: BTreeMap<Unit, String> = BTreeMap::new();
     let mut add = |name: &str, plan: &Plan, places: &Places, rows: &[usize]| -> Result<(), Box<dyn Error>> {
         for rows in rows {
-            for group in groups(plan, &cuda::capabilities(places.setting.fused), *rows, PathChoice::Auto) {
-                let lowered = cuda::lower(plan, &group, places, *rows);
+            for group in groups(plan, &gpu::capabilities(places.setting.fused), *rows, PathChoice::Auto) {
+                let lowered = gpu::lower(plan, &group, places, *rows);
                 for staged in lowered.map_err(|why| format!("{name}: {why}"))? {
                     units.entry(staged.call.unit).or_insert_with(|| name.to_owned());
                 }

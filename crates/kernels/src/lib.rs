@@ -12,6 +12,7 @@ pub mod delta_net;
 pub mod elementwise;
 pub mod embed;
 pub mod experts;
+pub mod gpu;
 pub mod linear;
 pub mod memory;
 pub mod norm;
@@ -26,7 +27,7 @@ pub mod testing;
 
 use amoeba_plan::Op;
 
-use cuda::{Call, Site, Unsupported, misplaced};
+use gpu::{Call, Site, Unsupported, misplaced};
 
 /// Launches of an op by itself. Experts are always a group, with stages.
 pub(crate) fn launches(site: &Site<'_>, op: &Op) -> Result<Vec<Call>, Unsupported> {

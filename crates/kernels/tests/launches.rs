@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use amoeba_checkpoint::Checkpoint;
-use amoeba_kernels::cuda::{self, Matrix, Place, Places, Setting, Staged, WeightPlace};
+use amoeba_kernels::gpu::{self, Matrix, Place, Places, Setting, Staged, WeightPlace};
 use amoeba_plan::{PathChoice, Plan, Stage, WeightShape, groups};
 
 /// Everything at an address of its own that nobody reads.
@@ -47,9 +47,9 @@ fn places(plan: &Plan, checkpoint: &Checkpoint, fused: bool) -> Places {
 
 /// Launches, group by group.
 fn launches(plan: &Plan, at: &Places, rows: usize, path: PathChoice) -> Vec<Vec<Staged>> {
-    let found = groups(plan, &cuda::capabilities(at.setting.fused), rows, path);
+    let found = groups(plan, &gpu::capabilities(at.setting.fused), rows, path);
     let lowered = found.iter().map(|group| {
-        let lowered = cuda::lower(plan, group, at, rows).unwrap();
+        let lowered = gpu::lower(plan, group, at, rows).unwrap();
         for staged in &lowered {
             assert!(group.stages.iter().any(|known| known.stage == staged.stage), "{group:?}: {staged:?}");
         }

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use amoeba_kernels::cuda::Call;
+use amoeba_kernels::gpu::Call;
 use cudarc::driver::sys::{
     CUfunction_attribute_enum as Attribute, CUgraphInstantiate_flags, CUstreamCaptureMode,
 };

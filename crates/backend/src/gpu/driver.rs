@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use amoeba_kernels::cuda::Call;
+use amoeba_kernels::gpu::Call;
 
 use super::Error;
 use crate::DeviceKind;

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use amoeba_checkpoint::{Checkpoint, Matrix as Stored};
-use amoeba_kernels::cuda::{
+use amoeba_kernels::gpu::{
     self, Matrix, Place, Places, STEP_HEAD_BYTES, Setting, StepRow, WeightPlace, ZEROED_BYTES,
 };
 use amoeba_kernels::sample::cuda as sample;
@@ -72,10 +72,10 @@ impl Layout {
         let (mut cursor, rows) = (Cursor::default(), limits.rows);
         let weights = plan.weights.iter().map(|weight| place(weight, checkpoint, &mut cursor));
         let weights = weights.collect::<Result<_, _>>()?;
-        let ropes = plan.ropes.iter().map(|rope| cursor.take(cuda::rope_table(rope).len())).collect();
+        let ropes = plan.ropes.iter().map(|rope| cursor.take(gpu::rope_table(rope).len())).collect();
         let weight_bytes = cursor.0;
         let sizes: Vec<usize> =
-            plan.caches.iter().map(|cache| cuda::cache_bytes(cache.kind, &setting)).collect();
+            plan.caches.iter().map(|cache| gpu::cache_bytes(cache.kind, &setting)).collect();
         let caches = sizes.iter().map(|&bytes| cursor.take(bytes)).collect();
         let cache_bytes = cursor.0 - weight_bytes;
         let buffers = plan.buffers.iter().map(|buffer| {
@@ -84,7 +84,7 @@ impl Layout {
         });
         let buffers = buffers.collect();
         let step = cursor.take(STEP_HEAD_BYTES + rows * size_of::<StepRow>());
-        let scratch = cursor.take(cuda::scratch_bytes(plan, &setting, rows));
+        let scratch = cursor.take(gpu::scratch_bytes(plan, &setting, rows));
         let zeroed = cursor.take(ZEROED_BYTES);
         let drawn = drawn_rows_max(limits);
         let sample = [

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use amoeba_checkpoint::Checkpoint;
-use amoeba_kernels::cuda::{Places, Setting};
+use amoeba_kernels::gpu::{Places, Setting};
 use amoeba_plan::{FEW_ROWS_MAX, PathChoice, Plan};
 
 use super::driver::Driver;

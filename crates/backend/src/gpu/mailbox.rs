@@ -1,6 +1,6 @@
 //! What goes to the device with every step and comes back.
 
-use amoeba_kernels::cuda::{Place, STEP_HEAD_BYTES, StepRow};
+use amoeba_kernels::gpu::{Place, STEP_HEAD_BYTES, StepRow};
 use amoeba_plan::Plan;
 
 use super::driver::{Driver, Fault, Transfer};

@@ -19,7 +19,7 @@ mod upload;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use amoeba_kernels::cuda::{Places, Setting};
+use amoeba_kernels::gpu::{Places, Setting};
 use amoeba_kernels::sample::Sampling;
 use amoeba_plan::{Path, PathChoice, Plan};
 

@@ -2,7 +2,7 @@
 
 use std::cell::{OnceCell, RefCell};
 
-use amoeba_kernels::cuda::Place;
+use amoeba_kernels::gpu::Place;
 use amoeba_plan::{BufferId, Plan};
 
 use super::driver::{Driver, Fault};

@@ -2,7 +2,7 @@
 
 use std::ops::{Range, RangeInclusive};
 
-use amoeba_kernels::cuda::{Call, Places, Staged, capabilities, compact, lower};
+use amoeba_kernels::gpu::{Call, Places, Staged, capabilities, compact, lower};
 use amoeba_plan::{Group, PathChoice, Plan, groups};
 
 use super::Error;

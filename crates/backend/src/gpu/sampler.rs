@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use amoeba_kernels::cuda::Places;
+use amoeba_kernels::gpu::Places;
 use amoeba_kernels::sample::Sampling;
 use amoeba_kernels::sample::cuda::{self as sample, ALL_FINITE, Kind, RESULT_WORDS, RING, STATE_WORDS};
 use amoeba_plan::Plan;

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use amoeba_kernels::cuda::{Call, trace};
+use amoeba_kernels::cuda::trace;
+use amoeba_kernels::gpu::Call;
 use amoeba_plan::FEW_ROWS_MAX;
 
 use super::Error;

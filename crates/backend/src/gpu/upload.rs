@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::mpsc;
 
 use amoeba_checkpoint::{Checkpoint, Matrix as Stored};
-use amoeba_kernels::cuda::{self, Matrix, WeightPlace};
+use amoeba_kernels::gpu::{self, Matrix, WeightPlace};
 use amoeba_plan::Plan;
 
 use super::Error;
@@ -70,7 +70,7 @@ pub fn upload<D: Driver>(
             small.push((*offset, bytes));
         }
     }
-    small.extend(at.ropes.iter().zip(&plan.ropes).map(|(offset, rope)| (*offset, cuda::rope_table(rope))));
+    small.extend(at.ropes.iter().zip(&plan.ropes).map(|(offset, rope)| (*offset, gpu::rope_table(rope))));
     let mut jobs = Jobs::default();
     small.iter().for_each(|(offset, bytes)| jobs.put(*offset as usize, bytes));
     for (weight, place) in plan.weights.iter().zip(&at.weights) {

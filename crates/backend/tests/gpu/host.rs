@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use amoeba_backend::gpu::{DeviceFacts, Driver, Error, Fault, List, Plain, Purpose, Ready, Transfer};
 use amoeba_backend::{DeviceKind, LoadOptions, Loaded, gpu::Gpu};
-use amoeba_kernels::cuda::{Call, Unit, trace::TRACED};
+use amoeba_kernels::cuda::trace::TRACED;
+use amoeba_kernels::gpu::{Call, Unit};
 
 use crate::{common, module};
 

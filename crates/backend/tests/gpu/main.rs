@@ -16,7 +16,7 @@ mod sampling;
 
 /// The kernels' tests can run on a device instead.
 mod device {
-    use amoeba_kernels::cuda::Call;
+    use amoeba_kernels::gpu::Call;
 
     pub fn chosen() -> bool {
         false

@@ -2,8 +2,8 @@
 
 use amoeba_plan::{ActivateOp, Activation};
 
-use crate::cuda::{Args, Call, Site};
 use crate::elementwise::cuda::elements;
+use crate::gpu::{Args, Call, Site};
 
 /// Its name in `activate.cuh`, limit and alpha.
 pub(crate) fn parameters(activation: Activation) -> (&'static str, f32, f32) {

@@ -2,7 +2,8 @@
 
 use amoeba_plan::{Append, AttentionOp, CacheId, CacheKind, FEW_ROWS_MAX, Heads, KvAppendOp, Window};
 
-use crate::cuda::{Args, Call, Setting, Site, Unit, unit};
+use crate::cuda::unit;
+use crate::gpu::{Args, Call, Setting, Site, Unit};
 
 /// Warps of a block of attention.
 const WARPS: usize = 4;

@@ -3,7 +3,8 @@
 use amoeba_plan::AttentionOp;
 
 use super::cuda::{CACHE, cache, window};
-use crate::cuda::{Call, Site, Unit, unit};
+use crate::cuda::unit;
+use crate::gpu::{Call, Site, Unit};
 
 /// Steps of at most so many rows leave most of a tile empty and too few tiles: `kernel.cu` takes them.
 const ROWS_FEW: usize = 16;
@@ -38,7 +39,7 @@ pub(super) fn attention(site: &Site<'_>, op: &AttentionOp) -> Option<Call> {
     let warps = limits.into_iter().find_map(fits)?;
     let (group, queries) = (op.heads / op.kv_heads, 16 * warps);
     let heads = (1..=group.min(queries)).rev().find(|heads| group.is_multiple_of(*heads))?;
-    let (args, _) = cache(site, crate::cuda::Args::new().address(site.at.step), op.cache);
+    let (args, _) = cache(site, crate::gpu::Args::new().address(site.at.step), op.cache);
     let [sliding, chunk] = window(op);
     let defines = [
         ("K_HALF", usize::from(site.at.setting.kv_f16)),

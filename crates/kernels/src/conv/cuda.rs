@@ -2,7 +2,8 @@
 
 use amoeba_plan::ConvOp;
 
-use crate::cuda::{Args, Call, Site, Unit, unit};
+use crate::cuda::unit;
+use crate::gpu::{Args, Call, Site, Unit};
 
 pub(crate) fn conv(site: &Site<'_>, op: &ConvOp) -> Call {
     Call {

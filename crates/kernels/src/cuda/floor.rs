@@ -1,6 +1,7 @@
 //! Launches that measure what a device does at best.
 
-use super::{Args, Call, Unit, unit};
+use super::unit;
+use crate::gpu::{Args, Call, Unit};
 
 fn call(kernel: &'static str, (blocks, block): (u32, u32), args: Args) -> Call {
     let unit = Unit {

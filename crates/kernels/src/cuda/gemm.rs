@@ -2,7 +2,7 @@
 
 use amoeba_checkpoint::{Float, Format};
 
-use super::{Matrix, Setting, Unsupported};
+use crate::gpu::{Matrix, Setting, Unsupported};
 
 /// Most dynamic shared memory of a block: what every architecture from 8.0 on has, but for some of 8.x.
 const SHARED_MAX: usize = 99 << 10;

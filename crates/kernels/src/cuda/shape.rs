@@ -2,7 +2,7 @@
 
 use amoeba_checkpoint::{Float, Format};
 
-use super::Unsupported;
+use crate::gpu::Unsupported;
 
 /// `Format<…>`.
 pub(crate) fn format_of(format: Format) -> String {

@@ -1,6 +1,7 @@
 //! Times of launches: kernels compiled with [`TRACED`] defined leave the device's clock where a stamp tells them to.
 
-use super::{Args, Call, Unit, unit};
+use super::unit;
+use crate::gpu::{Args, Call, Unit};
 
 /// Macro with which kernels take a stamp behind their arguments: see [`Call::stamped`].
 pub const TRACED: &str = "AMOEBA_TRACE";

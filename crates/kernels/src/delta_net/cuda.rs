@@ -2,7 +2,8 @@
 
 use amoeba_plan::DeltaNetOp;
 
-use crate::cuda::{Args, Call, Site, Unit, unit};
+use crate::cuda::unit;
+use crate::gpu::{Args, Call, Site, Unit};
 
 /// Warps of a block.
 const WARPS: usize = 4;

@@ -2,7 +2,8 @@
 
 use amoeba_plan::{AddOp, BufferId, CopyOp, GateKind, HeadGateOp, ScaleOp, TemperatureOp};
 
-use crate::cuda::{Args, Call, Site, Unit, unit};
+use crate::cuda::unit;
+use crate::gpu::{Args, Call, Site, Unit};
 
 /// A thread per element, a line of blocks per row.
 pub(crate) fn elements(site: &Site<'_>, kernel: &'static str, width: usize, args: Args) -> Call {

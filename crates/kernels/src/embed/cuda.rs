@@ -2,7 +2,8 @@
 
 use amoeba_plan::EmbedOp;
 
-use crate::cuda::{Args, Call, Site, Unit, format_of, unit};
+use crate::cuda::{format_of, unit};
+use crate::gpu::{Args, Call, Site, Unit};
 
 pub(crate) fn embed(site: &Site<'_>, op: &EmbedOp) -> Call {
     let table = site.matrix(op.table);

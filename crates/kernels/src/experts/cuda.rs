@@ -5,9 +5,8 @@ use amoeba_plan::{ExpertWeights, ExpertsOp, FEW_ROWS_MAX, RouterOp, Score, Stage
 
 use super::grouped;
 use crate::activate;
-use crate::cuda::{
-    Args, Call, Place, Setting, Site, Staged, Tiling, Unit, Unsupported, Work, format_of, unit,
-};
+use crate::cuda::{Tiling, Work, format_of, unit};
+use crate::gpu::{Args, Call, Place, Setting, Site, Staged, Unit, Unsupported};
 
 /// Inner channels of every choice of a few rows, or what the grouped kernels need: those may be taken for few rows, too.
 pub(crate) fn scratch_bytes(op: &ExpertsOp, setting: &Setting, rows: usize) -> usize {

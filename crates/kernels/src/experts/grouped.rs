@@ -5,7 +5,8 @@ use amoeba_plan::{ExpertWeights, ExpertsOp, Stage};
 use super::cuda::shape;
 use crate::activate;
 use crate::cuda::gemm::{Gemm, Tiles, row_bytes_max};
-use crate::cuda::{Args, Call, Place, Setting, Site, Staged, Unit, Unsupported, unit};
+use crate::cuda::unit;
+use crate::gpu::{Args, Call, Place, Setting, Site, Staged, Unit, Unsupported};
 
 /// Threads of the kernels that are no product.
 const THREADS: usize = 256;

@@ -3,7 +3,8 @@
 use amoeba_plan::{BufferId, FEW_ROWS_MAX, HeadLinearOp, LinearOp, NormOp};
 
 use super::gemm;
-use crate::cuda::{Args, Call, Matrix, Place, Site, Tiling, Unit, Unsupported, Work, format_of, unit};
+use crate::cuda::{Tiling, Work, format_of, unit};
+use crate::gpu::{Args, Call, Matrix, Place, Site, Unit, Unsupported};
 
 /// One product.
 pub(crate) struct Product {

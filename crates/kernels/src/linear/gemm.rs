@@ -4,7 +4,8 @@ use amoeba_plan::{BufferId, NormOp};
 
 use super::cuda::{PRODUCTS_MAX, Product};
 use crate::cuda::gemm::{Gemm, Tiles};
-use crate::cuda::{Args, Call, Matrix, Setting, Site, Unit, Unsupported, format_of, unit};
+use crate::cuda::{format_of, unit};
+use crate::gpu::{Args, Call, Matrix, Setting, Site, Unit, Unsupported};
 
 /// x in parts, at most.
 pub(crate) fn scratch_bytes(heads: usize, cols: usize, setting: &Setting, rows: usize) -> usize {

@@ -2,7 +2,8 @@
 
 use amoeba_plan::{NormKind, NormOp};
 
-use crate::cuda::{Args, Call, Site, Unit, unit};
+use crate::cuda::unit;
+use crate::gpu::{Args, Call, Site, Unit};
 
 pub(crate) fn norm(site: &Site<'_>, op: &NormOp) -> Call {
     let heads = op.dim <= 256;

@@ -2,7 +2,8 @@
 
 use amoeba_plan::RopeOp;
 
-use crate::cuda::{Args, Call, Site, Unit, unit};
+use crate::cuda::unit;
+use crate::gpu::{Args, Call, Site, Unit};
 
 pub(crate) fn rope(site: &Site<'_>, op: &RopeOp) -> Call {
     let RopeOp { rope, heads, head_dim, first, x } = *op;

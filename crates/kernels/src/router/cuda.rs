@@ -2,7 +2,8 @@
 
 use amoeba_plan::{RouterOp, Score};
 
-use crate::cuda::{Args, Call, Site, Unit, Unsupported, unit};
+use crate::cuda::unit;
+use crate::gpu::{Args, Call, Site, Unit, Unsupported};
 
 /// A thread per expert.
 const EXPERTS_MAX: usize = 1024;

@@ -1,7 +1,8 @@
 //! Launches of `sample`: the logits of some rows to a token each, which go to the host and into the next step.
 
 use super::{Sampling, stream};
-use crate::cuda::{Args, Call, Unit, unit};
+use crate::cuda::unit;
+use crate::gpu::{Args, Call, Unit};
 
 /// Tokens that the repeat penalty may look back at.
 pub const RECENT_MAX: usize = 1024;

@@ -2,7 +2,8 @@
 
 use amoeba_plan::SsmOp;
 
-use crate::cuda::{Args, Call, Site, Unit, unit};
+use crate::cuda::unit;
+use crate::gpu::{Args, Call, Site, Unit};
 
 pub(crate) fn ssm(site: &Site<'_>, op: &SsmOp) -> Call {
     let lanes = op.state.next_power_of_two().min(32);

@@ -1,7 +1,7 @@
 //! `kv_append` and `attention`: odd widths, grouped heads, windows, sinks, soft caps, split contexts, both element types.
 
 use amoeba_kernels::attention::{Shape, first_visible, reference};
-use amoeba_kernels::cuda::{Setting, StepRow};
+use amoeba_kernels::gpu::{Setting, StepRow};
 use amoeba_kernels::testing::{Rng, attention};
 use amoeba_plan::{AttentionOp, CacheKind, KvAppendOp, Op, Window};
 

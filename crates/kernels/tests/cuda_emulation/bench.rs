@@ -1,7 +1,7 @@
 //! A plan of one op on an emulated device.
 
 use amoeba_checkpoint::{Config, Matrix};
-use amoeba_kernels::cuda::{self, Place, Places, Setting, StepRow, WeightPlace};
+use amoeba_kernels::gpu::{self, Place, Places, Setting, StepRow, WeightPlace};
 use amoeba_plan::{
     Buffer, BufferId, BufferKind, Cache, CacheId, CacheKind, LinearOp, Op, Part, PathChoice, Plan, Rope,
     RopeId, Step, Weight, WeightId, WeightShape, groups,
@@ -51,7 +51,7 @@ impl Bench {
         plan.ropes.clear();
         plan.program.clear();
         plan.head = 1;
-        let (scratch, zeroed) = (8 << 20, cuda::ZEROED_BYTES);
+        let (scratch, zeroed) = (8 << 20, gpu::ZEROED_BYTES);
         let mut memory = vec![Memory::new(16), Memory::new(scratch), Memory::new(zeroed)];
         memory[2].bytes_mut().fill(0);
         let places = Places {
@@ -124,7 +124,7 @@ impl Bench {
         let (codes, scales) = (put(|m| m.weight.to_vec()), put(|m| m.scales.to_vec()));
         let biases = put(|m| m.biases.to_vec());
         let Matrix { rows, cols, format, .. } = matrices[0];
-        self.weight(WeightPlace::Matrix(cuda::Matrix { codes, scales, biases, format, rows, cols }))
+        self.weight(WeightPlace::Matrix(gpu::Matrix { codes, scales, biases, format, rows, cols }))
     }
 
     fn weight(&mut self, place: WeightPlace) -> WeightId {
@@ -146,7 +146,7 @@ impl Bench {
     }
 
     pub fn cache(&mut self, kind: CacheKind) -> CacheId {
-        let mut memory = Memory::new(cuda::cache_bytes(kind, &self.places.setting));
+        let mut memory = Memory::new(gpu::cache_bytes(kind, &self.places.setting));
         memory.bytes_mut().fill(0);
         self.places.caches.push(memory.address());
         self.memory.push(memory);
@@ -156,7 +156,7 @@ impl Bench {
     }
 
     pub fn rope(&mut self, rope: Rope) -> RopeId {
-        let address = self.put(&cuda::rope_table(&rope));
+        let address = self.put(&gpu::rope_table(&rope));
         self.places.ropes.push(address);
         self.plan.ropes.push(rope);
         RopeId(self.plan.ropes.len() - 1)
@@ -195,7 +195,7 @@ impl Bench {
         self.plan.head = ops.len();
         self.plan.program = ops.into_iter().map(|op| Step { layer: None, part: Part::Other, op }).collect();
         let calls = self.calls(rows);
-        let needed = cuda::scratch_bytes(&self.plan, &self.places.setting, rows);
+        let needed = gpu::scratch_bytes(&self.plan, &self.places.setting, rows);
         assert!(needed <= self.memory[1].bytes().len(), "{needed} bytes of scratch");
         let seeds = if device::few() { &SEEDS[..1] } else { &SEEDS };
         for &seed in seeds {
@@ -224,10 +224,10 @@ impl Bench {
     }
 
     /// The launches of the program that ran last.
-    pub fn calls(&self, rows: usize) -> Vec<cuda::Call> {
-        let can = cuda::capabilities(self.places.setting.fused);
+    pub fn calls(&self, rows: usize) -> Vec<gpu::Call> {
+        let can = gpu::capabilities(self.places.setting.fused);
         let groups = groups(&self.plan, &can, rows, PathChoice::Auto);
-        let lowered = groups.iter().map(|group| cuda::lower(&self.plan, group, &self.places, rows).unwrap());
+        let lowered = groups.iter().map(|group| gpu::lower(&self.plan, group, &self.places, rows).unwrap());
         lowered.flatten().map(|staged| staged.call).collect()
     }
 
@@ -256,6 +256,6 @@ impl Bench {
     /// Moves wanted rows to the front.
     pub fn compact(&mut self, buffer: BufferId) {
         let width = self.plan.buffers[buffer.0].width;
-        module::launch(&cuda::compact(&self.plan, &self.places, buffer, width), 1);
+        module::launch(&gpu::compact(&self.plan, &self.places, buffer, width), 1);
     }
 }

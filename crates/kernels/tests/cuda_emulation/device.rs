@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::ptr;
 use std::sync::{LazyLock, Mutex};
 
-use amoeba_kernels::cuda::{Call, Unit};
+use amoeba_kernels::gpu::{Call, Unit};
 
 type Handle = *mut c_void;
 type Status = c_int;

@@ -1,7 +1,7 @@
 //! The elementwise ops, `copy`, `rope` and the compaction of rows.
 
-use amoeba_kernels::cuda::StepRow;
 use amoeba_kernels::elementwise::{gate_of, reference, scale_of, temperature_of};
+use amoeba_kernels::gpu::StepRow;
 use amoeba_kernels::testing::{ACTIVATIONS, Rng};
 use amoeba_kernels::{activate, rope};
 use amoeba_plan::{

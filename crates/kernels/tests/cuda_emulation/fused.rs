@@ -1,7 +1,7 @@
 //! Ops that share launches leave in all buffers what they leave one by one.
 
 use amoeba_checkpoint::{Float, Format};
-use amoeba_kernels::cuda::StepRow;
+use amoeba_kernels::gpu::StepRow;
 use amoeba_kernels::testing::{OwnedMatrix, Rng, attention, rms_norm, router_rule, views};
 use amoeba_plan::{
     Activation, AddOp, BufferId, CacheId, CacheKind, ExpertWeights, ExpertsOp, KvAppendOp, Op, Rope, RopeId,

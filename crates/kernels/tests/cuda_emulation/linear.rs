@@ -3,7 +3,7 @@
 use amoeba_checkpoint::{Float, Format};
 use amoeba_kernels::linear::{Digits, reference};
 use amoeba_kernels::testing::{OwnedMatrix, Rng, allowed};
-use amoeba_kernels::{cuda::StepRow, embed, testing};
+use amoeba_kernels::{embed, gpu::StepRow, testing};
 use amoeba_plan::{EmbedOp, HeadLinearOp, Op};
 
 use crate::bench::Bench;

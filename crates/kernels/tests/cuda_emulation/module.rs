@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 
-use amoeba_kernels::cuda::{Call, Unit};
+use amoeba_kernels::gpu::{Call, Unit};
 
 use crate::device;
 

@@ -1,7 +1,7 @@
 //! Bodies of several ops and shapes in one unit and one launch: the bits of a launch each.
 
 use amoeba_checkpoint::{Float, Format};
-use amoeba_kernels::cuda::{Args, Call, Unit};
+use amoeba_kernels::gpu::{Args, Call, Unit};
 use amoeba_kernels::testing::{OwnedMatrix, Rng, rms_norm};
 use amoeba_plan::Op;
 

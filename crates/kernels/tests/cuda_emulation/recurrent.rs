@@ -1,6 +1,6 @@
 //! `conv`, `delta_net`, `ssm`: several sequences at once, begun and gone on with, in steps of one and of many rows.
 
-use amoeba_kernels::cuda::StepRow;
+use amoeba_kernels::gpu::StepRow;
 use amoeba_kernels::testing::{self, Rng};
 use amoeba_kernels::{conv, delta_net, ssm};
 use amoeba_plan::{BufferId, CacheKind, ConvOp, Op, SsmOp};

@@ -1,6 +1,6 @@
 //! `sample`: the reference's tokens for every filter, and what a draw leaves for the next step.
 
-use amoeba_kernels::cuda::ZEROED_BYTES;
+use amoeba_kernels::gpu::ZEROED_BYTES;
 use amoeba_kernels::sample::cuda::{
     ALL_FINITE, Kind, Places, RECENT_MAX, RESULT_WORDS, RING, STATE_WORDS, batch_words, calls, refusal,
     work_bytes, write_batch, write_state,

@@ -87,7 +87,7 @@ fn program(plan: &Plan, args: &Args) -> String {
     let can = match args.device.place.device {
         Device::Auto => return plan.to_string(),
         Device::Cpu => CPU_CAPABILITIES,
-        Device::Cuda(_) => amoeba_kernels::cuda::capabilities(true),
+        Device::Cuda(_) => amoeba_kernels::gpu::capabilities(true),
         Device::Reference => Capabilities::ALONE,
     };
     print_groups(plan, &groups(plan, &can, args.rows.get(), args.device.place.path))

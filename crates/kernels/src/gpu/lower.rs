@@ -5,7 +5,8 @@ use amoeba_plan::{
     WeightId,
 };
 
-use super::{Args, Call, Matrix, Place, Places, Setting, Tiling, WeightPlace, Work};
+use super::{Args, Call, Matrix, Place, Places, Setting, WeightPlace};
+use crate::cuda::{Tiling, Work};
 use crate::linear::cuda::Product;
 use crate::{attention, elementwise, experts, linear};
 

@@ -1,7 +1,9 @@
-// CUDA C++ as C++17 on a CPU (x86-64, System V). Every GPU thread is a fiber on one OS thread; blocks run one after
-// another, but for kernels with grid barriers, whose blocks are all there at once. A fiber runs until it waits; with EMU_ORDER other than 0 fibers, warps and blocks take turns in a shuffled order,
-// so a missing barrier shows as a changed result. Shared memory starts as 0xff (NaN), with a guard page behind it. Reported,
-// not hung on: barriers that not all threads reach, threads of a block waiting at different barriers, unaligned vectors.
+// CUDA C++ as C++17 on a CPU (x86-64, System V). Every GPU thread is a fiber on one OS thread; blocks run one
+// after another, except in kernels with grid barriers, whose blocks are all there at once. A fiber runs until
+// it waits; with EMU_ORDER other than 0 fibers, warps and blocks take turns in a shuffled order, so a missing
+// barrier shows as a changed result. Shared memory starts as 0xff (NaN) and is followed by a guard page.
+// Reported, not hung on: barriers that not all threads reach, threads of a block that wait at different
+// barriers, unaligned vectors.
 //
 // Not modelled: weak memory order, bank conflicts, lockstep, speed.
 #pragma once
@@ -14,7 +16,6 @@
 #include <time.h>
 
 #define __device__
-#define __restrict__
 #define DEVICE inline
 #define ALIGNED(n) alignas(n)
 #define EMU_EXPORT extern "C" __attribute__((visibility("default")))
@@ -53,12 +54,14 @@ static const char* kernel_name;
 
 extern "C" void emu_switch(void** save, void* load);
 asm(".text\n.weak emu_switch\n.hidden emu_switch\n.type emu_switch,@function\nemu_switch:\n"
-    " push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n mov %rsp,(%rdi)\n mov %rsi,%rsp\n"
+    " push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
+    " mov %rsp,(%rdi)\n mov %rsi,%rsp\n"
     " pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret\n");
 
 static inline Fiber& me() { return block->fibers[current]; }
 [[noreturn]] static void fail(const char* what) {
-  fprintf(stderr, "emulation: %s, block (%u,%u,%u), thread %u: %s\n", kernel_name, block->index.x, block->index.y, block->index.z,
+  Dim at = block->index;
+  fprintf(stderr, "emulation: %s, block (%u,%u,%u), thread %u: %s\n", kernel_name, at.x, at.y, at.z,
           me().thread, what);
   abort();
 }
@@ -85,7 +88,7 @@ static inline Barrier& my_warp() { return block->warps[me().thread / 32]; }
 static inline void sync_block(int line) { me().block_passes++, wait(block->barrier, line); }
 static inline void sync_warp(int line) { me().warp_passes++, wait(my_warp(), line); }
 
-// Lanes publish, meet, read. The next exchange uses the other slot, so nobody overwrites what a slower lane still reads.
+// Lanes publish, meet, read. The next exchange uses the other slot, so what a slower lane still reads stays.
 template <class T, class F> static inline auto exchange(int line, T x, F result) {
   static_assert(sizeof(T) <= 64, "one lane's share");
   char(*lanes)[64] = block->slots[me().thread / 32][me().warp_passes % 2].lanes;
@@ -119,7 +122,8 @@ static void copies_done(uint32_t left) {
 }
 
 static char* guarded(size_t bytes) { // readable up to a page that is not
-  char* p = (char*)mmap(nullptr, bytes + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  char* p = (char*)mmap(nullptr, bytes + PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
   if (p == MAP_FAILED || mprotect(p + bytes, PAGE, PROT_NONE)) abort();
   return p;
 }
@@ -188,7 +192,13 @@ static void run_blocks(uint32_t count) {
   }
 }
 
-struct Kernel { const char* name; uint32_t args_size, threads; bool together; void (*body)(const void*); Kernel* next; };
+struct Kernel {
+  const char* name;
+  uint32_t args_size, threads;
+  bool together;
+  void (*body)(const void*);
+  Kernel* next;
+};
 static Kernel* kernels;
 struct Register {
   Kernel kernel;
@@ -214,11 +224,13 @@ EMU_EXPORT uint32_t emu_args_size(const char* name) {
 // Order of turns from now on, instead of what EMU_ORDER says.
 EMU_EXPORT void emu_shuffle(uint32_t seed) { emu::seed = seed; }
 // 0: done; 1: no such kernel; 2: a launch that a device would refuse.
-EMU_EXPORT int emu_launch(const char* name, const uint32_t grid[3], uint32_t block, uint32_t shared, const void* args) {
+EMU_EXPORT int emu_launch(const char* name, const uint32_t grid[3], uint32_t block, uint32_t shared,
+                          const void* args) {
   using namespace emu;
   Kernel* k = find(name);
   if (!k) return 1;
-  if (!block || block % 32 || block > k->threads || shared > 227 << 10 || !grid[0] || !grid[1] || !grid[2]) return 2;
+  if (!block || block % 32 || block > k->threads || shared > 227 << 10) return 2;
+  if (!grid[0] || !grid[1] || !grid[2]) return 2;
   const char* variable = getenv("EMU_ORDER");
   order = random_state = seed != NONE ? seed : variable ? atoi(variable) : 0;
   emu::grid = {grid[0], grid[1], grid[2]};
@@ -238,9 +250,10 @@ EMU_EXPORT int emu_launch(const char* name, const uint32_t grid[3], uint32_t blo
   return 0;
 }
 
-#define EMU_ENTRY(name, Args, a, threads, together)                                                                     \
-  static void name(const Args& a);                                                                                       \
-  static emu::Register name##_registered(#name, sizeof(Args), threads, together, [](const void* p) { name(*(const Args*)p); }); \
+#define EMU_ENTRY(name, Args, a, threads, together)                                     \
+  static void name(const Args& a);                                                      \
+  static emu::Register name##_registered(#name, sizeof(Args), threads, together,        \
+                                         [](const void* p) { name(*(const Args*)p); }); \
   static void name(const Args& a)
 #define ENTRY(name, Args, a, threads, min_blocks) EMU_ENTRY(name, Args, a, threads, false)
 #define GRID_ENTRY(name, Args, a, threads) EMU_ENTRY(name, Args, a, threads, true)
@@ -252,10 +265,13 @@ EMU_EXPORT int emu_launch(const char* name, const uint32_t grid[3], uint32_t blo
 #define gridDim emu::grid
 #define __syncthreads() emu::sync_block(__LINE__)
 #define __syncwarp() emu::sync_warp(__LINE__)
-#define __shfl_xor_sync(mask, x, m) emu::exchange(__LINE__, x, [&](auto of, uint32_t l) { return of(l ^ (m)); })
-#define __shfl_sync(mask, x, from) emu::exchange(__LINE__, x, [&](auto of, uint32_t) { return of((from) & 31); })
-#define __ballot_sync(mask, x)                                                                                           \
-  emu::exchange(__LINE__, (bool)(x), [](auto of, uint32_t) { uint32_t m = 0; for (int i = 0; i < 32; i++) m |= (uint32_t)of(i) << i; return m; })
+#define __shfl_xor_sync(mask, x, m) \
+  emu::exchange(__LINE__, x, [&](auto of, uint32_t l) { return of(l ^ (m)); })
+#define __shfl_sync(mask, x, from) \
+  emu::exchange(__LINE__, x, [&](auto of, uint32_t) { return of((from) & 31); })
+#define __ballot_sync(mask, x)                                     \
+  emu_join(__LINE__, (uint32_t)(bool)(x) << emu::me().thread % 32, \
+           [](uint32_t a, uint32_t b) { return a | b; })
 inline void __threadfence() {}
 inline void wait_until(const uint32_t* counter, uint32_t target) {
   emu::progress++; // it came here
@@ -263,8 +279,14 @@ inline void wait_until(const uint32_t* counter, uint32_t target) {
   emu::progress++;
 }
 
-inline float __uint_as_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
-inline uint32_t __float_as_uint(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+template <class To, class From> inline To emu_bits(From x) {
+  static_assert(sizeof(To) == sizeof(From), "the same bits");
+  To y;
+  memcpy(&y, &x, sizeof y);
+  return y;
+}
+inline float __uint_as_float(uint32_t u) { return emu_bits<float>(u); }
+inline uint32_t __float_as_uint(float f) { return emu_bits<uint32_t>(f); }
 inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t s) {
   uint64_t bytes = (uint64_t)b << 32 | a;
   uint32_t r = 0;
@@ -274,19 +296,21 @@ inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t s) {
 inline uint32_t __funnelshift_r(uint32_t low, uint32_t high, uint32_t shift) {
   return (uint32_t)(((uint64_t)high << 32 | low) >> (shift & 31));
 }
-inline double __longlong_as_double(long long u) { double d; memcpy(&d, &u, 8); return d; }
+inline double __longlong_as_double(long long u) { return emu_bits<double>(u); }
 inline int __popc(uint32_t x) { return __builtin_popcount(x); }
 inline void sincospi(double x, double* s, double* c) { *s = sin(M_PI * x), *c = cos(M_PI * x); }
-inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 template <class T> inline T min(T a, T b) { return b < a ? b : a; }
 template <class T> inline T max(T a, T b) { return a < b ? b : a; }
 
-inline uint32_t most_of_warp(uint32_t x) {
-  return emu::exchange(__LINE__, x, [](auto of, uint32_t) { uint32_t y = 0; for (uint32_t l = 0; l < 32; l++) y = max<uint32_t>(y, of(l)); return y; });
+template <class Join> inline uint32_t emu_join(int line, uint32_t x, Join join) {
+  return emu::exchange(line, x, [=](auto of, uint32_t) {
+    uint32_t y = of(0);
+    for (uint32_t l = 1; l < 32; l++) y = join(y, of(l));
+    return y;
+  });
 }
-inline uint32_t least_of_warp(uint32_t x) {
-  return emu::exchange(__LINE__, x, [](auto of, uint32_t) { uint32_t y = ~0u; for (uint32_t l = 0; l < 32; l++) y = min<uint32_t>(y, of(l)); return y; });
-}
+inline uint32_t most_of_warp(uint32_t x) { return emu_join(__LINE__, x, max<uint32_t>); }
+inline uint32_t least_of_warp(uint32_t x) { return emu_join(__LINE__, x, min<uint32_t>); }
 inline uint4 stream16(const void* p) { return *emu::aligned<uint4>(p, "16-byte load is not aligned"); }
 inline uint2 stream8(const void* p) { return *emu::aligned<uint2>(p, "8-byte load is not aligned"); }
 inline uint32_t stream4(const void* p) { return *emu::aligned<uint32_t>(p, "4-byte load is not aligned"); }
@@ -295,20 +319,28 @@ template <class T> inline T read(const void* p) { return *emu::aligned<T>(p, "lo
 template <class T> inline void write(void* p, T v) { *(T*)emu::aligned<T>(p, "store is not aligned") = v; }
 inline uint32_t ticket(uint32_t* counter) { return (*counter)++; }
 template <class T> inline T read_fresh(const T* p) { return *emu::aligned<T>(p, "load is not aligned"); }
-template <class T> inline void read_early(const void* p, T& v) { v = *emu::aligned<T>(p, "load is not aligned"); }
+template <class T> inline void read_early(const void* p, T& v) { v = read<T>(p); }
 inline void fetch_line(const void*) {}
 template <class T> inline T add_to(T* p, T x) { T before = *p; *p += x; return before; }
 inline double exact_add(double a, double b) { return a + b; }
 inline double exact_mul(double a, double b) { return a * b; }
-inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned __int128)a * b >> 64; }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return (unsigned __int128)a * b >> 64;
+}
 inline void begin() {
   if (emu::me().began) emu::fail("begin() is called twice");
   emu::me().began = emu::began = true;
 }
-inline unsigned long long now() { timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ull + t.tv_nsec; }
+inline unsigned long long now() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
 template <class T> inline T atomicMin(T* p, T v) { T old = *p; if (v < old) *p = v; return old; }
 template <class T> inline T atomicMax(T* p, T v) { T old = *p; if (old < v) *p = v; return old; }
-template <int N> inline void copy_async(void* to, const void* from, bool any = true) { emu::copy_later(to, from, N, any); }
+template <int N> inline void copy_async(void* to, const void* from, bool any = true) {
+  emu::copy_later(to, from, N, any);
+}
 inline void copies_close() { emu::copies[emu::block - emu::blocks][emu::me().thread].groups++; }
 template <int N> inline void copies_wait() { emu::copies_done(N); }
 
@@ -316,16 +348,12 @@ template <int N> inline void copies_wait() { emu::copies_done(N); }
 struct Halves {
   float of[65536];
   Halves() {
-    for (uint32_t bits = 0; bits < 65536; bits++) {
-      uint16_t two = (uint16_t)bits;
-      _Float16 h;
-      memcpy(&h, &two, 2), of[bits] = (float)h;
-    }
+    for (uint32_t bits = 0; bits < 65536; bits++) of[bits] = (float)emu_bits<_Float16>((uint16_t)bits);
   }
 };
 static const Halves halves;
 inline float f16_to_f32(uint16_t bits) { return halves.of[bits]; }
-inline uint16_t f32_to_f16(float x) { _Float16 h = (_Float16)x; uint16_t bits; memcpy(&bits, &h, 2); return bits; }
+inline uint16_t f32_to_f16(float x) { return emu_bits<uint16_t>((_Float16)x); }
 inline float emu_half(uint32_t w, int high) { return __uint_as_float(high ? w & 0xffff0000u : w << 16); }
 inline uint32_t emu_to_bf16(float x) { // to nearest, ties to even
   uint32_t u = __float_as_uint(x);
@@ -343,43 +371,30 @@ inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
 }
 inline float emu_f16(uint32_t w, int high) { return f16_to_f32((uint16_t)(w >> 16 * high)); }
 inline uint32_t pack_f16(float low, float high) { return f32_to_f16(low) | (uint32_t)f32_to_f16(high) << 16; }
-inline uint32_t fma_f16x2(uint32_t a, uint32_t b, uint32_t c) { // a product of two f16 is exact in f64, the sum of what is used here, too
+// A product of two f16 is exact in f64, and so are the sums that are taken here.
+inline uint32_t fma_f16x2(uint32_t a, uint32_t b, uint32_t c) {
   auto one = [&](int h) {
-    _Float16 sum = (_Float16)((double)emu_f16(a, h) * emu_f16(b, h) + emu_f16(c, h));
-    uint16_t bits;
-    memcpy(&bits, &sum, 2);
-    return (uint32_t)bits;
+    return (uint32_t)emu_bits<uint16_t>((_Float16)((double)emu_f16(a, h) * emu_f16(b, h) + emu_f16(c, h)));
   };
   return one(0) | one(1) << 16;
 }
-template <class Half> inline void emu_mma(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1, Half half) {
-  struct Part { uint32_t a[4], b[2]; };
-  struct Sums { float d[4]; };
-  union Both { Part part; Sums sums; };
-  Both mine;
-  mine.part = {{a0, a1, a2, a3}, {b0, b1}};
-  Both result = emu::exchange(__LINE__, mine, [&](auto of, uint32_t l) {
-    Both sums;
-    for (int i = 0; i < 4; i++) sums.sums.d[i] = d[i];
+struct EmuPart { uint32_t a[4], b[2]; };
+template <class Half> inline void emu_mma(float (&d)[4], EmuPart part, Half half) {
+  emu::exchange(__LINE__, part, [&](auto of, uint32_t l) {
     for (uint32_t q = 0; q < 4; q++) { // lanes of the quad that hold columns 2q, 2q + 1 (and 8 more) of A
-      Part row = of(l / 4 * 4 + q).part;
+      EmuPart row = of(l / 4 * 4 + q);
       for (int odd = 0; odd < 2; odd++) {
-        Part column = of((2 * (l % 4) + odd) * 4 + q).part;
+        EmuPart column = of((2 * (l % 4) + odd) * 4 + q);
         for (int h = 0; h < 2; h++)
           for (int high = 0; high < 2; high++) {
             float b = half(column.b[high], h);
-            sums.sums.d[odd] += half(row.a[2 * high], h) * b;
-            sums.sums.d[2 + odd] += half(row.a[2 * high + 1], h) * b;
+            d[odd] += half(row.a[2 * high], h) * b;
+            d[2 + odd] += half(row.a[2 * high + 1], h) * b;
           }
       }
     }
-    return sums;
   });
-  for (int i = 0; i < 4; i++) d[i] = result.sums.d[i];
 }
-inline void mma_bf16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
-  emu_mma(d, a0, a1, a2, a3, b0, b1, emu_half);
-}
-inline void mma_f16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
-  emu_mma(d, a0, a1, a2, a3, b0, b1, emu_f16);
-}
+// Words: a0 to a3, b0, b1.
+template <class... U> inline void mma_bf16(float (&d)[4], U... words) { emu_mma(d, {words...}, emu_half); }
+template <class... U> inline void mma_f16(float (&d)[4], U... words) { emu_mma(d, {words...}, emu_f16); }

@@ -3,7 +3,9 @@
 enum Activation { SWIGLU, GEGLU, CLAMPED_SWIGLU, LIMITED_SWIGLU, SIGMOID, PRODUCT, RELU2, GELU, SILU };
 
 DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-DEVICE float gelu_tanh(float x) { return 0.5f * x * (1.0f + tanhf(0.7978845608f * fmaf(0.044715f * x * x, x, x))); }
+DEVICE float gelu_tanh(float x) {
+  return 0.5f * x * (1.0f + tanhf(0.7978845608f * fmaf(0.044715f * x * x, x, x)));
+}
 // NaN stays NaN, unlike with fminf and fmaxf.
 DEVICE float at_most(float x, float limit) { return x > limit ? limit : x; }
 DEVICE float at_least(float x, float limit) { return x < limit ? limit : x; }

@@ -177,7 +177,7 @@ template <class S, int HEADS, int SPLITS> struct Attention {
     if (threadIdx.x == 0) *tickets = 0;
   }
 
-  // Grid: groups of heads, splits of the positions, rows. Splits that no position is left for return at once.
+  // Grid: groups of heads, splits of the positions, rows. Splits without positions return at once.
   //
   // What is read before begin() is older than the launch before: this one starts when all blocks of that have
   // passed their begin(), so all before that is done. The launches before attention in a step are two at

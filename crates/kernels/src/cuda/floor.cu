@@ -1,4 +1,5 @@
-// What a device does at best: memory read as weights are read, launches that do nothing, barriers of the whole grid.
+// What a device does at best: memory read as weights are read, launches that do nothing, barriers of the
+// whole grid.
 
 struct ReadArgs {
   const u8* memory;
@@ -6,8 +7,8 @@ struct ReadArgs {
   u32* sum;
 };
 
-// Four loads of a thread are under way at a time. The sum is kept only where it has a value that it never has in practice:
-// without that the compiler would leave the loads out.
+// Four loads of a thread are under way at a time. The sum is kept only if it has a value that it never has in
+// practice: without that the compiler would leave the loads out.
 KERNEL(floor_read, ReadArgs, 256) {
   begin();
   u64 stride = (u64)gridDim.x * blockDim.x, i = (u64)blockIdx.x * blockDim.x + threadIdx.x;

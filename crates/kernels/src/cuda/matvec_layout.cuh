@@ -43,7 +43,7 @@ template <class Shape> struct MatvecLayout {
   static constexpr int BLOCKS_EACH = (COLS + BLOCK - 1) / BLOCK;
   static constexpr int BLOCKS = BLOCKS_EACH * REPEATS;
   static constexpr int STEPS = (BLOCKS + WARPS * Shape::IN_FLIGHT - 1) / (WARPS * Shape::IN_FLIGHT);
-  static constexpr bool WHOLE = BLOCKS % (WARPS * Shape::IN_FLIGHT) == 0; // whether all warps have as many
+  static constexpr bool WHOLE = BLOCKS % (WARPS * Shape::IN_FLIGHT) == 0; // all warps do equally many
 
   // Groups of columns with a scale. A lane's columns are in segments of one group each.
   static constexpr int GROUP = F::QUANTISED ? F::GROUP : BLOCK;

@@ -159,7 +159,7 @@ template <int KIND_, int BITS_, int GROUP_, int SCALE_> struct Format {
 struct Matrix {
   const u8 *codes, *scales, *biases;
 };
-// Number i of those that lie one behind the other.
+// Matrix number i of a stack: they follow each other in memory.
 template <class F> DEVICE Matrix matrix_of(const Matrix& first, u64 i, u64 rows, u64 cols) {
   u64 scales = F::QUANTISED ? rows * (cols / F::GROUP) * F::SCALE_BYTES : 0;
   return {first.codes + i * rows * (cols * F::BITS / 8), first.scales + i * scales,

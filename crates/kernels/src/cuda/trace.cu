@@ -1,4 +1,4 @@
-// What a trace needs beside the stamps that kernels leave.
+// What a trace needs in addition to the stamps that kernels leave.
 
 struct ResetArgs {
   Stamp* stamps;

@@ -83,7 +83,7 @@ impl Launch<'_> {
     fn unit(&self, up: ExpertWeights, gate: &str, activation: &str) -> Result<Experts<'_>, Unsupported> {
         let Launch { site, op, .. } = self;
         let [up_format, down_format] = [up, op.down].map(|weights| site.matrix(weights.stack).format);
-        let join = 1 + usize::from(gate == "GATE_BESIDE");
+        let join = 1 + usize::from(gate == "GATE_JOINED");
         let tiles = op.top_k * op.d_ff.div_ceil(16);
         let full = op.d_ff.is_multiple_of(16);
         let up = Work { format: up_format, cols: op.hidden, join, repeats: 1, tiles, full };
@@ -159,7 +159,7 @@ pub(crate) fn experts(
     let launch = Launch { site, op, add, router };
     let (activation, ..) = activate::cuda::parameters(op.activation);
     let Some(gate) = gate_before(site, op) else {
-        let gate = if op.gate.is_some() { "GATE_BESIDE" } else { "NO_GATE" };
+        let gate = if op.gate.is_some() { "GATE_JOINED" } else { "NO_GATE" };
         let (unit, args) = (launch.unit(op.up, gate, activation)?, launch.args([op.gate, Some(op.up)]));
         return Ok(vec![unit.up(args.clone()), unit.down(args)]);
     };

@@ -22,7 +22,7 @@ struct GroupedArgs {
 template <class Shape> struct GroupedExperts {
   static constexpr int HIDDEN = Shape::HIDDEN, FF = Shape::FF, EXPERTS = Shape::EXPERTS, TOP = Shape::TOP;
   static constexpr int GATE = Shape::GATE, ACTIVATION = Shape::ACTIVATION;
-  static constexpr int WARPS = 8, THREADS = 32 * WARPS; // of the kernels that are no product
+  static constexpr int WARPS = 8, THREADS = 32 * WARPS; // of the kernels that are not products
   typedef Gemm<typename Shape::Up> Up;
   typedef Gemm<typename Shape::Down> Down;
   static_assert(Up::TOKENS == Down::TOKENS, "they share tiles");
@@ -109,7 +109,7 @@ template <class Shape> struct GroupedExperts {
     const Tile tile(a, block);
     if (!tile.count) return;
     // With a gate, sixteen outputs of up and the same of gate take turns, so that a lane has both.
-    constexpr bool BOTH = GATE == GATE_BESIDE;
+    constexpr bool BOTH = GATE == GATE_JOINED;
     const Matrix up = matrix_of<typename Up::F>(a.up.first, tile.expert, FF, HIDDEN);
     const Matrix gate = BOTH ? matrix_of<typename Up::F>(a.gate.first, tile.expert, FF, HIDDEN) : up;
     int row0 = block.x() * (BOTH ? Up::OUTPUTS / 2 : Up::OUTPUTS);

@@ -68,8 +68,8 @@ struct Grouped<'a> {
     unit: Unit,
     up: Gemm,
     down: Gemm,
-    /// Outputs of a tile that `up` shares with the gate's.
-    beside: bool,
+    /// Whether tiles of `up` have outputs of the gate as well.
+    joined: bool,
     args: Args,
 }
 
@@ -100,7 +100,7 @@ impl<'a> Grouped<'a> {
         ]));
         let unit = Unit { headers: HEADERS, op: ("experts/grouped.cu", include_str!("grouped.cu")), defines };
         let args = args(site, op, inner, add);
-        Ok(Grouped { site, op, unit, up, down, beside: gate == "GATE_BESIDE", args })
+        Ok(Grouped { site, op, unit, up, down, joined: gate == "GATE_JOINED", args })
     }
 
     fn call(
@@ -128,7 +128,7 @@ impl<'a> Grouped<'a> {
     }
 
     fn up(&self) -> Staged {
-        let outputs = if self.beside { 2 * self.op.d_ff } else { self.op.d_ff };
+        let outputs = if self.joined { 2 * self.op.d_ff } else { self.op.d_ff };
         let grid = [outputs.div_ceil(self.up.outputs()), self.tiles(), 1];
         self.call((Stage::GateUp, "grouped_up"), grid, self.up.threads(), self.up.shared())
     }
@@ -183,7 +183,7 @@ pub(crate) fn experts(
     let mut calls = Vec::new();
     let last = match op.gate.filter(|gate| format(*gate) != format(op.up)) {
         None => {
-            let gate = if op.gate.is_some() { "GATE_BESIDE" } else { "NO_GATE" };
+            let gate = if op.gate.is_some() { "GATE_JOINED" } else { "NO_GATE" };
             Grouped::new(site, op, (gate, activation), [op.gate, Some(op.up)], add)?
         }
         Some(gate) => {

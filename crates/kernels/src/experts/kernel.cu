@@ -11,7 +11,7 @@ struct Shape {
     static constexpr int COLS = K_HIDDEN, ROWS = 1, LANE_COLS = K_UP_LANE;
     static constexpr int WARPS = K_UP_WARPS, IN_FLIGHT = K_UP_STEP, SLOTS = K_UP_SLOTS;
     static constexpr bool ONE_ROUND = K_UP_ONCE, FULL = K_FF % 16 == 0;
-    static constexpr int JOIN = K_GATE == GATE_BESIDE ? 2 : 1;
+    static constexpr int JOIN = K_GATE == GATE_JOINED ? 2 : 1;
   };
   struct Down : MatvecDefaults {
     typedef K_DOWN Weights;

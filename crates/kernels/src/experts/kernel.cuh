@@ -16,12 +16,11 @@ struct ExpertsArgs {
 //   GATE             where the gate comes from
 //   ACTIVATION       or RAW
 //   Up, Down         shapes of the products, as Matvec wants them
-//   EXPERTS          of which the kernels choose themselves, by SCORE and NORMALISE; 0: a launch before has
-//   chosen
+//   EXPERTS          of which the kernels choose themselves, by SCORE and NORMALISE; 0: the router has chosen
 template <class Shape> struct Experts {
   static constexpr int HIDDEN = Shape::HIDDEN, FF = Shape::FF, TOP = Shape::TOP;
   static constexpr int GATE = Shape::GATE, ACTIVATION = Shape::ACTIVATION, UP_TILES = (FF + 15) / 16;
-  static constexpr bool CHOOSES = Shape::EXPERTS > 0, JOINED = GATE == GATE_BESIDE;
+  static constexpr bool CHOOSES = Shape::EXPERTS > 0, JOINED = GATE == GATE_JOINED;
   typedef Choice<TOP> Shared;
   typedef MatvecLayout<typename Shape::Up> Up;
   typedef MatvecLayout<typename Shape::Down> Down;

@@ -6,7 +6,7 @@ struct Stack {
   const float* bias; // [experts, outputs] or null
 };
 
-// Where the gate comes from: nowhere, another matrix of the format of up, or inner channels that a launch
-// before has written.
-enum Gate { NO_GATE, GATE_BESIDE, GATE_BEFORE };
+// Where the gate comes from: nowhere; a product in the launch of up, its matrix in the same format; inner
+// channels that an earlier launch has written.
+enum Gate { NO_GATE, GATE_JOINED, GATE_BEFORE };
 constexpr int RAW = -1; // no activation

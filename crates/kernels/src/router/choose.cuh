@@ -1,5 +1,5 @@
-// The choice of experts by one warp, for kernels that need it before anything else: the TOP largest of
-// EXPERTS logits, in order of index, lowest first among equals, NaN last.
+// Scores of `router`, and the choice of experts by one warp, for kernels that need it before anything else:
+// the TOP largest of EXPERTS logits, in order of index, lowest first among equals, NaN last.
 
 enum Score { SOFTMAX, TOP_K_SOFTMAX, SIGMOID_SCORE, SPARSE_MIXER };
 
@@ -50,7 +50,7 @@ template <int EXPERTS, int TOP, int SCORE, bool NORMALISE> struct Chooser {
     return taken;
   }
 
-  // Called by one warp. What L1 may have of logits is that of the layer before: nobody may have waited yet.
+  // Called by one warp, perhaps before begin(). Reads logits past L1, which may hold those of another layer.
   template <bool WEIGHTS> static DEVICE void choose(const Rule& rule, int row, Choice<TOP>& choice) {
     const float* logits = rule.logits.row(row);
     float logit[OF_LANE], most;

@@ -32,7 +32,7 @@ pub(crate) fn route(site: &Site<'_>, op: &RouterOp) -> Result<Call, Unsupported>
     }
     Ok(Call {
         unit: Unit {
-            headers: &[unit::DEVICE],
+            headers: &[unit::DEVICE, unit::CHOOSE, ("router/kernel.cuh", include_str!("kernel.cuh"))],
             op: ("router/kernel.cu", include_str!("kernel.cu")),
             defines: vec![
                 ("K_EXPERTS", experts.to_string()),

@@ -154,11 +154,19 @@ pub fn write_batch(words: &mut [u32], slots: impl Iterator<Item = usize>, number
     head.copy_from_slice(&[count, 0]);
 }
 
+/// What the bodies are made of.
+const HEADERS: &[(&str, &str)] = &[
+    unit::DEVICE,
+    ("sample/weigh.cuh", include_str!("weigh.cuh")),
+    ("sample/draw.cuh", include_str!("draw.cuh")),
+    ("sample/kernel.cuh", include_str!("kernel.cuh")),
+];
+
 /// Launches for a vocabulary and batches of at most `rows` rows.
 pub fn calls(at: &Places, vocab: usize, kind: Kind, rows: usize) -> Vec<Call> {
     let unit = Unit {
-        headers: &[unit::DEVICE],
-        op: ("sample/kernel.cu", concat!(include_str!("draw.cuh"), include_str!("kernel.cu"))),
+        headers: HEADERS,
+        op: ("sample/kernel.cu", include_str!("kernel.cu")),
         defines: vec![
             ("K_VOCAB", vocab.to_string()),
             ("K_RECENT", RECENT_MAX.to_string()),

@@ -1,5 +1,6 @@
 //! The ops of the decode program, one folder each: contract (`mod.rs`), scalar reference in f64
-//! (`reference.rs`), CPU kernel (`cpu.rs`), cases (`cases.rs`). Names follow `amoeba_plan::Op`.
+//! (`reference.rs`, see [`mod@reference`]), CPU kernel (`cpu.rs`), cases (`cases.rs`). Names follow
+//! `amoeba_plan::Op`.
 //!
 //! Invariant: all maths of the engine is here, none in backends. A kernel is written once over `simd::Simd`
 //! and gives the same bits on every instruction set.
@@ -17,6 +18,7 @@ pub mod linear;
 pub mod memory;
 pub mod norm;
 pub mod quant;
+pub mod reference;
 pub mod rope;
 pub mod router;
 pub mod sample;

@@ -4,38 +4,11 @@
 //! f64 reference: 1e-6 relative to `|gate·up| + |up|`, from the error of [`crate::simd::exp`].
 
 pub(crate) mod cuda;
+pub mod reference;
 
 use amoeba_plan::Activation;
 
 use crate::simd::{Simd, dispatch, load_at, sigmoid, tanh, update};
-
-/// Scalar reference in f64.
-pub fn reference(activation: Activation, gate: f32, up: f32) -> f64 {
-    let (g, u) = (f64::from(gate), f64::from(up));
-    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-    let gelu = |x: f64| {
-        let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
-        0.5 * x * (1.0 + inner.tanh())
-    };
-    match activation {
-        Activation::SwiGlu => g * sigmoid(g) * u,
-        Activation::GeGlu => gelu(g) * u,
-        Activation::ClampedSwiGlu { limit, alpha } => {
-            let (limit, alpha) = (f64::from(limit), f64::from(alpha));
-            let (g, u) = (g.min(limit), u.clamp(-limit, limit));
-            (u + 1.0) * g * sigmoid(alpha * g)
-        }
-        Activation::LimitedSwiGlu { limit } => {
-            let limit = f64::from(limit);
-            (g * sigmoid(g)).min(limit) * u.clamp(-limit, limit)
-        }
-        Activation::Sigmoid => sigmoid(g) * u,
-        Activation::Product => g * u,
-        Activation::Relu2 => u.max(0.0).powi(2),
-        Activation::Gelu => gelu(u),
-        Activation::Silu => u * sigmoid(u),
-    }
-}
 
 dispatch! {
     /// `up ← act(gate, up)`; `gate` may be empty for ungated activations.
@@ -151,7 +124,7 @@ mod cases {
                 let mut y = up.clone();
                 activate(isa, activation, &gate, &mut y);
                 for i in 0..333 {
-                    let truth = reference(activation, gate[i], up[i]);
+                    let truth = reference::activate(activation, gate[i], up[i]);
                     let allowed = 1e-6 * (1.0 + f64::from(gate[i].abs() * up[i].abs() + up[i] * up[i]));
                     let error = (f64::from(y[i]) - truth).abs();
                     assert!(error <= allowed, "{activation:?} on {isa}: {} vs {truth}", y[i]);

@@ -17,7 +17,7 @@ mod tiles;
 #[cfg(test)]
 mod cases;
 
-use amoeba_plan::Window;
+use amoeba_plan::{AttentionOp, Window};
 
 pub use cache::{Element, Half, Head, KEY_STRIDE, key_at, key_len, value_at, value_len};
 pub use cpu::{Query, Scratch, chunk, finish, fold, partial_len};
@@ -38,6 +38,13 @@ pub struct Shape {
     pub scale: f32,
     /// `cap·tanh(s/cap)` on scores.
     pub softcap: Option<f32>,
+}
+
+impl Shape {
+    /// That of an op.
+    pub const fn of(op: &AttentionOp) -> Shape {
+        Shape { head_dim: op.head_dim, v_dim: op.v_dim, scale: op.scale, softcap: op.softcap }
+    }
 }
 
 /// First position a query at `position` sees.

@@ -1,6 +1,30 @@
 //! Scalar reference of `delta_net` in f64.
 
+use amoeba_plan::DeltaNetOp;
+
 use super::Token;
+use crate::reference::Row;
+
+/// Runs the op; `state [v_heads, v_dim, k_dim]` is that of the row's sequence.
+pub fn run(op: &DeltaNetOp, row: &mut Row<'_>, state: &mut [f64]) {
+    let (k_dim, v_dim) = (op.k_dim, op.v_dim);
+    let decays = if op.per_channel { k_dim } else { 1 };
+    let mut out = vec![0.0; op.v_heads * v_dim];
+    let heads = state.chunks_exact_mut(v_dim * k_dim).zip(out.chunks_exact_mut(v_dim));
+    for (h, (state, out)) in heads.enumerate() {
+        let key_head = h / (op.v_heads / op.k_heads);
+        let token = Token {
+            q: &row.buffer(op.q)[key_head * k_dim..][..k_dim],
+            k: &row.buffer(op.k)[key_head * k_dim..][..k_dim],
+            v: &row.buffer(op.v)[h * v_dim..][..v_dim],
+            decay: &row.buffer(op.decay)[h * decays..][..decays],
+            beta: row.buffer(op.beta)[h],
+        };
+        let dt_bias = &row.vectors[op.dt_bias.0][h * decays..][..decays];
+        step(row.vectors[op.a_log.0][h], dt_bias, &token, state, out);
+    }
+    *row.buffer_mut(op.out) = out;
+}
 
 /// One position of a value head: `state [v_dim, k_dim]`, `out [v_dim]`; `dt_bias` is as long as
 /// `token.decay`.

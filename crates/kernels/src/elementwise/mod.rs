@@ -1,4 +1,4 @@
-//! The elementwise ops: `add`, `scale`, `head_gate`, `temperature`; on CUDA copies, too.
+//! The elementwise ops: `add`, `scale`, `head_gate`, `temperature`, and `copy`, which only moves memory.
 //!
 //! Contract: everything works in place. Factors are computed in f64 and rounded once; a soft cap is within
 //! 1e-6 of the cap of the f64 reference, all else within an ulp.

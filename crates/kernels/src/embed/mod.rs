@@ -4,6 +4,7 @@
 //! implementation serves every CPU path: a row is too small to matter.
 
 pub(crate) mod cuda;
+pub mod reference;
 
 use amoeba_checkpoint::Matrix;
 

@@ -1,11 +1,36 @@
 //! Scalar reference of `experts` in f64.
 
-use amoeba_checkpoint::Matrix;
-use amoeba_plan::Activation;
+use amoeba_checkpoint::{Error, Matrix};
+use amoeba_plan::{Activation, ExpertWeights, ExpertsOp};
 
 use crate::activate;
 use crate::linear::reference::dot;
 use crate::quant::element;
+use crate::reference::Row;
+
+/// Runs the op; `sum` does what [`Experts::sum`] does.
+///
+/// # Errors
+/// A weight is missing or misshapen.
+pub fn run(
+    op: &ExpertsOp,
+    row: &mut Row<'_>,
+    sum: impl FnOnce(&Experts<'_>, &[f32], &[f32], &mut [f32]),
+) -> Result<(), Error> {
+    let stack = |weights: ExpertWeights| Ok((row.stack(weights.stack)?, row.vector(weights.bias)));
+    let gate = op.gate.map(stack).transpose()?;
+    let (up, down) = (stack(op.up)?, stack(op.down)?);
+    let layer = Experts {
+        gate: gate.as_ref().map(Stored::of),
+        up: Stored::of(&up),
+        down: Stored::of(&down),
+        activation: op.activation,
+    };
+    let mut out = vec![0.0; op.hidden];
+    sum(&layer, &row.buffer(op.x)[..op.hidden], row.buffer(op.route), &mut out);
+    *row.buffer_mut(op.out) = out;
+    Ok(())
+}
 
 /// One projection of all experts, as stored.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +41,11 @@ pub struct Stored<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-impl Stored<'_> {
+impl<'a> Stored<'a> {
+    fn of((matrices, bias): &'a (Vec<Matrix<'a>>, Option<&'a [f32]>)) -> Stored<'a> {
+        Stored { matrices, bias: *bias }
+    }
+
     fn output(&self, expert: usize, row: usize, x: &[f32]) -> f64 {
         self.with_bias(expert, row, dot(&self.matrices[expert].rows(row, 1), x))
     }
@@ -46,7 +75,11 @@ impl Experts<'_> {
         let inner: Vec<f64> = (0..d_ff)
             .map(|row| {
                 let gate = self.gate.map_or(0.0, |gate| gate.output(expert, row, x));
-                activate::reference(self.activation, gate as f32, self.up.output(expert, row, x) as f32)
+                activate::reference::activate(
+                    self.activation,
+                    gate as f32,
+                    self.up.output(expert, row, x) as f32,
+                )
             })
             .collect();
         let down = &self.down.matrices[expert];

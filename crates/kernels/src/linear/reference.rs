@@ -1,8 +1,36 @@
 //! Scalar reference of `linear`: f64 accumulation over the exact stored values.
 
-use amoeba_checkpoint::Matrix;
+use amoeba_checkpoint::{Error, Matrix};
+use amoeba_plan::{HeadLinearOp, LinearOp};
 
 use crate::quant::element;
+use crate::reference::Row;
+
+/// Runs `linear`; `product` does what [`linear`] does.
+///
+/// # Errors
+/// The weight is missing or misshapen.
+pub fn run(
+    op: &LinearOp,
+    row: &mut Row<'_>,
+    product: impl FnOnce(&Matrix<'_>, Option<&[f32]>, &[f32], &mut [f32]),
+) -> Result<(), Error> {
+    let mut out = vec![0.0; op.rows];
+    product(&row.matrix(op.weight)?, row.vector(op.bias), &row.buffer(op.x)[..op.cols], &mut out);
+    *row.buffer_mut(op.out) = out;
+    Ok(())
+}
+
+/// Runs `head_linear`.
+///
+/// # Errors
+/// The weight is missing or misshapen.
+pub fn run_head_linear(op: &HeadLinearOp, row: &mut Row<'_>) -> Result<(), Error> {
+    let mut out = vec![0.0; op.heads * op.rows];
+    head_linear(&row.stack(op.weight)?, &row.buffer(op.x)[..op.heads * op.cols], &mut out);
+    *row.buffer_mut(op.out) = out;
+    Ok(())
+}
 
 /// `y = W·x + b` for one row; `x [cols]`, `y [rows]`, `bias [rows]`.
 pub fn linear(matrix: &Matrix<'_>, bias: Option<&[f32]>, x: &[f32], y: &mut [f32]) {

@@ -10,7 +10,7 @@ pub mod reference;
 #[cfg(test)]
 mod cases;
 
-use amoeba_plan::NormKind;
+use amoeba_plan::{NormKind, NormOp, WeightId};
 
 pub use cpu::norm;
 
@@ -30,6 +30,12 @@ pub struct Norm<'a> {
 }
 
 impl<'a> Norm<'a> {
+    /// The norm of an op, whose vectors `vector` looks up.
+    pub fn of(op: &NormOp, vector: impl Fn(Option<WeightId>) -> Option<&'a [f32]>) -> Norm<'a> {
+        let (weight, bias) = (vector(op.weight), vector(op.bias));
+        Norm { kind: op.kind, weight, bias, eps: op.eps, scale: op.scale }
+    }
+
     /// The norm of chunk `i`, where each chunk of `dim` elements has weights of its own.
     pub fn of_chunk(&self, i: usize, dim: usize) -> Norm<'a> {
         let own = |all: Option<&'a [f32]>| all.map(|all| &all[i * dim..][..dim]);

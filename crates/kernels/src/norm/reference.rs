@@ -1,8 +1,22 @@
 //! Scalar reference of `norm` in f64.
 
-use amoeba_plan::NormKind;
+use amoeba_plan::{NormKind, NormOp};
 
 use super::Norm;
+use crate::reference::Row;
+
+/// Runs the op.
+pub fn run(op: &NormOp, row: &mut Row<'_>) {
+    let all = Norm::of(op, |id| row.vector(id));
+    let mut out = row.buffer(op.x).to_vec();
+    if op.x != op.out {
+        out.truncate(op.chunks * op.dim);
+    }
+    for (i, chunk) in out.chunks_exact_mut(op.dim).take(op.chunks).enumerate() {
+        norm(&if op.per_chunk { all.of_chunk(i, op.dim) } else { all }, chunk);
+    }
+    *row.buffer_mut(op.out) = out;
+}
 
 /// Normalises one chunk in place.
 pub fn norm(norm: &Norm<'_>, x: &mut [f32]) {

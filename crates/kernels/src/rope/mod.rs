@@ -5,6 +5,7 @@
 //! nothing; one implementation serves every CPU path ([`table`] once per row and rope, not per layer).
 
 pub(crate) mod cuda;
+pub mod reference;
 
 use amoeba_plan::Rope;
 

@@ -1,8 +1,20 @@
 //! Scalar reference of `router` in f64.
 
-use amoeba_plan::{RouterRule, Score};
+use amoeba_plan::{RouterOp, RouterRule, Score};
 
-use super::{Learned, factor, limit_groups, top_k};
+use super::{Learned, factor, limit_groups, take_weight, top_k};
+use crate::reference::Row;
+
+/// Runs the op.
+pub fn run(op: &RouterOp, row: &mut Row<'_>) {
+    let [correction, per_expert] = [op.correction, op.per_expert].map(|id| row.vector(id));
+    let mut out = vec![0.0; 2 * op.rule.top_k];
+    route(&op.rule, Learned { correction, per_expert }, &row.buffer(op.logits)[..op.experts], &mut out);
+    if let Some(gate) = op.input_gate {
+        *row.buffer_mut(gate) = vec![take_weight(&mut out)];
+    }
+    *row.buffer_mut(op.out) = out;
+}
 
 /// Routes one row.
 pub fn route(rule: &RouterRule, learned: Learned<'_>, logits: &[f32], out: &mut [f32]) {

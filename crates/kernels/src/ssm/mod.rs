@@ -24,6 +24,8 @@ mod cases;
 
 pub use cpu::step;
 
+use amoeba_plan::SsmOp;
+
 use crate::simd::LANES;
 
 /// Sizes of a layer.
@@ -40,6 +42,11 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Those of an op.
+    pub const fn of(op: &SsmOp) -> Shape {
+        Shape { heads: op.heads, head_dim: op.head_dim, groups: op.groups, state: op.state }
+    }
+
     /// Whether channels of a band belong to different heads.
     pub const fn heads_side_by_side(&self) -> bool {
         self.head_dim == 1

@@ -1,6 +1,34 @@
 //! Scalar reference of `ssm` in f64.
 
+use amoeba_plan::SsmOp;
+
 use super::Token;
+use crate::reference::Row;
+
+/// Runs the op; `state [heads, head_dim, state]` is that of the row's sequence.
+pub fn run(op: &SsmOp, row: &mut Row<'_>, state: &mut [f64]) {
+    let (dim, columns) = (op.head_dim, op.state);
+    let rates = if op.per_state { columns } else { 1 };
+    let mut out = vec![0.0; op.heads * dim];
+    let heads = state.chunks_exact_mut(dim * columns).zip(out.chunks_exact_mut(dim));
+    for (h, (state, out)) in heads.enumerate() {
+        let group = h / (op.heads / op.groups);
+        let head = Head {
+            a_log: &row.vectors[op.a_log.0][h * rates..][..rates],
+            d: row.vectors[op.d.0][h],
+            dt_bias: row.vector(op.dt_bias).map_or(0.0, |bias| bias[h]),
+            dt_limit: op.dt_limit,
+        };
+        let token = Token {
+            x: &row.buffer(op.x)[h * dim..][..dim],
+            b: &row.buffer(op.b)[group * columns..][..columns],
+            c: &row.buffer(op.c)[group * columns..][..columns],
+            dt: &row.buffer(op.dt)[h..=h],
+        };
+        step(&head, &token, state, out);
+    }
+    *row.buffer_mut(op.out) = out;
+}
 
 /// What a head has of its own at every position.
 #[derive(Clone, Copy, Debug)]

@@ -40,7 +40,7 @@ fn ops(plan: &Plan) -> impl Iterator<Item = &AttentionOp> {
 }
 
 fn partial_max(plan: &Plan) -> usize {
-    ops(plan).map(|op| attention::partial_len(&shape(op))).max().unwrap_or(0)
+    ops(plan).map(|op| attention::partial_len(&Shape::of(op))).max().unwrap_or(0)
 }
 
 /// Room for the partial results of all chunks of a few rows: row `pair · chunks + chunk`, a partial per query
@@ -59,10 +59,6 @@ pub fn partials_size(plan: &Plan, limits: Limits) -> [usize; 2] {
 /// Most chunks a row sees; a window may begin and end inside one.
 fn chunks_max(limits: Limits) -> usize {
     limits.context.div_ceil(CHUNK) + 1
-}
-
-fn shape(op: &AttentionOp) -> Shape {
-    Shape { head_dim: op.head_dim, v_dim: op.v_dim, scale: op.scale, softcap: op.softcap }
 }
 
 /// Query heads of a set, at most.
@@ -137,7 +133,8 @@ impl Phase for Attention {
                 let pair = row * sets(op) + item % sets(op);
                 let at = pair * chunks_max(step.model.limits) + chunk;
                 let count = heads.len();
-                let out = step.model.attention.part_mut(at, 0, count * attention::partial_len(&shape(op)));
+                let out =
+                    step.model.attention.part_mut(at, 0, count * attention::partial_len(&Shape::of(op)));
                 let pairs = Pairs { rows: row..row + 1, heads, kv_head, first: 0, count };
                 return pairs.chunk(step, op, chunks.start + chunk, &mut work.scratch, out);
             }
@@ -161,7 +158,7 @@ impl Phase for Join {
     fn item(&self, step: &Step<'_>, item: usize, worker: usize) {
         let (model, op) = (step.model, &self.0.op);
         let (row, (heads, _)) = (item / sets(op), set(op, item % sets(op)));
-        let len = attention::partial_len(&shape(op));
+        let len = attention::partial_len(&Shape::of(op));
         let state = &mut model.scratch.get(worker).attention.state[..len];
         let first = item * chunks_max(model.limits);
         for (i, head) in heads.enumerate() {
@@ -190,7 +187,7 @@ fn whole(
     (heads, kv_head): (Range<usize>, usize),
     work: &mut Workspace,
 ) {
-    let len = attention::partial_len(&shape(op));
+    let len = attention::partial_len(&Shape::of(op));
     let mut start = rows.start;
     while start < rows.end {
         // Rows of one sequence share its cache.
@@ -245,7 +242,7 @@ impl Pairs {
 
     /// Partial results over one chunk.
     fn chunk(&self, step: &Step<'_>, op: &AttentionOp, chunk: usize, scratch: &mut Scratch, out: &mut [f32]) {
-        let (model, shape) = (step.model, shape(op));
+        let (model, shape) = (step.model, Shape::of(op));
         let start = chunk * CHUNK;
         let mut queries = [Query::default(); QUERIES];
         for (i, query) in queries[..self.count].iter_mut().enumerate() {

@@ -33,7 +33,7 @@ impl Layout {
             Op::Conv(op) => layout(op.cache, 1, op.channels, conv::state_len(LANES, op.taps)),
             Op::DeltaNet(op) => layout(op.cache, op.v_heads, op.v_dim, delta_net::state_len(LANES, op.k_dim)),
             Op::Ssm(op) => {
-                let shape = ssm_shape(op);
+                let shape = ssm::Shape::of(op);
                 layout(op.cache, shape.bands(), shape.width(), shape.state_len(LANES))
             }
             _ => None,
@@ -53,11 +53,6 @@ impl Layout {
     }
 }
 
-/// Sizes of a state space.
-fn ssm_shape(op: &SsmOp) -> ssm::Shape {
-    ssm::Shape { heads: op.heads, head_dim: op.head_dim, groups: op.groups, state: op.state }
-}
-
 /// Floats that a recurrent cache takes per sequence; none if no op uses it.
 pub fn state_len(plan: &Plan, cache: CacheId) -> usize {
     let layouts = plan.program.iter().filter_map(|step| Layout::of(&step.op));
@@ -74,7 +69,7 @@ pub fn arrange(plan: &Plan, vectors: &mut [Vec<f32>]) {
         let (id, arranged) = match &step.op {
             Op::Conv(op) => (op.weight, conv::pack(&vectors[op.weight.0], op.taps)),
             Op::DeltaNet(op) => (op.a_log, delta_net::rates(&vectors[op.a_log.0])),
-            Op::Ssm(op) => (op.a_log, ssm_shape(op).rates(&vectors[op.a_log.0], op.per_state)),
+            Op::Ssm(op) => (op.a_log, ssm::Shape::of(op).rates(&vectors[op.a_log.0], op.per_state)),
             _ => continue,
         };
         // Ops may share a weight.
@@ -204,7 +199,7 @@ fn delta_rule(step: &Step<'_>, op: &DeltaNetOp, part: &Part, state: &mut [f32], 
 fn recur(step: &Step<'_>, op: &SsmOp, part: &Part, state: &mut [f32]) {
     let model = step.model;
     let row_of = |id, row| model.buffers.get(id).row(row);
-    let (shape, band) = (ssm_shape(op), part.unit);
+    let (shape, band) = (ssm::Shape::of(op), part.unit);
     let group = band / shape.bands_per_group() * op.state;
     let first = band * shape.width();
     let channels = first + part.channels.start..first + part.channels.end;

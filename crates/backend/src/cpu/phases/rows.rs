@@ -160,13 +160,7 @@ fn row_norm(model: &Model, op: &NormOp, row: usize) {
     if op.x != op.out {
         out.copy_from_slice(&model.buffers.get(op.x).row(row)[..width]);
     }
-    let parameters = norm::Norm {
-        kind: op.kind,
-        weight: model.weights.vector(op.weight),
-        bias: model.weights.vector(op.bias),
-        eps: op.eps,
-        scale: op.scale,
-    };
+    let parameters = norm::Norm::of(op, |id| model.weights.vector(id));
     for (i, chunk) in out.chunks_exact_mut(op.dim).enumerate() {
         let own = if op.per_chunk { parameters.of_chunk(i, op.dim) } else { parameters };
         norm::norm(model.isa, &own, chunk);

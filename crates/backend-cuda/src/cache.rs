@@ -1,6 +1,6 @@
-//! Compiled kernels kept in files, so that only the first load compiles. A file is `magic, SHA-256 of the code, code`; its
-//! name is the hash of all that the code depends on. Whatever does not fit is compiled again, and the folder may be deleted
-//! at any time.
+//! Compiled kernels kept in files, so that only the first load compiles. A file is `magic, SHA-256 of the
+//! code, code`; its name is the hash of all that the code depends on. Whatever does not fit is compiled
+//! again, and the folder may be deleted at any time.
 
 use std::fs;
 use std::io::{Error, Read, Result, Write};

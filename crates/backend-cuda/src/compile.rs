@@ -22,8 +22,8 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// Machine code of every unit, in their order, with several threads; of kernels that stamp their times if `traced`.
-    /// `notice` is called with the reason why code cannot be kept.
+    /// Machine code of every unit, in their order, with several threads; of kernels that stamp their times if
+    /// `traced`. `notice` is called with the reason why code cannot be kept.
     ///
     /// # Errors
     /// The first unit that does not compile.

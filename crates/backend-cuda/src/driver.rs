@@ -16,8 +16,8 @@ use crate::sys::{Arena, Code, Gpu, Graph, Launch, Pinned, TokenRing, put_all, to
 const SPARE: usize = 256 << 20;
 
 /// What launches of decode steps keep of L1 as shared memory: 132 of 228 KiB on Hopper (`Site::spread` of the
-/// kernels counts on it). A multiprocessor changes that only while it is idle, so launches that want different
-/// shares cannot overlap; and loads on their way need L1.
+/// kernels counts on it). A multiprocessor changes that only while it is idle, so launches that want
+/// different shares cannot overlap; and loads on their way need L1.
 const SHARED_PERCENT: i32 = 57;
 
 /// A CUDA device with the kernels loaded so far. Fields that use the device come before what they use.

@@ -12,12 +12,15 @@ pub enum Error {
     Missing(Missing),
     /// No compiler for kernels.
     #[error(
-        "NVRTC, which compiles the kernels, was not found; install it (`pip install nvidia-cuda-nvrtc`) or put the folder of \
-         libnvrtc.so into LD_LIBRARY_PATH"
+        "NVRTC, which compiles the kernels, was not found; install it (`pip install nvidia-cuda-nvrtc`) or put \
+         the folder of libnvrtc.so into LD_LIBRARY_PATH"
     )]
     NoNvrtc,
     /// A device number that does not exist.
-    #[error("there is no device cuda:{asked}; there {}", match found { 1 => "is cuda:0 alone".to_owned(), n => format!("are cuda:0 to cuda:{}", n - 1) })]
+    #[error("there is no device cuda:{asked}; devices: cuda:0{}", match found {
+        1 => String::new(),
+        n => format!(" to cuda:{}", n - 1),
+    })]
     NoSuchDevice {
         /// Number asked for.
         asked: usize,

@@ -1,4 +1,5 @@
-//! What a device does at best: reads of its memory, launches one by one and as a graph. Held against by benchmarks.
+//! What a device does at best: reads of its memory, launches one by one and as a graph. Held against by
+//! benchmarks.
 
 use std::sync::Arc;
 use std::time::Instant;

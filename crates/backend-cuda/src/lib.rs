@@ -1,9 +1,9 @@
-//! Runs decode programs on NVIDIA GPUs. Driver and NVRTC are looked for when a model is loaded: a build needs neither, and a
-//! machine without them is told so in one line.
+//! Runs decode programs on NVIDIA GPUs. Driver and NVRTC are looked for when a model is loaded: a build needs
+//! neither, and a machine without them gets one line that says so.
 //!
-//! Invariant: no maths here, and nothing that another GPU would need too: that is `amoeba_backend::gpu`, whose
-//! `Driver` this crate implements. It finds driver and compiler, compiles kernels for the device at hand, and makes
-//! launches and graphs. Unsafe code is in `sys` alone. Start reading at [`ready`].
+//! Invariant: no maths here, and nothing that another GPU would need too: that is `amoeba_backend::gpu`,
+//! whose `Driver` this crate implements. It finds driver and compiler, compiles kernels for the device at
+//! hand, and makes launches and graphs. Unsafe code is in `sys` alone. Start reading at [`ready`].
 
 mod cache;
 mod compile;

@@ -76,8 +76,8 @@ impl fmt::Display for KvType {
     }
 }
 
-/// What activations are rounded to, group by group, where they meet weights of small integers; but where experts are
-/// scored they keep 24 bits.
+/// What activations are rounded to, group by group, where they meet weights of small integers; but where
+/// experts are scored they keep 24 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activations {
     /// 24 bits: as exact as f32 arithmetic.
@@ -87,8 +87,8 @@ pub enum Activations {
     Int16,
     /// 8 bits, as llama.cpp does: the fastest, further outside.
     Int8,
-    /// On a GPU, in steps of more than eight rows: 11 bits at quantised weights, with an exponent for each of their groups; bf16 at
-    /// dense ones. Fewer rows are as with f32.
+    /// On a GPU, in steps of more than eight rows: 11 bits at quantised weights, with an exponent for each of
+    /// their groups; bf16 at dense ones. Fewer rows are as with f32.
     F16,
 }
 
@@ -167,23 +167,23 @@ pub trait Executable: Send {
     /// The path a step of that many rows takes through the experts.
     fn path(&self, rows: usize) -> Path;
 
-    /// Step sizes whose results are bit-identical to those of a step of `rows` rows; all, unless the device says
-    /// otherwise.
+    /// Step sizes whose results are bit-identical to those of a step of `rows` rows; all, unless the device
+    /// says otherwise.
     fn bit_identical_sizes(&self, _rows: usize) -> RangeInclusive<usize> {
         1..=usize::MAX
     }
 
-    /// From now on steps of fewer than `rows` rows run as steps of `rows` rows and give the same bits. Nothing to
-    /// do where all sizes are bit-identical.
+    /// From now on steps of fewer than `rows` rows run as steps of `rows` rows and give the same bits.
+    /// Nothing to do where all sizes are bit-identical.
     fn set_rows_min(&mut self, _rows: usize) {}
 
     /// Runs the program for some rows.
     ///
     /// # Errors
-    /// Rows that break [`Limits`], a token outside the vocabulary, or, for a plan with recurrent caches, rows that neither begin
-    /// a sequence nor go on where it ended. If such a plan's step fails once it runs, or is stopped by the probe, its sequences
-    /// must start again. [`Error::NotFinite`] concerns only sequences whose logits are not: all logits can be read, and the
-    /// other sequences go on.
+    /// Rows that break [`Limits`], a token outside the vocabulary, or, for a plan with recurrent caches, rows
+    /// that neither begin a sequence nor go on where it ended. If such a plan's step fails once it runs, or
+    /// is stopped by the probe, its sequences must start again. [`Error::NotFinite`] concerns only sequences
+    /// whose logits are not: all logits can be read, and the other sequences go on.
     fn step(&mut self, rows: &[Row], probe: Option<&mut dyn Probe>) -> Result<(), Error>;
 
     /// Logits of the n-th row that asked for them in the last step, `[vocab]`.
@@ -194,8 +194,8 @@ pub trait Executable: Send {
         None
     }
 
-    /// Instruction set that a step of `rows` rows runs on, by name; a matrix unit is named only if products ran on
-    /// it.
+    /// Instruction set that a step of `rows` rows runs on, by name; a matrix unit is named only if products
+    /// ran on it.
     fn instructions(&self, _rows: usize) -> String {
         "scalar".to_owned()
     }
@@ -203,23 +203,23 @@ pub trait Executable: Send {
     /// Bytes of weights, caches and buffers held.
     fn memory(&self) -> usize;
 
-    /// The memory that quantised weights lie in, for measuring what plain reads of it take; empty where the host cannot
-    /// read it.
+    /// The memory that quantised weights lie in, for measuring what plain reads of it take; empty where the
+    /// host cannot read it.
     fn weights(&self) -> Vec<&[u8]> {
         Vec::new()
     }
 
-    /// Parallel phases run so far (wrapping), each of which ends with a wait for its last item; `None` on a device
-    /// that does not count them.
+    /// Parallel phases run so far (wrapping), each of which ends with a wait for its last item; `None` on a
+    /// device that does not count them.
     fn phases(&self) -> Option<u32> {
         None
     }
 
-    /// Records up to `spans` spans per worker in each step from now on, except in steps that are probed; 0 turns
-    /// recording off and frees the room.
+    /// Records up to `spans` spans per worker in each step from now on, except in steps that are probed; 0
+    /// turns recording off and frees the room.
     ///
     /// # Errors
-    /// The device cannot record, or there is no memory.
+    /// The device cannot record, or memory ran out.
     fn record(&mut self, _spans: usize) -> Result<(), Error> {
         Err(Error::CannotRecord(self.describe()))
     }
@@ -238,17 +238,18 @@ pub trait Probe: Send {
     /// Whether [`Probe::see`] is to be called after the op at this index of the program.
     fn wants(&self, op: usize) -> bool;
 
-    /// Called once after the op; buffers hold what the ops up to here wrote (a backend that runs several ops in
-    /// one launch may have run the rest of that launch too).
+    /// Called once after the op; buffers hold what the ops up to here wrote (a backend that runs several ops
+    /// in one launch may have run the rest of that launch too).
     fn see(&mut self, op: usize, buffers: &dyn Buffers) -> Flow;
 
-    /// Whether to look at the launches that a step has without a probe, several ops of which may appear at once; else each
-    /// op is run alone where the device can, and seen as it left its buffers.
+    /// Whether to look at the launches that a step has without a probe, several ops of which may appear at
+    /// once; else each op is run alone where the device can, and seen as it left its buffers.
     fn as_run(&self) -> bool {
         false
     }
 
-    /// The ops to be seen next ran together, and are seen when all are done. An op of which nothing is said ran alone.
+    /// The ops to be seen next ran together, and are seen when all are done. An op of which nothing is said
+    /// ran alone.
     fn group(&mut self, _group: &Group) {}
 }
 

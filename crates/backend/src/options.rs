@@ -32,11 +32,11 @@ pub struct LoadOptions {
     pub repack_cache: Option<RepackCache>,
     /// GPU: where compiled kernels are kept between loads; `None` for nowhere.
     pub kernel_cache: Option<KernelCache>,
-    /// GPU: folders to look for the kernels' compiler in, besides the loader's path; `None` for those that the environment
-    /// names.
+    /// GPU: folders to look for the kernels' compiler in, besides the loader's path; `None` for those that
+    /// the environment names.
     pub libraries: Option<Vec<PathBuf>>,
-    /// GPU: whether a launch may begin while the one before it ends, where the device can do that; `None` for what the
-    /// environment says.
+    /// GPU: whether a launch may begin while the one before it ends, where the device can do that; `None` for
+    /// what the environment says.
     pub overlap: Option<bool>,
     /// Called with one sentence when something did not go as asked, and the model runs all the same.
     pub notice: fn(&str),

@@ -1,4 +1,5 @@
-//! The rows of a step: checked, sorted by whether logits are wanted, and seen to their end alike on every backend.
+//! The rows of a step: checked, sorted by whether logits are wanted, and seen to their end alike on every
+//! backend.
 
 use amoeba_plan::{Op, Path, PathChoice, Plan, select_path};
 
@@ -18,7 +19,8 @@ pub struct StepRows {
 }
 
 impl StepRows {
-    /// Room for the steps of a plan on a backend that runs up to `fused_rows_max` rows fused, where `choice` leaves that open.
+    /// Room for the steps of a plan on a backend that runs up to `fused_rows_max` rows fused, where `choice`
+    /// leaves that open.
     pub fn new(plan: &Plan, limits: Limits, choice: PathChoice, fused_rows_max: usize) -> StepRows {
         StepRows {
             limits,
@@ -91,8 +93,8 @@ impl StepRows {
         begun
     }
 
-    /// Ends a step that ran; `logits(n)` are those of the n-th row that wanted them, `[vocab]`. Sequences whose
-    /// logits are finite go on from here, whatever happened to others.
+    /// Ends a step that ran; `logits(n)` are those of the n-th row that wanted them, `[vocab]`. Sequences
+    /// whose logits are finite go on from here, whatever happened to others.
     ///
     /// # Errors
     /// The first row whose logits are not finite.
@@ -161,21 +163,13 @@ mod tests {
     fn a_row_that_is_not_finite_is_named_and_ends_its_own_sequence_alone() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/qwen3_next-q4g64");
         let plan = Plan::of(&Checkpoint::open(&dir).unwrap()).unwrap();
-        let limits = Limits { slots: 3, context: 8, rows: 4 };
-        let mut step = StepRows::new(&plan, limits, PathChoice::Auto, 8);
+        let mut step = StepRows::new(&plan, Limits { slots: 2, context: 8, rows: 4 }, PathChoice::Auto, 8);
         let row = |slot, position, logits| Row { token: 1, slot, position, logits };
-        let rows = [row(0, 0, true), row(1, 0, false), row(1, 1, true), row(2, 0, true)];
-        step.begin(&rows).unwrap();
-        assert_eq!(step.wanted(), [0, 2, 3]);
-        let logits = [[0.0, 1.0], [0.0, f32::NAN], [f32::INFINITY, 0.0]];
-        match step.finish(|n| &logits[n]) {
-            Err(Error::NotFinite { row: 2, token: 1, value }) => assert!(value.is_nan()),
-            other => panic!("{other:?}"),
-        }
+        step.begin(&[row(0, 0, true), row(1, 0, false), row(1, 1, true)]).unwrap();
+        let logits = [[0.0, 1.0], [0.0, f32::NAN]];
+        let found = step.finish(|n| &logits[n]);
+        assert!(matches!(found, Err(Error::NotFinite { row: 2, token: 1, .. })), "{found:?}");
         step.begin(&[row(0, 1, false)]).unwrap();
-        for slot in [1, 2] {
-            let refused = step.begin(&[row(slot, 2 - slot / 2, false)]);
-            assert!(matches!(refused, Err(Error::NotContinuous { next: None, .. })), "{slot}: {refused:?}");
-        }
+        assert!(matches!(step.begin(&[row(1, 2, false)]), Err(Error::NotContinuous { next: None, .. })));
     }
 }

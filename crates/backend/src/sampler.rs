@@ -4,11 +4,12 @@ use amoeba_kernels::sample::Sampling;
 
 use crate::{Error, Row};
 
-/// Draws tokens on the device for several sequences at once and feeds them into the next step, so that a caller may ask
-/// for a step before it has seen the tokens that go into it.
+/// Draws tokens on the device for several sequences at once and feeds them into the next step, so that a
+/// caller may ask for a step before it has seen the tokens that go into it.
 ///
-/// Steps are taken in the order in which they were enqueued. [`Executable::logits`](crate::Executable::logits) are void
-/// meanwhile, and any other step ends the run: tokens that were not taken by then are lost.
+/// Steps are taken in the order in which they were enqueued.
+/// [`Executable::logits`](crate::Executable::logits) are void meanwhile, and any other step ends the run:
+/// tokens that were not taken by then are lost.
 pub trait DeviceSampler {
     /// Most sequences that a step may draw for.
     fn rows_max(&self) -> usize;
@@ -16,8 +17,8 @@ pub trait DeviceSampler {
     /// Why tokens cannot be drawn like that; `None` if they can.
     fn refusal(&self, sampling: &Sampling) -> Option<String>;
 
-    /// How tokens of the sequence in `slot` are drawn from now on, numbered from 1. `recent` is the whole sequence so far;
-    /// the next token drawn comes after it. Steps under way must have been taken.
+    /// How tokens of the sequence in `slot` are drawn from now on, numbered from 1. `recent` is the whole
+    /// sequence so far; the next token drawn comes after it. Steps under way must have been taken.
     ///
     /// # Errors
     /// The device failed.
@@ -26,9 +27,9 @@ pub trait DeviceSampler {
     /// The draw is one that [`DeviceSampler::refusal`] refuses.
     fn begin(&mut self, slot: usize, sampling: &Sampling, recent: &[u32]) -> Result<(), Error>;
 
-    /// Runs rows as [`Executable::step`](crate::Executable::step) does and draws a token for each that asks for logits, one
-    /// of every sequence at most; returns before that is done. Each of these sequences has begun, and its row here is the
-    /// last that it has so far.
+    /// Runs rows as [`Executable::step`](crate::Executable::step) does and draws a token for each that asks
+    /// for logits, one of every sequence at most; returns before that is done. Each of these sequences has
+    /// begun, and its row here is the last that it has so far.
     ///
     /// # Errors
     /// As a step, or the device failed.
@@ -37,8 +38,8 @@ pub trait DeviceSampler {
     /// No row asks for logits, or more than [`DeviceSampler::rows_max`].
     fn enqueue(&mut self, rows: &[Row]) -> Result<(), Error>;
 
-    /// Runs the tokens that the step before draws, each as the next of its sequence, and draws those that follow; returns
-    /// before that is done.
+    /// Runs the tokens that the step before draws, each as the next of its sequence, and draws those that
+    /// follow; returns before that is done.
     ///
     /// # Errors
     /// No room in the context; the device failed; or, for a plan with recurrent caches, the tokens were not
@@ -48,8 +49,8 @@ pub trait DeviceSampler {
     /// Nothing was enqueued, or too many steps were not taken.
     fn enqueue_next(&mut self) -> Result<(), Error>;
 
-    /// Waits for the first step that was not taken. One result for each row that asked for logits, in order. A sequence
-    /// whose logits are not finite must start anew; the others go on.
+    /// Waits for the first step that was not taken. One result for each row that asked for logits, in order.
+    /// A sequence whose logits are not finite must start anew; the others go on.
     ///
     /// # Errors
     /// The device failed.

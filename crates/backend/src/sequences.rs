@@ -1,10 +1,12 @@
-//! Where each sequence goes on. What a recurrence has read it has summed up: it cannot go back, only on or start anew.
+//! Where each sequence goes on. What a recurrence has read it has summed up: it cannot go back, only on or
+//! start anew.
 
 use amoeba_plan::Plan;
 
 use crate::{Error, Limits, Row};
 
-/// Next position of every sequence; empty for a plan without recurrent caches, whose sequences go on anywhere.
+/// Next position of every sequence; empty for a plan without recurrent caches, whose sequences go on
+/// anywhere.
 pub struct Sequences {
     /// `None` where the state is undefined.
     next: Vec<Option<usize>>,
@@ -16,8 +18,8 @@ impl Sequences {
         Sequences { next: vec![None; if plan.recurrent() { limits.slots } else { 0 }] }
     }
 
-    /// Checks that rows (within the limits) begin sequences or go on with them, each sequence in one stretch. Unless the
-    /// step is [completed](Sequences::complete), their states are undefined from here on.
+    /// Checks that rows (within the limits) begin sequences or go on with them, each sequence in one stretch.
+    /// Unless the step is [completed](Sequences::complete), their states are undefined from here on.
     ///
     /// # Errors
     /// The first row that does neither; nothing has changed then.

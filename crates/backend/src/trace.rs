@@ -1,8 +1,9 @@
-//! What a recorded step did: spans of work, one list per worker. Every backend that can tell tells it in these terms.
+//! What a recorded step did: spans of work, one list per worker. Every backend that can tell tells it in
+//! these terms.
 
 pub use amoeba_plan::Stage;
 
-/// Work of one worker without a break. Spans of one worker are in order and do not overlap.
+/// One contiguous interval on one worker. Spans of one worker are in order and do not overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// Phase or launch of the step, counted from 0; numbers may be left out.

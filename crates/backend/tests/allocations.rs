@@ -30,8 +30,8 @@ fn decode_allocates_nothing_after_the_first_steps() {
             let mut step = |position| {
                 cpu.step(&[Row { token: 5, slot: 0, position, logits: true }], None).unwrap();
             };
-            // A worker thread allocates once while it starts, which a busy machine may put off: the least of three
-            // windows is the steady state.
+            // A worker thread allocates once while it starts, which a busy machine may put off: the least of
+            // three windows is the steady state.
             let mut window = |start: usize| {
                 let before = allocations();
                 (start..start + 16).for_each(&mut step);

@@ -1,4 +1,5 @@
-//! Logits have the same bits whatever the threads, chunks, path and instruction set, and the path is the one asked for.
+//! Logits have the same bits whatever the threads, chunks, path and instruction set, and the path is the one
+//! asked for.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! Ops that no bundled model has, in a program made by hand over a fixture's weights: the CPU against the reference op
-//! by op, and the same bits whatever the instruction set, threads and rows.
+//! Ops that no bundled model has, in a program made by hand over a fixture's weights: the CPU against the
+//! reference op by op, and the same bits whatever the instruction set, threads and rows.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -79,7 +79,7 @@ impl Made {
     }
 }
 
-/// Every op beside those of the families that the fixtures have.
+/// Every op that the families of the fixtures do not have.
 fn plan(checkpoint: &Checkpoint) -> Plan {
     let plan = Plan::of(checkpoint).unwrap();
     let (hidden, head) = (plan.spec.hidden, plan.program[plan.head..].to_vec());

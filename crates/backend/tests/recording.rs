@@ -1,4 +1,5 @@
-//! Recorded steps: the same bits, every op, no overlap, and an error instead of a cut list. No test asserts a time.
+//! Recorded steps: the same bits, every op, no overlap, and an error instead of a cut list. No test asserts a
+//! time.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

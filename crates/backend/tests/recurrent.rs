@@ -1,5 +1,5 @@
-//! Ops that carry a state, on both backends: the same results however rows are shared out, and a sequence goes on only
-//! where it ended.
+//! Ops that carry a state, on both backends: the same results however rows are shared out, and a sequence
+//! goes on only where it ended.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

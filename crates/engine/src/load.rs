@@ -1,5 +1,5 @@
-//! From a folder to an executable on a device, in two steps: what can be checked before anything is sent or packed, then the
-//! load, which goes on from what the check opened.
+//! From a folder to an executable on a device, in two steps: what can be checked before anything is sent or
+//! packed, then the load, which goes on from what the check opened.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use amoeba_plan::Plan;
 
 use crate::Error;
 
-/// A model that was opened, planned and found to suit a device. [`Checked::load`] uses what was opened here: nothing is
-/// opened, planned or lowered twice.
+/// A model that was opened, planned and found to suit a device. [`Checked::load`] uses what was opened here:
+/// nothing is opened, planned or lowered twice.
 pub struct Checked {
     pub(crate) checkpoint: Arc<Checkpoint>,
     plan: Plan,
@@ -31,8 +31,8 @@ impl Checked {
         Checked::new(&open(dir)?, options)
     }
 
-    /// Checks a model for the device asked for. Where the choice is left open, that is the first GPU if it takes this model as
-    /// asked for, else the CPU; the notice says why a GPU that is there does not.
+    /// Checks a model for the device asked for. Where the choice is left open, that is the first GPU if it
+    /// takes this model as asked for, else the CPU; the notice says why a GPU that is there does not.
     ///
     /// # Errors
     /// An unsupported model, a context it was not made for, or a device that does not take it.

@@ -1,8 +1,10 @@
-//! Times the ladder of `experts` on one layer after another, with more weights than any cache holds.
-//! `cargo xtask bench-op experts [-- --shape small|a3b --format q4 --rows 1,4,8 --threads 1,2 --mib 1536 --rounds 7]`
+//! Times the ladder of `experts` on one layer after another, with more weights than any cache holds. `cargo
+//! xtask bench-op experts [-- --shape small|a3b --format q4 --rows 1,4,8 --threads 1,2 --mib 1536 --rounds
+//! 7]`
 //!
-//! All steps run in turn in every round, so that what else the machine does falls on all of them. A line gives the
-//! round with the lowest median; the floor is the best median of plain reads of the same weights, driven like a step.
+//! All steps run in turn in every round, so that what else the machine does falls on all of them. A line
+//! gives the round with the lowest median; the floor is the best median of plain reads of the same weights,
+//! driven like a step.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
-//! Times one packed product on one thread: GB/s of weights, by format, digits, number of rows and instruction set
-//! (the two widest, so with and without tiles where there are any).
-//! `cargo run --release -p amoeba-kernels --example linear [MiB [FORMAT [DIGITS [ROWS]]]]`, the last two lists: `1,3`
+//! Times one packed product on one thread: GB/s of weights, by format, digits, number of rows and instruction
+//! set (the two widest, so with and without tiles where there are any). `cargo run --release -p
+//! amoeba-kernels --example linear [MiB [FORMAT [DIGITS [ROWS]]]]`, the last two lists: `1,3`
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Times one step of each recurrent op on one thread: µs per token and layer, GB/s of state read and written; a state out of
-//! memory, as decoding one token finds it, and one that stays in cache, as a prompt's rows do.
+//! Times one step of each recurrent op on one thread: µs per token and layer, GB/s of state read and written;
+//! a state out of memory, as decoding one token finds it, and one that stays in cache, as a prompt's rows do.
 //! `cargo run --release -p amoeba-kernels --example recurrent`
 
 use std::time::Instant;
@@ -23,7 +23,8 @@ fn main() {
     }
 }
 
-/// Times `step(layer, unit)` for each unit of a layer: a layer at a time out of many, then one unit many times.
+/// Times `step(layer, unit)` for each unit of a layer: a layer at a time out of many, then one unit many
+/// times.
 fn time(op: &str, shape: &str, isa: Isa, (units, len): (usize, usize), mut step: impl FnMut(&mut [f32])) {
     let layer = units * len;
     let layers = (COLD / 4 / layer).max(1);

@@ -1,4 +1,5 @@
-//! Random inputs for cases and benches: a small counter-based generator and matrices of any format. Ops to try.
+//! Random inputs for cases and benches: a small counter-based generator and matrices of any format. Ops to
+//! try.
 
 mod ops;
 

@@ -68,7 +68,8 @@ pub struct DeviceInfo {
 }
 
 impl DeviceInfo {
-    /// What NVRTC calls the architecture. From Hopper on the kernels may use what only that one generation has.
+    /// What NVRTC calls the architecture. From Hopper on the kernels may use what only that one generation
+    /// has.
     pub fn arch(&self) -> String {
         let (major, minor) = self.capability;
         format!("sm_{major}{minor}{}", if major >= 9 { "a" } else { "" })
@@ -91,13 +92,14 @@ impl Driver {
     /// # Errors
     /// Why there is no device.
     pub fn find() -> Result<Driver, Missing> {
-        // SAFETY: opens and closes the library by its well-known names, which runs its initialisers; that is what a driver
-        // library is installed for.
+        // SAFETY: opens and closes the library by its well-known names, which runs its initialisers; that is
+        // what a driver library is installed for.
         if !unsafe { sys::is_culib_present() } {
             return Err(Missing::Driver);
         }
         let mut version = 0;
-        // SAFETY: the library is there (just seen), every version of it has this function, and it writes one int.
+        // SAFETY: the library is there (just seen), every version of it has this function, and it writes one
+        // int.
         let asked = unsafe { sys::cuDriverGetVersion(&raw mut version) };
         asked.result().map_err(|error| Missing::Refused(format!("{:?}", error.0)))?;
         if version < OLDEST {
@@ -167,8 +169,9 @@ impl Gpu {
     /// The driver refuses, for instance since another process has the device for itself.
     pub fn open(info: &DeviceInfo, overlap: bool) -> Result<Gpu, DriverError> {
         let context = CudaContext::new(info.index)?;
-        // SAFETY: the events are there to order several streams that share cudarc's slices. None is made here: memory is one
-        // `Arena`, whose copies are ordered by their stream and waited for before anything else touches it.
+        // SAFETY: the events are there to order several streams that share cudarc's slices. None is made
+        // here: memory is one `Arena`, whose copies are ordered by their stream and waited for before
+        // anything else touches it.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream()?;
         Ok(Gpu { info: info.clone(), overlap: overlap && info.overlaps(), context, stream })

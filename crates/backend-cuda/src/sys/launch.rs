@@ -32,11 +32,13 @@ impl Code {
     /// A kernel with its arguments, for launching again and again; they point into those arenas.
     ///
     /// # Errors
-    /// There is no such kernel, its arguments are of another size, or it takes more shared memory than there is.
+    /// There is no such kernel, its arguments are of another size, or it takes more shared memory than there
+    /// is.
     pub fn launch(&self, call: &Call, arenas: &[Arc<Arena>]) -> Result<Launch, DriverError> {
         let function = self.0.load_function(call.kernel)?;
         let (mut offset, mut size) = (0, 0);
-        // SAFETY: the function was loaded just now; drivers from 12.4 on have this call, and it writes two sizes.
+        // SAFETY: the function was loaded just now; drivers from 12.4 on have this call, and it writes two
+        // sizes.
         unsafe { sys::cuFuncGetParamInfo(function.cu_function(), 0, &raw mut offset, &raw mut size) }
             .result()?;
         if size != call.args.len() {
@@ -70,7 +72,8 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Has multiprocessors keep so many percent of what L1 and shared memory share for the latter, or what a block needs, if more.
+    /// Has multiprocessors keep `percent` of what L1 and shared memory share for the latter, or what a
+    /// block needs, if more.
     ///
     /// # Errors
     /// The driver refuses.
@@ -78,7 +81,7 @@ impl Launch {
         self.function.set_attribute(Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, percent)
     }
 
-    /// Puts it on the stream (or into the graph being captured there), behind all that is there.
+    /// Puts it on the stream (or into the graph being captured there), after all that is there.
     ///
     /// # Errors
     /// The driver refuses, or an earlier kernel failed.
@@ -86,15 +89,17 @@ impl Launch {
         self.put(gpu, &mut [])
     }
 
-    /// The same, but it may begin while the kernel before it ends. That must be a kernel, not a copy, and both must call
-    /// `begin()`, which waits for the one before, ahead of all that it may write or still be reading.
+    /// The same, but it may begin while the kernel before it ends. That must be a kernel, not a copy, and
+    /// both must call `begin()`, which waits for the one before, ahead of all that it may write or still be
+    /// reading.
     fn go_overlapping(&self, gpu: &Gpu) -> Result<(), DriverError> {
         let value = sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 };
         let id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
         self.put(gpu, &mut [sys::CUlaunchAttribute { id, pad: [0; 4], value }])
     }
 
-    /// The same for a kernel with barriers of the grid: all its blocks are on the device at once, or the driver refuses.
+    /// The same for a kernel with barriers of the grid: all its blocks are on the device at once, or the
+    /// driver refuses.
     ///
     /// # Errors
     /// The grid does not fit the device, or an earlier kernel failed.
@@ -120,17 +125,17 @@ impl Launch {
         };
         let args = &mut [self.args.as_ptr().cast_mut().cast::<c_void>()];
         let function = self.function.cu_function();
-        // SAFETY: the function's module is kept by `function`. Its one argument is a struct of exactly that size (checked by
-        // `Code::launch`), read, as are configuration and attributes, before this returns. The struct was made by
-        // `amoeba_kernels::cuda` from addresses inside the arenas and the sizes of what was laid out there; the arenas are kept
-        // by `_arenas` and wait for the stream when dropped.
+        // SAFETY: the function's module is kept by `function`. Its one argument is a struct of exactly that
+        // size (checked by `Code::launch`), read, as are configuration and attributes, before this returns.
+        // The struct was made by `amoeba_kernels::cuda` from addresses inside the arenas and the sizes of
+        // what was laid out there; the arenas are kept by `_arenas` and wait for the stream when dropped.
         unsafe { sys::cuLaunchKernelEx(&raw const config, function, args.as_mut_ptr(), std::ptr::null_mut()) }
             .result()
     }
 }
 
-/// Puts launches on the stream (or into the graph being captured there), the first behind all that is there, each further
-/// one overlapping with the end of the one before where the device does that.
+/// Puts launches on the stream (or into the graph being captured there), the first after all that is there,
+/// each further one overlapping with the end of the one before where the device does that.
 ///
 /// # Errors
 /// The driver refuses, or an earlier kernel failed.
@@ -149,8 +154,8 @@ pub struct Graph {
     _lists: Vec<Arc<[Launch]>>,
 }
 
-// SAFETY: a graph may be used from any thread, by one at a time: it is launched through `&mut`, and its driver objects belong
-// to the context, not to a thread.
+// SAFETY: a graph may be used from any thread, by one at a time: it is launched through `&mut`, and its
+// driver objects belong to the context, not to a thread.
 unsafe impl Send for Graph {}
 
 impl Graph {

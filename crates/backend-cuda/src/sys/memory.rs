@@ -1,5 +1,5 @@
-//! Memory on the device and memory of the host that the device may copy by itself. Places are checked here, so that no
-//! copy leaves what was reserved.
+//! Memory on the device and memory of the host that the device may copy by itself. Places are checked here,
+//! so that no copy leaves what was reserved.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -54,14 +54,16 @@ impl Arena {
     pub fn zero(&self, range: Range<usize>) -> Result<(), DriverError> {
         let at = self.at(range.start, range.len());
         self.gpu.bind()?;
-        // SAFETY: the bytes lie in this piece (just checked), which lives as long as its stream's work: see `drop`.
+        // SAFETY: the bytes lie in this piece (just checked), which lives as long as its stream's work: see
+        // `drop`.
         unsafe { result::memset_d8_async(at, 0, range.len(), self.gpu.stream.cu_stream()) }
     }
 }
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // Nothing that was launched may still be using it. Errors cannot be told from here, and the process's end frees all.
+        // Nothing that was launched may still be using it. Errors cannot be reported from here, and the process's
+        // end frees all.
         if self.gpu.bind().is_ok() && self.gpu.wait().is_ok() {
             // SAFETY: reserved by `new`, freed here only, and nothing is running.
             let _ = unsafe { result::free_sync(self.base) };
@@ -69,8 +71,8 @@ impl Drop for Arena {
     }
 }
 
-/// Page-locked host memory that is copied to or from the device on the model's own stream. A copy is waited for before the
-/// memory can be seen again.
+/// Page-locked host memory that is copied to or from the device on the model's own stream. A copy is waited
+/// for before the memory can be seen again.
 pub struct Pinned<T: Plain> {
     gpu: Gpu,
     data: *mut T,
@@ -91,7 +93,7 @@ impl<T: Plain> Pinned<T> {
         let len = len.max(1);
         // SAFETY: the context is bound; freed once, when dropped.
         let data = unsafe { result::malloc_host(len * size_of::<T>(), 0) }?.cast::<T>();
-        // SAFETY: the driver gave so many bytes, aligned to a page; zero bits are a value of every `Plain`.
+        // SAFETY: the driver gave that many bytes, aligned to a page; zero bits are a value of every `Plain`.
         unsafe { data.write_bytes(0, len) };
         Ok(Pinned { gpu: gpu.clone(), data, len, in_flight: false })
     }
@@ -130,11 +132,13 @@ impl<T: Plain> Pinned<T> {
         let (len, stream) = (count.min(self.len), self.gpu.stream.cu_stream());
         let to = arena.at(offset, len * size_of::<T>());
         self.in_flight = true;
-        // SAFETY: both places are as long; ours stays locked and untouched until the stream is waited for (`in_flight`, `drop`).
+        // SAFETY: both places are as long; ours stays locked and untouched until the stream is waited for
+        // (`in_flight`, `drop`).
         unsafe { result::memcpy_htod_async(to, std::slice::from_raw_parts(self.data, len), stream) }
     }
 
-    /// Copies `count` elements from the device to the front and waits for them, and so for all that the stream had to do.
+    /// Copies `count` elements from the device to the front and waits for them, and so for all that the
+    /// stream had to do.
     ///
     /// # Errors
     /// The device failed, now or in what it had to do before.

@@ -1,4 +1,5 @@
-//! Everything that crosses into the driver or NVRTC, behind safe functions: the only unsafe code of this crate.
+//! Everything that crosses into the driver or NVRTC, behind safe functions: the only unsafe code of this
+//! crate.
 
 mod driver;
 mod launch;

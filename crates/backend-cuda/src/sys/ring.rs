@@ -4,7 +4,8 @@ use cudarc::driver::{CudaEvent, DriverError, result};
 
 use super::Gpu;
 
-/// Page-locked memory in entries of some words, which kernels write one after another and the host reads once they have.
+/// Page-locked memory in entries of some words, which kernels write one after another and the host reads once
+/// they have.
 pub struct TokenRing {
     gpu: Gpu,
     data: *mut u32,
@@ -27,12 +28,13 @@ impl TokenRing {
         let count = entries * words;
         // SAFETY: the context is bound; freed once, when dropped.
         let data = unsafe { result::malloc_host(count * 4, 0) }?.cast::<u32>();
-        // SAFETY: the driver gave so many bytes, aligned to a page.
+        // SAFETY: the driver gave that many bytes, aligned to a page.
         unsafe { data.write_bytes(0, count) };
         Ok(TokenRing { gpu: gpu.clone(), data, words, written })
     }
 
-    /// Where kernels find it: with unified addresses, which every 64-bit driver has, that is where the host does.
+    /// Where kernels find it: with unified addresses, which every 64-bit driver has, that is where the host
+    /// does.
     pub fn address(&self) -> u64 {
         self.data as u64
     }
@@ -45,8 +47,9 @@ impl TokenRing {
         self.written[entry].record(&self.gpu.stream)
     }
 
-    /// Waits until an entry is written, and for nothing that was put on the stream later; copies its first words.
-    /// What is on the stream may not write it meanwhile: there are more entries than steps that were not read.
+    /// Waits until an entry is written, and for nothing that was put on the stream later; copies its first
+    /// words. What is on the stream may not write it meanwhile: there are more entries than steps that were
+    /// not read.
     ///
     /// # Errors
     /// The device failed.
@@ -54,9 +57,9 @@ impl TokenRing {
         assert!(entry < self.written.len() && words.len() <= self.words);
         self.written[entry].synchronize()?;
         for (i, word) in words.iter_mut().enumerate() {
-            // SAFETY: inside the memory (just checked), initialised, aligned to 4. Its writers have ended, as the
-            // event says; others of the same entry come only after this was read (see above), and volatile reads
-            // take what is there.
+            // SAFETY: inside the memory (just checked), initialised, aligned to 4. Its writers have ended, as
+            // the event says; others of the same entry come only after this was read (see above), and
+            // volatile reads take what is there.
             *word = unsafe { self.data.add(entry * self.words + i).read_volatile() };
         }
         Ok(())

@@ -80,7 +80,7 @@ constexpr u32 PROCESSOR_COUNT = 4;
 enum { COOPERATIVE = 2, PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
 
 extern "C" {
-Result cuInit(u32) { log_("init"); return number("FAKE_CUDA_DEVICES", 1) ? OK : NO_DEVICE; }
+Result cuInit(u32) { return number("FAKE_CUDA_DEVICES", 1) ? OK : NO_DEVICE; }
 Result cuDriverGetVersion(int* v) { *v = int(number("FAKE_CUDA_VERSION", 13000)); return OK; }
 Result cuDeviceGetCount(int* n) { *n = int(number("FAKE_CUDA_DEVICES", 1)); return OK; }
 Result cuDeviceGet(int* d, int i) { *d = i; return i < int(number("FAKE_CUDA_DEVICES", 1)) ? OK : INVALID_DEVICE; }

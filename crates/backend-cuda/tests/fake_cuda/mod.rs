@@ -1,5 +1,5 @@
-//! A machine with a GPU where there is none: a driver and a compiler on which the host code runs unmodified, kernels
-//! included, in emulation. Needs a C++ compiler and x86-64 Linux.
+//! A machine with a GPU where there is none: a driver and a compiler on which the host code runs unmodified,
+//! kernels included, in emulation. Needs a C++ compiler and x86-64 Linux.
 
 use std::ffi::OsStr;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -111,7 +111,8 @@ fn a_step_that_draws_is_one_graph_that_copies_nothing() {
         cuda.begin(0, &Sampling::greedy(), &[5]).unwrap();
         cuda.enqueue(&[row(0)]).unwrap();
         for expected in &expected[1..] {
-            // One step ahead. The graph logs itself, then each of its launches; a copy would be counted alone.
+            // One step ahead. The graph logs itself, then each of its launches; a copy would be counted
+            // alone.
             let lines = log(|| cuda.enqueue_next().unwrap());
             assert_eq!(lines[0], format!("graph {}", lines.len() - 1));
             assert_eq!(cuda.take().unwrap()[0].checked(0).unwrap(), *expected);

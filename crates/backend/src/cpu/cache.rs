@@ -1,5 +1,5 @@
-//! Caches of all sequences: keys and values with heads apart, positions side by side as attention reads them; states as
-//! their kernels read them.
+//! Caches of all sequences: keys and values with heads apart, positions side by side as attention reads them;
+//! states as their kernels read them.
 
 use amoeba_kernels::attention::{self, Element, Half, Head, KEY_STRIDE};
 use amoeba_plan::{CacheId, CacheKind, Plan};

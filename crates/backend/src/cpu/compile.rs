@@ -51,12 +51,13 @@ pub const CAPABILITIES: Capabilities = Capabilities {
 pub struct Precision {
     /// Of all products but those of routers, and of the inner activations of experts.
     pub digits: Digits,
-    /// Ops that score experts: a wrong choice costs more than the few products would save, so they keep all digits.
+    /// Ops that score experts: a wrong choice costs more than the few products would save, so they keep all
+    /// digits.
     routers: Vec<bool>,
 }
 
 impl Precision {
-    /// For a plan whose activations are asked for in so many digits.
+    /// For a plan whose activations are asked for in that many digits.
     pub fn new(plan: &Plan, digits: Digits) -> Precision {
         let scores = |step: &Step| step.part == Part::Router && matches!(step.op, Op::Linear(_));
         Precision { digits, routers: plan.program.iter().map(scores).collect() }

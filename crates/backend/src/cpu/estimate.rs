@@ -1,4 +1,4 @@
-//! Bytes that a loaded plan needs beside weights and caches, told before anything is loaded.
+//! Bytes that a loaded plan needs in addition to weights and caches, known before anything is loaded.
 
 use amoeba_kernels::experts::Bank;
 use amoeba_kernels::linear::{Digits, Layout};
@@ -9,8 +9,8 @@ use super::digits;
 use super::phases::{attention, experts};
 use crate::{Activations, Limits};
 
-/// Buffers of a step, angles, prepared rows, partial results of attention and experts, for weights stored like that
-/// (in the order of `plan.weights`). What a worker has for itself is left out.
+/// Buffers of a step, angles, prepared rows, partial results of attention and experts, for weights stored
+/// like that (in the order of `plan.weights`). What a worker has for itself is left out.
 pub fn workspace_bytes(plan: &Plan, stored: &[Stored], limits: Limits, activations: Activations) -> u64 {
     let room = |[rows, width]: [usize; 2]| (rows as u64).saturating_mul(width as u64).saturating_mul(4);
     let rows = limits.rows;

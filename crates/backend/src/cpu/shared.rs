@@ -19,8 +19,9 @@ unsafe impl Zeroable for [u8; 2] {}
 
 /// `rows × width` values that several workers may write at once, each its own part.
 ///
-/// The discipline that makes this sound: within a phase no two workers touch the same elements unless all
-/// of them only read; a phase starts when all items of the one before are done. `amoeba_backend` is the only user.
+/// The discipline that makes this sound: within a phase no two workers touch the same elements unless all of
+/// them only read; a phase starts when all items of the one before are done. `amoeba_backend` is the only
+/// user.
 pub struct Shared<T = f32> {
     data: UnsafeCell<Vec<T>>,
     /// Values per row.
@@ -69,8 +70,8 @@ impl<T: Zeroable> Shared<T> {
     #[allow(clippy::mut_from_ref, reason = "the point of this type; see its discipline")]
     pub fn part_mut(&self, row: usize, first: usize, len: usize) -> &mut [T] {
         let start = row * self.width + first;
-        // SAFETY: the vector is never resized; `get` through the pointer's length keeps the range inside, and by
-        // the discipline this worker alone touches these elements in this phase.
+        // SAFETY: the vector is never resized; `get` through the pointer's length keeps the range inside, and
+        // by the discipline this worker alone touches these elements in this phase.
         unsafe {
             let data: *mut Vec<T> = self.data.get();
             let total = (*data).len();
@@ -84,8 +85,8 @@ impl<T: Zeroable> Shared<T> {
     pub fn scatter(&self, row: usize, first: usize, stride: usize, values: impl Iterator<Item = T>) {
         let start = row * self.width + first;
         for (i, value) in values.enumerate() {
-            // SAFETY: the index is checked against the vector, which is never resized; no reference to the element
-            // exists in this phase, by the discipline.
+            // SAFETY: the index is checked against the vector, which is never resized; no reference to the
+            // element exists in this phase, by the discipline.
             unsafe {
                 let data: *mut Vec<T> = self.data.get();
                 assert!(start + i * stride < (*data).len(), "element {start}+{i}·{stride}");

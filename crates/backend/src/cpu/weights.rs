@@ -28,8 +28,8 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Packs everything with `threads` threads, or reads it from the cache of the options, whose notice is called
-    /// if kept weights are damaged or cannot be kept.
+    /// Packs everything with `threads` threads, or reads it from the cache of the options, whose notice is
+    /// called if kept weights are damaged or cannot be kept.
     pub fn load(
         plan: &Plan,
         checkpoint: &Checkpoint,

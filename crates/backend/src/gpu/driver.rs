@@ -1,5 +1,5 @@
-//! What a model needs of a GPU's driver. One implementation is CUDA's; another, in the tests, runs the kernels in
-//! emulation on the host.
+//! What a model needs of a GPU's driver. One implementation is CUDA's; another, in the tests, runs the
+//! kernels in emulation on the host.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -44,8 +44,8 @@ pub struct Transfer<'a, D: Driver> {
 /// Launches in order, made ready once and shared by what replays them.
 pub type List<D> = Arc<[<D as Driver>::Launch]>;
 
-/// One queue of a device, on which everything runs in order. Places in memory are checked by the driver: no copy
-/// leaves what was reserved; a place outside is a bug and panics.
+/// One queue of a device, on which everything runs in order. Places in memory are checked by the driver: no
+/// copy leaves what was reserved; a place outside is a bug and panics.
 ///
 /// Errors of all methods are failures of the device, now or in what the queue had to do before.
 #[allow(clippy::missing_errors_doc, reason = "said once, above")]
@@ -112,7 +112,8 @@ pub trait Driver: Send + Sync + Sized + 'static {
         offset: usize,
     ) -> Result<(), Fault>;
 
-    /// Copies `count` elements from byte `offset` of `from` to the front of `to`, and waits for all of the queue.
+    /// Copies `count` elements from byte `offset` of `from` to the front of `to`, and waits for all of the
+    /// queue.
     fn fetch<T: Plain>(
         &self,
         to: &mut Self::Host<T>,
@@ -132,8 +133,8 @@ pub trait Driver: Send + Sync + Sized + 'static {
         purpose: Purpose,
     ) -> Result<Self::Launch, Error>;
 
-    /// Puts launches on the queue: the first after all that is there, each further one overlapping with the end
-    /// of the one before where the device [does that](Driver::overlaps).
+    /// Puts launches on the queue: the first after all that is there, each further one overlapping with the
+    /// end of the one before where the device [does that](Driver::overlaps).
     fn put<'a>(&self, launches: impl IntoIterator<Item = &'a Self::Launch>) -> Result<(), Fault>;
 
     /// A graph of a copy, if any, and launches.
@@ -143,7 +144,7 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// Puts a graph on the queue; with the memory that its copy reads, if it has one.
     fn replay(&self, graph: &mut Self::Graph, from: Option<&mut Self::Host<u32>>) -> Result<(), Fault>;
 
-    /// A ring of entries of so many words.
+    /// A ring of entries of `words` words.
     fn ring(&self, entries: usize, words: usize) -> Result<Self::Ring, Fault>;
 
     /// Where kernels find the first word of a ring.
@@ -152,7 +153,8 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// Everything that writes an entry is on the queue now.
     fn ring_written(&self, ring: &mut Self::Ring, entry: usize) -> Result<(), Fault>;
 
-    /// Waits until an entry is written, and for nothing that was put on the queue later; copies its first words.
-    /// What is on the queue may not write it meanwhile: there are more entries than steps that were not read.
+    /// Waits until an entry is written, and for nothing that was put on the queue later; copies its first
+    /// words. What is on the queue may not write it meanwhile: there are more entries than steps that were
+    /// not read.
     fn ring_read(&self, ring: &mut Self::Ring, entry: usize, words: &mut [u32]) -> Result<(), Fault>;
 }

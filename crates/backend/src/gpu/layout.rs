@@ -1,5 +1,6 @@
-//! What lies where in a model's one piece of device memory: weights as in the file, vectors as f32, rotary tables, caches,
-//! buffers, scratch. Decided before anything is reserved, so that what does not fit is told with numbers.
+//! What lies where in a model's one piece of device memory: weights as in the file, vectors as f32, rotary
+//! tables, caches, buffers, scratch. Decided before anything is reserved, so that what does not fit is
+//! reported with numbers.
 
 use std::ops::Range;
 

@@ -40,8 +40,8 @@ impl<D: Driver> Ready<D> {
     /// Takes a device into use for a plan; `open` is called once the options are known to suit a GPU.
     ///
     /// # Errors
-    /// No device that can be used, an op without a kernel, too little memory, a tensor missing or misshapen, or
-    /// options that the model or a GPU does not take.
+    /// No device that can be used, an op without a kernel, too little memory, a tensor missing or misshapen,
+    /// or options that the model or a GPU does not take.
     pub fn new<E: From<Error>>(
         plan: &Plan,
         checkpoint: &Checkpoint,

@@ -1,5 +1,5 @@
-//! A model on a GPU, whatever drives it: the program as launches, one piece of device memory, steps, draws, probes
-//! and recordings. What differs between drivers is behind [`Driver`].
+//! A model on a GPU, whatever drives it: the program as launches, one piece of device memory, steps, draws,
+//! probes and recordings. What differs between drivers is left to [`Driver`].
 //!
 //! Steps of few rows are one graph, longer ones go through their list of launches. Start reading at
 //! [`Ready`], then [`Gpu`].

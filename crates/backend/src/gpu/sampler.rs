@@ -1,6 +1,6 @@
-//! Drawing on the device. A step that ends with a draw writes the next step itself, so it is a graph without a copy, launched
-//! again and again; tokens come to the host through a ring in page-locked memory, read after the event of their step, while
-//! the next step runs.
+//! Drawing on the device. A step that ends with a draw writes the next step itself, so it is a graph without
+//! a copy, launched again and again; tokens come to the host through a ring in page-locked memory, read after
+//! the event of their step, while the next step runs.
 
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use super::steps::LaunchContext;
 use super::{Error, Gpu};
 use crate::{Draw, Drawn, Error as StepError, Limits, StepRows};
 
-/// Most rows of a step that tokens are drawn for: one of each sequence, rounded up to a size that draws are made for.
+/// Most rows of a step that tokens are drawn for: one of each sequence, rounded up to a size that draws are
+/// made for.
 pub(super) fn drawn_rows_max(limits: Limits) -> usize {
     limits.slots.min(limits.rows).next_power_of_two().min(limits.rows)
 }
@@ -49,7 +50,7 @@ pub(super) struct Sampler<D: Driver> {
     taken: u32,
 }
 
-/// Which size of draw so many rows take: 1, 2, 4 and so on.
+/// Which size of draw `rows` rows take: 1, 2, 4 and so on.
 fn size_of(rows: usize) -> usize {
     rows.next_power_of_two().trailing_zeros() as usize
 }

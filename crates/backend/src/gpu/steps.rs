@@ -1,5 +1,5 @@
-//! Programs made ready: launches, and graphs of them where steps are short. Some are made at load, some when a step
-//! first needs them.
+//! Programs made ready: launches, and graphs of them where steps are short. Some are made at load, some when
+//! a step first needs them.
 
 use std::sync::Arc;
 
@@ -137,8 +137,8 @@ impl<D: Driver> Steps<D> {
         [Some((Section::Body, body)), (!headless).then_some((Section::Head, head))]
     }
 
-    /// Puts the step that the mailbox holds on the queue: rows, and those of them that want logits. Returns the
-    /// number of its launches.
+    /// Puts the step that the mailbox holds on the queue: rows, and those of them that want logits. Returns
+    /// the number of its launches.
     ///
     /// # Errors
     /// As [`Steps::make_all`], or an earlier kernel failed.

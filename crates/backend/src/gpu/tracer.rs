@@ -1,4 +1,5 @@
-//! What the device did in a step: every launch leaves two times of the device's clock, which come back with the step.
+//! What the device did in a step: every launch leaves two times of the device's clock, which come back with
+//! the step.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,7 +73,8 @@ impl<D: Driver> Tracer<D> {
         self.on && !self.probed
     }
 
-    /// Keeps the stamps of a step that is done: its rows, those that wanted logits, and times since its start.
+    /// Keeps the stamps of a step that is done: its rows, those that wanted logits, and times since its
+    /// start.
     ///
     /// # Errors
     /// The device failed.
@@ -88,8 +90,9 @@ impl<D: Driver> Tracer<D> {
         Ok(())
     }
 
-    /// The last step, if it was recorded: one lane with a span for each launch and one for the check of the logits. Time
-    /// begins with the first launch on the device; what the host did before is counted at the end, after the last one.
+    /// The last step, if it was recorded: one lane with a span for each launch and one for the check of the
+    /// logits. Time begins with the first launch on the device; what the host did before is counted at the
+    /// end, after the last one.
     pub fn recording(&self, plan: &Plan) -> Option<Recording> {
         let Last { sections, times } = self.last.as_ref()?;
         let [there, ns] = times.map(|time| time.as_nanos() as u64);

@@ -1,4 +1,5 @@
-//! Weights from the mapped file to the device: several threads fill stages of host memory while earlier ones are copied.
+//! Weights from the mapped file to the device: several threads fill stages of host memory while earlier ones
+//! are copied.
 
 use std::sync::Mutex;
 use std::sync::mpsc;

@@ -1,7 +1,7 @@
 //! The reference interpreter: every op of the program, one row at a time, by its scalar f64 reference.
 //!
-//! Slow and obvious. It reads weights straight from the checkpoint, so it also checks the packed copies of the
-//! other backends. A [`Probe`] may stop it after any op and read any buffer.
+//! Slow and obvious. It reads weights straight from the checkpoint, so it also checks the packed copies of
+//! the other backends. A [`Probe`] may stop it after any op and read any buffer.
 
 mod caches;
 mod threads;
@@ -74,8 +74,8 @@ impl Loaded<Interpreter> {
     }
 
     /// Runs one op of the program on the buffers and caches as they are, for comparing a backend op by op on
-    /// inputs of its own. The head's ops take the rows that want logits; an op that carries a state goes on from
-    /// where it is.
+    /// inputs of its own. The head's ops take the rows that want logits; an op that carries a state goes on
+    /// from where it is.
     ///
     /// # Errors
     /// Rows outside the limits.

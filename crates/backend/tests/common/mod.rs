@@ -1,4 +1,5 @@
-//! A model with every recurrent op, small and made up: a plan written by hand and a checkpoint with random weights.
+//! A model with every recurrent op, small and made up: a plan written by hand and a checkpoint with random
+//! weights.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "not every test uses all of it")]

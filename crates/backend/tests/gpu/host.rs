@@ -1,5 +1,5 @@
-//! A driver without a GPU: device memory is the host's, launches run at once, in emulation. It knows no CUDA but the
-//! kernels' texts, and is what shows that nothing above a driver does.
+//! A driver without a GPU: device memory is the host's, launches run at once, in emulation. It knows no CUDA
+//! but the kernels' texts, and is what shows that nothing above a driver does.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! A model on a GPU above any driver: what is launched how often, what is seen, recorded and drawn. The driver here
-//! runs the kernels in emulation; what CUDA's adds is tested with it.
+//! A model on a GPU above any driver: what is launched how often, what is seen, recorded and drawn. The
+//! driver here runs the kernels in emulation; what CUDA's adds is tested with it.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,6 +10,7 @@ use host::{HostDriver, Log, OnHost};
 #[path = "../common/mod.rs"]
 mod common;
 mod host;
+mod models;
 #[path = "../../../kernels/tests/cuda_emulation/module.rs"]
 mod module;
 mod sampling;
@@ -53,7 +54,7 @@ fn ran(log: &Log, f: impl FnOnce()) -> Vec<String> {
     log.lock().unwrap().clone()
 }
 
-/// Sees all ops, of launches as a step runs them or each op alone; stops behind one.
+/// Sees all ops, of launches as a step runs them or each op alone; stops after one.
 struct Looks {
     as_run: bool,
     seen: usize,

@@ -51,7 +51,7 @@ fn heads_unit(k_dim: usize, v_dim: usize, setting: &Setting) -> Unit {
     Unit { headers: HEADS_HEADERS, op: ("attention/heads.cu", include_str!("heads.cu")), defines }
 }
 
-/// Attention that a block does for so many heads.
+/// Attention that a block does for some heads.
 fn unit([k_dim, v_dim]: [usize; 2], heads: usize, setting: &Setting) -> Unit {
     let own = [("K_HEADS", heads), ("K_SPLITS", SPLITS_MAX)];
     let mut defines = defines([k_dim, v_dim], setting);
@@ -130,10 +130,11 @@ pub(crate) fn heads(site: &Site<'_>, id: CacheId, all: &[Heads]) -> Call {
     }
 }
 
-/// Query heads of one key head that a block serves: three or four if the group can be cut so, else as many as registers hold
-/// the output of. A group of 8 in two blocks reads its keys and values twice, but with 4 key heads a context of 512 then fills
-/// 132 multiprocessors (8 x 17 blocks of 32 positions), where it filled half of them, and each warp's chain is half as long.
-/// Behind 8192 positions of f16 the second reading adds 17 MB, 3 us, to what L2 gives; memory takes 4 us for the first.
+/// Query heads of one key head that a block serves: three or four if the group can be cut so, else as many as
+/// registers hold the output of. A group of 8 in two blocks reads its keys and values twice, but with 4 key
+/// heads a context of 512 then fills 132 multiprocessors (8 x 17 blocks of 32 positions), where it filled
+/// half of them, and each warp's chain is half as long. Behind 8192 positions of f16 the second reading adds
+/// 17 MB, 3 us, to what L2 gives; memory takes 4 us for the first.
 fn heads_per_block(op: &AttentionOp) -> usize {
     let group = op.heads / op.kv_heads;
     let most = (64 * 32 / op.v_dim.next_multiple_of(128)).clamp(1, 8);
@@ -183,7 +184,8 @@ pub(crate) fn attention(site: &Site<'_>, op: &AttentionOp) -> Call {
 /// Dims of a head up to which [`one`] takes it.
 pub(crate) const ONE_DIM_MAX: usize = 256;
 
-/// Attention of a step of one row and what becomes of its queries, keys and values before, which are not written back.
+/// Attention of a step of one row and what becomes of its queries, keys and values before, which are not
+/// written back.
 pub(crate) fn one(site: &Site<'_>, op: &AttentionOp, heads: &[Heads; 3]) -> Call {
     let call = few(site, op);
     let args = heads.iter().fold(call.args, |args, heads| heads_args(site, args, heads));

@@ -6,7 +6,7 @@ use super::cuda::{CACHE, cache, window};
 use crate::cuda::unit;
 use crate::gpu::{Call, Site, Unit};
 
-/// Steps of at most so many rows leave most of a tile empty and too few tiles: `kernel.cu` takes them.
+/// Steps of at most this many rows leave most of a tile empty and too few tiles: `kernel.cu` takes them.
 const ROWS_FEW: usize = 16;
 /// Value dims whose outputs stay in the registers of a warp.
 const V_DIM_WARP: usize = 128;
@@ -23,8 +23,8 @@ fn shared_max(arch: u32) -> usize {
     }
 }
 
-/// `None` if `kernel.cu` is to take it: few rows, values wider than 512, or a tile that does not fit shared memory even with
-/// sixteen queries (576 dims with 512 of values on consumer cards).
+/// `None` if `kernel.cu` is to take it: few rows, values wider than 512, or a tile that does not fit shared
+/// memory even with sixteen queries (576 dims with 512 of values on consumer cards).
 pub(super) fn attention(site: &Site<'_>, op: &AttentionOp) -> Option<Call> {
     let [dim, v_dim] = [op.head_dim.next_multiple_of(32), op.v_dim.next_multiple_of(8)];
     let warps_v = v_dim.div_ceil(V_DIM_WARP).next_power_of_two();

@@ -11,7 +11,7 @@ const WM: usize = 4;
 /// Columns of a slab.
 const SLAB: usize = 64;
 
-/// How many tiles of full size there are, beside multiprocessors.
+/// How many tiles of full size there are, compared with multiprocessors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tiles {
     /// More.
@@ -48,7 +48,7 @@ pub(crate) fn row_bytes_max(cols: usize, setting: &Setting) -> usize {
 }
 
 impl Gemm {
-    /// For steps of at most so many rows.
+    /// For steps of at most `rows` rows.
     pub fn new(matrix: &Matrix, rows: usize, tiles: Tiles, setting: &Setting) -> Result<Gemm, Unsupported> {
         let Matrix { format, cols, .. } = *matrix;
         let whole = if format.is_quantised() { format.group() } else { 4 };
@@ -83,7 +83,7 @@ impl Gemm {
         8 * self.nt
     }
 
-    /// The same with at most so many rows of x in a tile.
+    /// The same with at most `tokens` rows of x in a tile.
     pub fn with_tokens(self, tokens: usize) -> Gemm {
         Gemm { nt: self.nt.min(tokens / 8), ..self }
     }

@@ -29,7 +29,7 @@ pub(crate) struct Work {
     pub format: Format,
     /// Inputs.
     pub cols: usize,
-    /// Matrices of the same inputs whose outputs belong together: a gate beside its up.
+    /// Matrices of the same inputs whose outputs belong together: a gate and its up.
     pub join: usize,
     /// Matrices side by side, added up.
     pub repeats: usize,
@@ -39,7 +39,7 @@ pub(crate) struct Work {
     pub full: bool,
 }
 
-/// How a product is cut up: `Matvec<…>` for so many rows of x.
+/// How a product is cut up: `Matvec<…>` for a few rows of x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tiling {
     work: Work,
@@ -57,7 +57,8 @@ pub(crate) struct Tiling {
     pub rows: usize,
 }
 
-/// Warps of a block, where there is work for all: a block of one launch and one of the next share a multiprocessor.
+/// Warps of a block, where there is work for all: a block of one launch and one of the next share a
+/// multiprocessor.
 const WARPS: usize = 8;
 
 /// Registers of a lane for codes and scales on their way, for sums, and for x before it is staged.
@@ -66,11 +67,13 @@ const REGISTERS: usize = 80;
 /// Most joined tiles a block takes at a time.
 const SLOTS_MAX: usize = 4;
 
-/// Most dynamic shared memory of a block: what every architecture from 8.0 on has, but for those of consumer cards.
+/// Most dynamic shared memory of a block: what every architecture from 8.0 on has, but for those of consumer
+/// cards.
 const SHARED_MAX: usize = 99 << 10;
 
 impl Tiling {
-    /// For steps of at most `rows` rows: one block per multiprocessor, as many tiles of it at once as registers hold on their way.
+    /// For steps of at most `rows` rows: one block per multiprocessor, as many tiles of it at once as
+    /// registers hold on their way.
     pub fn new(work: Work, rows: usize, multiprocessors: u32) -> Result<Tiling, Unsupported> {
         let Work { format, cols, tiles, .. } = work;
         let lane = match format {
@@ -85,7 +88,8 @@ impl Tiling {
                 lane.min(16)
             )));
         }
-        // Where one round is not enough by far, two blocks hide each other's instructions; nothing is read ahead there.
+        // Where one round is not enough by far, two blocks hide each other's instructions; nothing is read
+        // ahead there.
         let multiprocessors = multiprocessors as usize;
         let blocks = tiles.min(if tiles > 4 * SLOTS_MAX * multiprocessors { 2 } else { 1 } * multiprocessors);
         let wanted = rows.clamp(1, 8).next_power_of_two();
@@ -132,7 +136,7 @@ impl Tiling {
         if self.work.format.is_quantised() { self.work.format.group() } else { 4 * self.lane }
     }
 
-    /// Registers of so many blocks of K on their way, and of the sums.
+    /// Registers of `step` blocks of K in flight, and of the sums.
     fn registers(&self, step: usize) -> usize {
         let Work { format, join, .. } = self.work;
         let segments = self.lane / self.group().min(self.lane);
@@ -176,8 +180,9 @@ impl Tiling {
         self.work.tiles <= self.blocks * self.slots
     }
 
-    /// Whether two blocks, of this launch and the next, find registers on one multiprocessor. Measured, not counted:
-    /// codes that take more unpacking, or a share of K that is not whole, spilled (`docs/results/nvrtc.md`).
+    /// Whether two blocks, of this launch and the next, find registers on one multiprocessor. Measured, not
+    /// counted: codes that take more unpacking, or a share of K that is not whole, spilled
+    /// (`docs/results/nvrtc.md`).
     pub fn fits_two_per_sm(&self) -> bool {
         let Work { format, cols, repeats, .. } = self.work;
         let plain = matches!(format, Format::Affine { bits: 4, group: 64.., .. });

@@ -1,13 +1,15 @@
-//! Times of launches: kernels compiled with [`TRACED`] defined leave the device's clock where a stamp tells them to.
+//! Times of launches: kernels compiled with [`TRACED`] defined leave the device's clock where a stamp tells
+//! them to.
 
 use super::unit;
 use crate::gpu::{Args, Call, Unit};
 
-/// Macro with which kernels take a stamp behind their arguments: see [`Call::stamped`].
+/// Macro with which kernels take a stamp after their arguments: see [`Call::stamped`].
 pub const TRACED: &str = "AMOEBA_TRACE";
 
-/// Bytes of a stamp: `u64` start, when the first block had waited for the launch before, and `u64` end, when the last was
-/// done; ns of the device's clock. A launch whose blocks all had nothing to do leaves the start at its most.
+/// Bytes of a stamp: `u64` start, when the first block had waited for the launch before, and `u64` end, when
+/// the last was done; ns of the device's clock. A launch whose blocks all had nothing to do leaves the start
+/// at its most.
 pub const STAMP_BYTES: usize = 16;
 
 /// Threads of a block that clears.

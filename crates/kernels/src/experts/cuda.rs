@@ -8,7 +8,8 @@ use crate::activate;
 use crate::cuda::{Tiling, Work, format_of, unit};
 use crate::gpu::{Args, Call, Place, Setting, Site, Staged, Unit, Unsupported};
 
-/// Inner channels of every choice of a few rows, or what the grouped kernels need: those may be taken for few rows, too.
+/// Inner channels of every choice of a few rows, or what the grouped kernels need: those may be taken for few
+/// rows, too.
 pub(crate) fn scratch_bytes(op: &ExpertsOp, setting: &Setting, rows: usize) -> usize {
     let few = rows.min(FEW_ROWS_MAX) * op.top_k * op.d_ff * 4;
     few.max(grouped::scratch_bytes(op, setting, rows.max(FEW_ROWS_MAX + 1)))
@@ -57,7 +58,8 @@ struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    /// `struct ExpertsArgs`, with other projections in the places of gate and up where they run one after the other.
+    /// `struct ExpertsArgs`, with other projections in the places of gate and up where they run one after the
+    /// other.
     fn args(&self, inner: [Option<ExpertWeights>; 2]) -> Args {
         let Launch { site, op, add, router } = self;
         let (_, limit, alpha) = activate::cuda::parameters(op.activation);
@@ -145,8 +147,8 @@ impl Experts<'_> {
     }
 }
 
-/// The op; `add` is where its result times a factor is added to as well, or null. With `router` that is part of it: for few
-/// rows only.
+/// The op; `add` is where its result times a factor is added to as well, or null. With `router` that is part
+/// of it: for few rows only.
 pub(crate) fn experts(
     site: &Site<'_>,
     op: &ExpertsOp,

@@ -154,14 +154,15 @@ impl Site<'_> {
         self.at.step + if self.head { 4 } else { 0 }
     }
 
-    /// How a product is cut up for steps of so many rows.
+    /// How a product is cut up for steps of `rows` rows.
     pub fn tiling(&self, work: Work, rows: usize) -> Result<Tiling, Unsupported> {
         Tiling::new(work, rows, self.at.setting.multiprocessors)
     }
 
-    /// Shared memory to ask for, so that blocks of a launch spread over the device: launches overlap, and blocks are placed
-    /// wherever they fit, two on a multiprocessor that is idle for the moment while another gets none. What may share one,
-    /// by the number of blocks that fill the device (`fill`) and of plain ones:
+    /// Shared memory to ask for, so that blocks of a launch spread over the device: launches overlap, and
+    /// blocks are placed wherever they fit, two on a multiprocessor that is idle for the moment while another
+    /// gets none. What may share one, by the number of blocks that fill the device (`fill`) and of plain
+    /// ones:
     ///
     /// | fill | plain | fits |
     /// |---|---|---|

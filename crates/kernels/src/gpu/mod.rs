@@ -1,12 +1,12 @@
 //! What a GPU is to run: ops of the program lowered to kernel launches, as plain data.
 //!
-//! Nothing here knows a driver: addresses are numbers, a [`Unit`] is a text for a compiler, a [`Call`] names a kernel in
-//! it. The bodies of an op's kernels are in `<op>/kernel.cuh`, their entries in `<op>/kernel.cu`, its launches in
-//! `<op>/cuda.rs`; device code that they share is in `cuda/`. Start reading at [`lower`].
+//! Nothing here knows a driver: addresses are numbers, a [`Unit`] is a text for a compiler, a [`Call`] names
+//! a kernel in it. The bodies of an op's kernels are in `<op>/kernel.cuh`, their entries in `<op>/kernel.cu`,
+//! its launches in `<op>/cuda.rs`; device code that they share is in `cuda/`. Start reading at [`lower`].
 //!
-//! Invariants: activations and sums are f32 or wider; no float atomics, so the same inputs give the same bits; weights
-//! lie as in the file. Kernels read the rows of a step from one [`step`](Places::step) and leave rows past the last
-//! alone, so a recorded list of launches serves any step of at most as many rows.
+//! Invariants: activations and sums are f32 or wider; no float atomics, so the same inputs give the same
+//! bits; weights lie as in the file. Kernels read the rows of a step from one [`step`](Places::step) and
+//! leave rows past the last alone, so a recorded list of launches serves any step of at most as many rows.
 
 mod args;
 mod lower;
@@ -47,7 +47,7 @@ pub struct Place {
     pub stride: usize,
 }
 
-/// Where a stored matrix lies, or a stack of them one behind the other; addresses are multiples of 256.
+/// Where a stored matrix lies, or a stack of them one after the other; addresses are multiples of 256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matrix {
     /// Codes, or elements if dense, as in the file.
@@ -88,8 +88,9 @@ pub struct Setting {
     pub arch: u32,
     /// Whether ops may share launches.
     pub fused: bool,
-    /// Parts of x in products of more than 8 rows, 1 to 3. With quantised weights they are f16: 3 are all of an f32, 2 are 22 bits
-    /// (f32 accuracy in practice), 1 is 11. With dense ones they are bf16, of which 2 are 16 bits: there it is 3 instead; 1 is 8.
+    /// Parts of x in products of more than 8 rows, 1 to 3. With quantised weights they are f16: 3 are all of
+    /// an f32, 2 are 22 bits (f32 accuracy in practice), 1 is 11. With dense ones they are bf16, of which 2
+    /// are 16 bits: there it is 3 instead; 1 is 8.
     pub x_terms: u8,
 }
 

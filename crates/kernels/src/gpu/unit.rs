@@ -2,8 +2,8 @@
 
 /// A text to compile: the source of an op, specialised by macros.
 ///
-/// [`Unit::source`] includes nothing that NVRTC does not have built in. With `AMOEBA_EMULATE` defined it is C++17 for the
-/// host compiler instead, and needs `cuda-emulation/` of this crate on the include path.
+/// [`Unit::source`] includes nothing that NVRTC does not have built in. With `AMOEBA_EMULATE` defined it is
+/// C++17 for the host compiler instead, and needs `cuda-emulation/` of this crate on the include path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Unit {
     /// What is before the macros: device code that ops share, by name and text.

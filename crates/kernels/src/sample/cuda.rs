@@ -1,4 +1,5 @@
-//! Launches of `sample`: the logits of some rows to a token each, which go to the host and into the next step.
+//! Launches of `sample`: the logits of some rows to a token each, which go to the host and into the next
+//! step.
 
 use super::{Sampling, stream};
 use crate::cuda::unit;
@@ -10,8 +11,8 @@ pub const RECENT_MAX: usize = 1024;
 /// Entries of the token ring. The host may leave one less unread.
 pub const RING: usize = 8;
 
-/// u32 words of a row in an entry of the ring: the entry's number, the token, the first id whose logit is not finite
-/// ([`ALL_FINITE`] if none), that logit.
+/// u32 words of a row in an entry of the ring: the entry's number, the token, the first id whose logit is not
+/// finite ([`ALL_FINITE`] if none), that logit.
 pub const RESULT_WORDS: usize = 4;
 
 /// Third word of a result if all logits are finite.
@@ -111,7 +112,8 @@ pub fn refusal(sampling: &Sampling) -> Option<String> {
         .then(|| format!("the repeat penalty looks back at {n} tokens, the device keeps {RECENT_MAX}"))
 }
 
-/// Writes what a sequence's draws begin with. `recent` is everything so far, and the first token to be drawn follows it.
+/// Writes what a sequence's draws begin with. `recent` is everything so far, and the first token to be drawn
+/// follows it.
 ///
 /// # Panics
 /// `words` are not [`STATE_WORDS`].
@@ -138,8 +140,8 @@ pub fn write_state(words: &mut [u32], sampling: &Sampling, recent: &[u32]) {
     kept[recent.len()..].fill(0);
 }
 
-/// Writes for which rows of logits tokens are drawn: of these slots, in order. Entries of the ring are numbered from
-/// `number + 1` on.
+/// Writes for which rows of logits tokens are drawn: of these slots, in order. Entries of the ring are
+/// numbered from `number + 1` on.
 ///
 /// # Panics
 /// `words` are too few for the slots.

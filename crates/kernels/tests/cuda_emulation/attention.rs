@@ -1,4 +1,5 @@
-//! `kv_append` and `attention`: odd widths, grouped heads, windows, sinks, soft caps, split contexts, both element types.
+//! `kv_append` and `attention`: odd widths, grouped heads, windows, sinks, soft caps, split contexts, both
+//! element types.
 
 use amoeba_kernels::attention::{Shape, first_visible, reference};
 use amoeba_kernels::gpu::{Setting, StepRow};

@@ -117,7 +117,7 @@ impl Bench {
         self.stack(&[*matrix])
     }
 
-    /// Matrices of one shape, one behind the other.
+    /// Matrices of one shape, one after the other.
     pub fn stack(&mut self, matrices: &[Matrix<'_>]) -> WeightId {
         let mut put =
             |part: fn(&Matrix<'_>) -> Vec<u8>| self.put(&matrices.iter().flat_map(part).collect::<Vec<u8>>());
@@ -182,8 +182,8 @@ impl Bench {
         self.rows(&(0..rows).map(row).collect::<Vec<_>>());
     }
 
-    /// Runs the op in every order of turns, for steps of at most so many rows, each time from the same memory; all must
-    /// leave the same bits in the buffers and caches.
+    /// Runs the op in every order of turns, for steps of at most `rows` rows, each time from the same
+    /// memory; all must leave the same bits in the buffers and caches.
     pub fn run(&mut self, op: Op, rows: usize) {
         self.run_all(vec![op], rows);
     }

@@ -1,9 +1,10 @@
-//! The same launches on a real device: with `AMOEBA_OPS_DEVICE=0` the first GPU takes the place of the emulator.
+//! The same launches on a real device: with `AMOEBA_OPS_DEVICE=0` the first GPU takes the place of the
+//! emulator.
 //!
-//! Units go through NVRTC as in the product, memory is managed, so that tests read it where kernels wrote it. Only driver and
-//! NVRTC are needed, from the loader's path; `compute-sanitizer` watches such a run as any other. Most of the time goes into
-//! compiling: a folder named by `AMOEBA_OPS_CACHE` keeps machine code for the next run, `AMOEBA_OPS=few` leaves out formats
-//! and repetitions.
+//! Units go through NVRTC as in the product, memory is managed, so that tests read it where kernels wrote it.
+//! Only driver and NVRTC are needed, from the loader's path; `compute-sanitizer` watches such a run as any
+//! other. Most of the time goes into compiling: a folder named by `AMOEBA_OPS_CACHE` keeps machine code for
+//! the next run, `AMOEBA_OPS=few` leaves out formats and repetitions.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
@@ -105,7 +106,8 @@ pub fn chosen() -> bool {
     DEVICE.is_some()
 }
 
-/// Whether every kernel is to run, but not with every format nor more than once: where each launch is watched.
+/// Whether every kernel is to run, but not with every format nor more than once: where each launch is
+/// watched.
 pub fn few() -> bool {
     std::env::var("AMOEBA_OPS").is_ok_and(|which| which == "few")
 }
@@ -126,8 +128,8 @@ pub fn allocate(len: usize) -> Option<*mut c_void> {
 pub fn free(memory: *mut c_void) {
     let Some(device) = DEVICE.as_ref() else { return };
     device.enter();
-    // SAFETY: an address that `allocate` gave, freed once; no kernel runs outside `launch`. A failed kernel makes this fail
-    // too, which was told where it failed.
+    // SAFETY: an address that `allocate` gave, freed once; no kernel runs outside `launch`. A failed kernel
+    // makes this fail too, which was reported where it failed.
     unsafe { (device.driver.cuMemFree_v2)(memory as u64) };
 }
 
@@ -141,8 +143,8 @@ pub fn launch(call: &Call) -> bool {
     // One kernel at a time, so that whoever fails is the one that is named.
     let _turn = device.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let driver = &device.driver;
-    // SAFETY: a loaded kernel that takes one parameter, whose bytes live through the call; what it points to is memory of the
-    // test, which waits here until the kernel has ended.
+    // SAFETY: a loaded kernel that takes one parameter, whose bytes live through the call; what it points to
+    // is memory of the test, which waits here until the kernel has ended.
     let launched = unsafe {
         let shared = call.shared as c_int;
         check("cuFuncSetAttribute", (driver.cuFuncSetAttribute)(kernel, MAX_DYNAMIC_SHARED, shared));
@@ -244,7 +246,8 @@ impl Device {
         let options = [self.arch.as_ptr(), c"--std=c++17".as_ptr()];
         let (mut program, mut len) = (ptr::null_mut(), 0);
         let none = ptr::null_mut();
-        // SAFETY: strings that end in zero and live through the calls; sizes are asked for before bytes are written.
+        // SAFETY: strings that end in zero and live through the calls; sizes are asked for before bytes are
+        // written.
         unsafe {
             let made = (self.nvrtc.nvrtcCreateProgram)(
                 &raw mut program,

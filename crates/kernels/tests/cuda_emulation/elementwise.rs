@@ -13,7 +13,8 @@ use crate::bench::Bench;
 
 const WIDTH: usize = 300;
 
-/// Runs the op `of` makes of buffers x and y, three rows in steps of at most four, and gives x and the inputs.
+/// Runs the op `of` makes of buffers x and y, three rows in steps of at most four, and gives x and the
+/// inputs.
 fn run(bench: &mut Bench, rng: &mut Rng, of: impl Fn(BufferId, BufferId) -> Op) -> [Vec<Vec<f32>>; 3] {
     let inputs = [0, 1].map(|_| rng.vector(3 * WIDTH).iter().map(|x| x * 9.0).collect::<Vec<f32>>());
     let [x, y] = [0, 1].map(|i| bench.buffer(WIDTH, 4, &inputs[i]));

@@ -1,4 +1,5 @@
-//! What measures the device does what it says: all bytes read, no barrier passed before the last block is there.
+//! What measures the device does what it says: all bytes read, no barrier passed before the last block is
+//! there.
 
 use amoeba_kernels::cuda::floor;
 

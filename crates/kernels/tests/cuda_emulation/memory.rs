@@ -45,8 +45,8 @@ impl Memory {
     }
 
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `start..start + len` lies before the guard page of a mapping, or in an allocation, that lives as long as
-        // `self`.
+        // SAFETY: `start..start + len` lies before the guard page of a mapping, or in an allocation, that
+        // lives as long as `self`.
         unsafe { std::slice::from_raw_parts(self.pages.cast::<u8>().add(self.start), self.len) }
     }
 

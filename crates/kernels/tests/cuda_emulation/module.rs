@@ -52,8 +52,8 @@ pub fn launch(call: &Call, seed: u32) {
     let mut modules = MODULES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let module = *modules.entry(call.unit.clone()).or_insert_with(|| load(&path));
     let name = CString::new(call.kernel).unwrap();
-    // SAFETY: the functions of emulate.h, as declared there; the name lives through the calls, the parameter has the size
-    // that the kernel says it reads. What addresses in it point to is checked by guard pages.
+    // SAFETY: the functions of emulate.h, as declared there; the name lives through the calls, the parameter
+    // has the size that the kernel says it reads. What addresses in it point to is checked by guard pages.
     let outcome = unsafe {
         assert_eq!(
             (module.args_size)(name.as_ptr()) as usize,
@@ -78,7 +78,8 @@ fn built(unit: &Unit) -> PathBuf {
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cuda-emulation-{:016x}", hasher.finish()));
     let library = stem.with_extension("so");
     if !library.exists() {
-        // Tests run side by side, in threads and in processes: each builds under a name of its own, the last to finish wins.
+        // Tests run side by side, in threads and in processes: each builds under a name of its own, the last
+        // to finish wins.
         static BUILDS: AtomicUsize = AtomicUsize::new(0);
         let build = BUILDS.fetch_add(1, Ordering::Relaxed);
         let own = format!("{}-{}-{build}", stem.display(), std::process::id());

@@ -1,4 +1,5 @@
-//! Attention of one row in one launch with norms, rotations and the append before: what it leaves is what they leave one by one.
+//! Attention of one row in one launch with norms, rotations and the append before: what it leaves is what
+//! they leave one by one.
 
 use amoeba_kernels::gpu::{Setting, StepRow};
 use amoeba_kernels::testing::{Rng, attention, rms_norm};

@@ -1,4 +1,5 @@
-//! `conv`, `delta_net`, `ssm`: several sequences at once, begun and gone on with, in steps of one and of many rows.
+//! `conv`, `delta_net`, `ssm`: several sequences at once, begun and gone on with, in steps of one and of many
+//! rows.
 
 use amoeba_kernels::gpu::StepRow;
 use amoeba_kernels::testing::{self, Rng};
@@ -24,7 +25,8 @@ impl Input {
     }
 }
 
-/// Runs all steps of an op; `truth` gives from slot, whether it begins, and the rows of all inputs what should come out.
+/// Runs all steps of an op; `truth` gives from slot, whether it begins, and the rows of all inputs what
+/// should come out.
 fn walk(
     bench: &mut Bench,
     rng: &mut Rng,

@@ -79,7 +79,8 @@ impl Device {
         self.number = number as usize;
     }
 
-    /// One draw for each row, with the turns of a seed: what the ring holds, and slot and position of the next step.
+    /// One draw for each row, with the turns of a seed: what the ring holds, and slot and position of the
+    /// next step.
     fn draw(&mut self, kind: Kind, logits: &[&[f32]], seed: u32) -> Vec<([u32; 4], [u32; 2])> {
         put(&mut self.logits, &logits.concat().iter().map(|x| x.to_bits()).collect::<Vec<_>>());
         let at = Places {
@@ -205,7 +206,8 @@ fn what_is_not_finite_is_told_and_a_token_comes_all_the_same() {
     }
 }
 
-/// Sequences of one batch have nothing to do with one another, whatever each asks for, and go on in other batches.
+/// Sequences of one batch have nothing to do with one another, whatever each asks for, and go on in other
+/// batches.
 #[test]
 fn rows_of_a_batch_draw_as_each_would_alone() {
     let Some(mut device) = Device::new(3000, 4) else { return };

@@ -1,5 +1,5 @@
-//! How the workers share out the routed experts: one pass of independent items when fused, rows grouped by expert
-//! and three products when not. Both end in the same weighted sum.
+//! How the workers share out the routed experts: one pass of independent items when fused, rows grouped by
+//! expert and three products when not. Both end in the same weighted sum.
 
 use std::ops::Range;
 
@@ -70,8 +70,8 @@ impl Workspace {
     }
 }
 
-/// Rows and width of the partial outputs, the gate and inner activations, and those prepared; `slices` gives the slices
-/// of the experts of the op at an index.
+/// Rows and width of the partial outputs, the gate and inner activations, and those prepared; `slices` gives
+/// the slices of the experts of the op at an index.
 pub fn sizes(plan: &Plan, slices: &dyn Fn(usize) -> usize, rows: usize) -> [[usize; 2]; 4] {
     let most = |f: &dyn Fn(usize, &ExpertsOp) -> usize| ops(plan).map(|(i, op)| f(i, op)).max().unwrap_or(0);
     let choices = rows * most(&|_, op| op.top_k);
@@ -123,7 +123,7 @@ impl Grouping {
             choices[*at as usize] = choice as u32;
             *at += 1;
         }
-        // Now starts[e] is the end of expert e: keep the active ends, behind a zero.
+        // Now starts[e] is the end of expert e: keep the active ends, after a zero.
         for (i, &e) in active.iter().enumerate() {
             starts[i] = starts[e as usize];
         }
@@ -159,15 +159,16 @@ impl Layer {
 
 /// Pieces one expert's outputs are cut into when unfused, at most.
 const PIECES_MAX: usize = 4;
-/// Items a worker should find, so that few experts still feed all workers and none waits long for the last item.
+/// Items a worker should find, so that few experts still feed all workers and none waits long for the last
+/// item.
 const ITEMS_PER_WORKER: usize = 16;
 /// Members of one item of the preparation.
 const MEMBERS: usize = 16;
 /// Columns of one item of the weighted sum.
 const COLUMNS: usize = 512;
 
-/// Fused: an item is an expert and a slice of its inner width, from gather to partial output. Unfused: a piece
-/// of an expert's gate and up projections with the activation. The rows are grouped by expert before.
+/// Fused: an item is an expert and a slice of its inner width, from gather to partial output. Unfused: a
+/// piece of an expert's gate and up projections with the activation. The rows are grouped by expert before.
 pub struct Inner(pub Layer);
 
 impl Phase for Inner {
@@ -218,8 +219,8 @@ fn inputs<'a>(model: &'a Model, op: &ExpertsOp, bank: &Bank, index: &'a [u32]) -
     Rows { gate: bank.gate.as_ref().map_or(up, of), up, digits: model.precision.digits }
 }
 
-/// Pieces one expert's outputs are cut into when unfused: as few as feed the workers, since each brings x into the
-/// order of its products anew. Bits do not depend on it.
+/// Pieces one expert's outputs are cut into when unfused: as few as feed the workers, since each brings x
+/// into the order of its products anew. Bits do not depend on it.
 fn pieces(step: &Step<'_>, grouping: &Grouping) -> usize {
     let wanted = ITEMS_PER_WORKER * step.model.workers;
     wanted.div_ceil(grouping.active.len().max(1)).clamp(1, PIECES_MAX)

@@ -21,8 +21,8 @@ pub trait Phase: Send + Sync {
     /// Runs one item.
     fn item(&self, step: &Step<'_>, item: usize, worker: usize);
 
-    /// Parts that each item consists of, one after another. Probes and recordings look in between them; a step
-    /// may ask for some of them only ([`Step::parts`]).
+    /// Parts that each item consists of, one after another. Probes and recordings look in between them; a
+    /// step may ask for some of them only ([`Step::parts`]).
     fn parts(&self) -> usize {
         1
     }

@@ -1,5 +1,5 @@
-//! How the workers share out ops that carry a state: an item is some channels of one sequence over all its rows, in
-//! order, so that bits depend on nothing but the sequence.
+//! How the workers share out ops that carry a state: an item is some channels of one sequence over all its
+//! rows, in order, so that bits depend on nothing but the sequence.
 
 use std::ops::Range;
 

@@ -4,8 +4,8 @@ use std::cell::UnsafeCell;
 
 /// `rows × width` values that several workers may write at once, each its own part.
 ///
-/// The discipline that makes this sound: within a phase no two workers touch the same elements unless all of them
-/// only read; a phase starts when all items of the one before are done. The ladder is the only user.
+/// The discipline that makes this sound: within a phase no two workers touch the same elements unless all of
+/// them only read; a phase starts when all items of the one before are done. The ladder is the only user.
 pub(super) struct Shared {
     data: UnsafeCell<Vec<f32>>,
     /// Values per row.
@@ -35,8 +35,8 @@ impl Shared {
     #[allow(clippy::mut_from_ref, reason = "the point of this type; see its discipline")]
     pub(super) fn part_mut(&self, row: usize, first: usize, len: usize) -> &mut [f32] {
         let start = row * self.width + first;
-        // SAFETY: the vector is never resized; the assertion keeps the range inside, and by the discipline this
-        // worker alone touches these elements in this phase.
+        // SAFETY: the vector is never resized; the assertion keeps the range inside, and by the discipline
+        // this worker alone touches these elements in this phase.
         unsafe {
             let data: *mut Vec<f32> = self.data.get();
             assert!(start + len <= (*data).len(), "part {start}+{len}");

@@ -1,4 +1,5 @@
-//! Runs a step on several threads: items by an atomic ticket, a barrier behind every phase. The same for all steps.
+//! Runs a step on several threads: items by an atomic ticket, a barrier after every phase. The same for all
+//! steps.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -50,7 +51,8 @@ impl Drop for Alarm<'_> {
     }
 }
 
-/// Runs a step on one batch after another with `workers` threads, the caller's being one; what each batch took.
+/// Runs a step on one batch after another with `workers` threads, the caller's being one; what each batch
+/// took.
 pub fn drive(version: &dyn Version, batches: &[&Batch], workers: usize) -> Vec<Duration> {
     let phases = version.phases();
     let tickets: Vec<AtomicUsize> = (0..batches.len() * phases).map(|_| AtomicUsize::new(0)).collect();

@@ -1,10 +1,10 @@
-//! The engine's order of work: an item is an expert × a slice of its inner width, from gather to partial output in one
-//! pass.
+//! The engine's order of work: an item is an expert × a slice of its inner width, from gather to partial
+//! output in one pass.
 //!
-//! Gate, up, activation and this slice's columns of down follow one another in one core's cache, and no item waits
-//! for another: three phases instead of six, of which the middle one holds all the weights. A narrow slice of down is
-//! few units to a block of outputs, each of which ends in a partial result to be stored and added; a wide one leaves
-//! many threads without work. The engine takes what gives about 16 items a layer.
+//! Gate, up, activation and this slice's columns of down follow one another in one core's cache, and no item
+//! waits for another: three phases instead of six, of which the middle one holds all the weights. A narrow
+//! slice of down is few units to a block of outputs, each of which ends in a partial result to be stored and
+//! added; a wide one leaves many threads without work. The engine takes what gives about 16 items a layer.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,9 +1,10 @@
-//! The ladder of `experts`: the same op from naive to what the engine runs, each step in a file that holds what it
-//! changes (numbers are those of the table; steps that taught nothing are gone). Figures and reasons are in `../NOTES.md`; `cargo xtask bench-op experts` measures them again.
+//! The ladder of `experts`: the same op from naive to what the engine runs, each step in a file that holds
+//! what it changes (numbers are those of the table; steps that taught nothing are gone). Figures and reasons
+//! are in `../NOTES.md`; `cargo xtask bench-op experts` measures them again.
 //!
-//! Compiled for tests and under the feature `ladder` only; the product does not carry it. [`unfused`] and [`fused`]
-//! are the two orders of work (phases of independent items), `v0_naive` to `v3_digits` the kernels of the first,
-//! and [`drive()`] runs a step on any number of threads.
+//! Compiled for tests and under the feature `ladder` only; the product does not carry it. [`unfused`] and
+//! [`fused`] are the two orders of work (phases of independent items), `v0_naive` to `v3_digits` the kernels
+//! of the first, and [`drive()`] runs a step on any number of threads.
 
 mod cpu;
 mod drive;

@@ -1,5 +1,5 @@
-//! The floor: reads the weights that a batch needs, in the memory a step reads them from, and does nothing else.
-//! Driven like a step, so that the two compare.
+//! The floor: reads the weights that a batch needs, in the memory a step reads them from, and does nothing
+//! else. Driven like a step, so that the two compare.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

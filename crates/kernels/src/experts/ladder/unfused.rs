@@ -1,5 +1,5 @@
-//! The unfused order of work: six phases with a barrier behind each (prepare x, gate, up, activation, down, weighted
-//! sum). Steps 0 to 3 are this with another [`Product`].
+//! The unfused order of work: six phases with a barrier after each (prepare x, gate, up, activation, down,
+//! weighted sum). Steps 0 to 3 are this with another [`Product`].
 
 use std::ops::Range;
 

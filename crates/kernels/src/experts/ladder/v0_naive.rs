@@ -1,4 +1,5 @@
-//! Step 0, naive: scalar, one weight after another from the stored tensors, with what the format says about each.
+//! Step 0, naive: scalar, one weight after another from the stored tensors, with what the format says about
+//! each.
 //!
 //! Every weight costs the reading of its scale and bias and a dozen instructions; every row of x pays again.
 

@@ -1,7 +1,8 @@
-//! Step 2, packed units: sixteen rows side by side, scales and biases behind their codes (`linear/pack.rs`), in f32.
+//! Step 2, packed units: sixteen rows side by side, scales and biases after their codes (`linear/pack.rs`),
+//! in f32.
 //!
-//! Lane i is output i: x is broadcast, there is no sum over lanes, a unit is one contiguous read, and its sixteen
-//! scales are one load. Four rows of x share the decoding of a word.
+//! Lane i is output i: x is broadcast, there is no sum over lanes, a unit is one contiguous read, and its
+//! sixteen scales are one load. Four rows of x share the decoding of a word.
 
 #![allow(
     clippy::needless_range_loop,
@@ -143,7 +144,7 @@ pub(super) fn store<S: Simd>(
     }
 }
 
-/// The sixteen scales and sixteen biases behind the codes of a unit.
+/// The sixteen scales and sixteen biases after the codes of a unit.
 #[inline(always)]
 pub(super) fn scale_and_bias<S: Simd>(simd: S, format: Format, bytes: &[u8]) -> [S::F; 2] {
     let float = if let Format::Affine { scale, .. } = format { scale } else { Float::F32 };

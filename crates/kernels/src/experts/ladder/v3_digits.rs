@@ -1,8 +1,8 @@
-//! Step 3, integer digits: x as three balanced base-256 digits a value (`linear/digits.rs`), four columns of sixteen
-//! rows per instruction, exact sums in i32 within a unit.
+//! Step 3, integer digits: x as three balanced base-256 digits a value (`linear/digits.rs`), four columns of
+//! sixteen rows per instruction, exact sums in i32 within a unit.
 //!
-//! Eleven vector operations per 128 weights instead of twenty-four. One chain of sums per digit, nothing asked for
-//! ahead of time: what the hardware prefetcher gives.
+//! Eleven vector operations per 128 weights instead of twenty-four. One chain of sums per digit, nothing
+//! asked for ahead of time: what the hardware prefetcher gives.
 
 #![allow(
     clippy::needless_range_loop,

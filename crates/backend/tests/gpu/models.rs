@@ -1,14 +1,9 @@
-//! Whole models on the fake device, held against the reference interpreter.
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! Whole models on the emulated GPU, held against the reference interpreter.
 
-use amoeba_backend::{Buffers, Executable, Flow, Limits, Probe, Reference, Row, gpu};
-use amoeba_backend_cuda::Error;
+use amoeba_backend::{Buffers, Executable, Flow, Limits, LoadOptions, Probe, Reference, Row};
 use amoeba_plan::{Op, Plan};
-use fake_cuda::{Fake, on_fake};
 
-mod common;
-mod fake_cuda;
+use crate::{common, host};
 
 /// Keeps every op's output.
 #[derive(Default)]
@@ -45,19 +40,15 @@ fn rows(slot: usize, positions: std::ops::Range<usize>) -> Vec<Row> {
 }
 
 fn agrees(fixture: &str) {
-    let (plan, checkpoint) = common::open(fixture);
     let limits = Limits { slots: 2, context: 32, rows: 11 };
-    let options = common::options(limits, Fake::build().kernels);
-    let mut cuda = match common::load(fixture, &options, &mut |_, _| {}) {
-        Err(Error::Gpu(gpu::Error::Unsupported(what))) => return println!("{fixture}: no kernel for {what}"),
-        loaded => loaded.unwrap(),
-    };
+    let Some((mut gpu, _)) = host::load(fixture, &LoadOptions::sized(limits)) else { return };
+    let (plan, checkpoint) = common::open(&format!("fixtures/{fixture}"));
     let mut reference = Reference::load(plan.clone(), checkpoint, limits).unwrap();
     // Few rows, whose ops share launches unless a probe looks; many.
     for prompt in [rows(1, 0..3), rows(0, 0..11)] {
         let probe = || Everything { rows: prompt.len(), outputs: Vec::new(), plan: Some(plan.clone()) };
         let (mut ours, mut theirs) = (probe(), probe());
-        cuda.step(&prompt, Some(&mut ours)).unwrap();
+        gpu.step(&prompt, Some(&mut ours)).unwrap();
         reference.step(&prompt, Some(&mut theirs)).unwrap();
         for (op, (ours, theirs)) in ours.outputs.iter().zip(&theirs.outputs).enumerate() {
             if matches!(plan.program[op].op, Op::Copy(_)) {
@@ -68,17 +59,17 @@ fn agrees(fixture: &str) {
             let op = &plan.program[op].op;
             assert!(error < 2e-3 * f64::from(largest), "{fixture}: {op:?}: {error:.1e}");
         }
-        let plain: Vec<Vec<f32>> = (0..prompt.len()).map(|n| cuda.logits(n).to_vec()).collect();
-        cuda.step(&prompt, None).unwrap();
-        let error = (0..prompt.len()).map(|n| worst(cuda.logits(n), &plain[n])).fold(0.0, f64::max);
+        let plain: Vec<Vec<f32>> = (0..prompt.len()).map(|n| gpu.logits(n).to_vec()).collect();
+        gpu.step(&prompt, None).unwrap();
+        let error = (0..prompt.len()).map(|n| worst(gpu.logits(n), &plain[n])).fold(0.0, f64::max);
         assert!(error < 1e-3, "{fixture}: {} rows without a probe: {error:.1e}", prompt.len());
     }
     let step = [rows(0, 11..12), rows(1, 0..1)].concat();
     for step in [&rows(1, 0..11)[..], &step, &rows(0, 12..13), &[rows(0, 13..16), rows(1, 1..5)].concat()] {
-        for executable in [&mut cuda as &mut dyn Executable, &mut reference] {
+        for executable in [&mut gpu as &mut dyn Executable, &mut reference] {
             executable.step(step, None).unwrap();
         }
-        let errors: Vec<f64> = (0..step.len()).map(|n| worst(cuda.logits(n), reference.logits(n))).collect();
+        let errors: Vec<f64> = (0..step.len()).map(|n| worst(gpu.logits(n), reference.logits(n))).collect();
         println!("{fixture}: {} rows: {errors:?}", step.len());
         assert!(errors.iter().all(|error| *error < 2e-3), "{fixture}: {errors:?}");
     }
@@ -86,19 +77,19 @@ fn agrees(fixture: &str) {
 
 #[test]
 fn llama() {
-    on_fake("llama", &[], || agrees("llama-q4g64"));
+    agrees("llama-q4g64");
 }
 
 #[test]
 fn qwen3_moe() {
-    on_fake("qwen3_moe", &[], || agrees("qwen3_moe-q4g64"));
+    agrees("qwen3_moe-q4g64");
 }
 
-/// Every fixture that the device takes; slow, so only when asked for: `FIXTURES=gemma4-q4g64,mixtral-q4g64`.
+/// Slow, so only when asked for: `FIXTURES=gemma4-q4g64,mixtral-q4g64`.
 #[test]
 fn named_fixtures() {
     let Ok(names) = std::env::var("FIXTURES") else {
-        return eprintln!("skipped: fixtures on the fake device, none of which FIXTURES names");
+        return eprintln!("skipped: fixtures on an emulated GPU, none of which FIXTURES names");
     };
-    on_fake("named_fixtures", &[], || names.split(',').for_each(agrees));
+    names.split(',').for_each(agrees);
 }

@@ -7,7 +7,7 @@ use amoeba_harness::trace::{
     CaptureOptions, Checked, Summary, Trace, capture, check, chrome, overhead, picture,
 };
 use clap::ValueEnum;
-use serde_json::Value;
+use serde_json::json;
 
 use super::common::{self, DeviceArgs};
 use super::console::{Console, print, print_json};
@@ -113,7 +113,7 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     }
     let baseline = args.baseline.as_deref().map(read_baseline).transpose()?;
     if let (Some(baseline), None) = (&baseline, args.tokens) {
-        options.tokens = baseline.tokens;
+        options.tokens = baseline.subject.tokens;
     }
     let checked = match &baseline {
         Some(baseline) => check(&dir, &options, baseline)?,
@@ -130,11 +130,10 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         if summary.idle.p90 - summary.idle.p10 > SPREAD_MAX {
             console.note("idle time varies much from token to token: other work runs here, and this baseline will forgive a lot");
         }
-        let text = format!("{:#}\n", summary.json());
-        write(file, &text)?;
+        write(file, &format!("{:#}\n", json!(summary)))?;
     }
     if args.json {
-        print_json(&summary.json())?;
+        print_json(&json!(summary))?;
     } else {
         let written =
             |file: &PathBuf| format!("\nwritten: {} (open it at https://ui.perfetto.dev)\n", file.display());
@@ -196,7 +195,7 @@ fn compare(args: &Args, dir: &Path, mut options: CaptureOptions) -> Result<(), F
     }
     let summaries: Vec<Summary> = traces.iter().map(Trace::summary).collect();
     if args.json {
-        return print_json(&Value::Array(summaries.iter().map(Summary::json).collect()));
+        return print_json(&json!(summaries));
     }
     let texts: Vec<String> = summaries.iter().map(Summary::markdown).collect();
     let [a, b] = [&summaries[0], &summaries[1]];

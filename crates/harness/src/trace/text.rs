@@ -12,7 +12,7 @@ impl Summary {
     pub fn markdown(&self) -> String {
         let Subject { model, device_detail, path_reason, depth, .. } = &self.subject;
         let wall = self.wall_ns.median;
-        let tokens = match self.tokens {
+        let tokens = match self.subject.tokens {
             1 => format!("1 token: {} µs", micros(wall)),
             n => {
                 let [p10, p90] = [self.wall_ns.p10, self.wall_ns.p90].map(micros);

@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use roxmltree::{Document, Node};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
 /// A row that decodes on two threads at 50 GB/s and 1000 G int8 multiply-adds per second at best.
-fn row(depth: usize, changes: &[(&str, Value)]) -> Value {
+fn row(depth: usize, changes: &[(&str, Value)]) -> Row {
     // Bytes, products and ns: 80 %, 40 % and 20 % of the bandwidth; the head multiplies more per byte.
     let op = |bytes: f64, products: f64, ns: f64| json!({ "wall_ns": ns, "worker_ns": ns * 0.9, "bytes": bytes, "products": products });
     let mut row = json!({
@@ -23,10 +23,10 @@ fn row(depth: usize, changes: &[(&str, Value)]) -> Value {
         },
     });
     changes.iter().for_each(|(key, value)| row[*key] = value.clone());
-    row
+    serde_json::from_value(row).unwrap()
 }
 
-fn rows() -> Vec<Value> {
+fn rows() -> Vec<Row> {
     let prefill = [("kind", json!("prefill")), ("test", json!("pp512")), ("path", json!("unfused"))];
     let amx = [("isa_ran", json!("avx512+amx")), ("amx_g_s", json!(1100.0)), ("threads", json!(16))];
     let long = [("model", json!("<a long> & \"winded\" name of a model")), ("kv_type", json!("f16"))];
@@ -139,7 +139,7 @@ fn points_of_a_roofline_lie_under_the_roofs_at_their_distance() {
 
 #[test]
 fn bars_are_as_long_as_a_token_takes() {
-    let svg = ops(&[&row(0, &[("rows_per_step", json!(2.0))])]).unwrap().svg();
+    let svg = ops("decode", &[&row(0, &[("rows_per_step", json!(2.0))])]).unwrap().svg();
     let document = Document::parse(&svg).unwrap();
     let rects: Vec<_> =
         document.root_element().children().filter(|node| node.attribute("height") == Some("30")).collect();

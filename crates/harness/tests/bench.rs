@@ -1,4 +1,5 @@
-//! `bench`: what rows say, which rows may be compared, what a damaged floor cache does. No test asserts a time.
+//! `bench`: what rows say, which rows may be compared, what a damaged floor cache does. No test asserts a
+//! time.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -166,7 +167,8 @@ fn tables_have_a_cell_for_every_column() {
 fn row(changes: &[(&str, Value)]) -> BenchRow {
     let mut row = json!({
         "schema": 4, "cpu": "x", "cores": 2, "isa": "avx2", "os": "linux", "model_hash": "a", "device": "cpu",
-        "threads": 2, "kind": "decode", "tokens": 128, "depth": 0, "batch": 1, "test": "tg128", "untrusted": null,
+        "threads": 2, "kind": "decode", "tokens": 128, "depth": 0, "batch": 1, "test": "tg128",
+        "untrusted": null,
         "p10_ns": 90.0, "p90_ns": 110.0, "tok_s_median": 100.0, "path": "fused", "commit": "1", "rustc": "r",
         "device_detail": "cpu",
     });

@@ -1,4 +1,5 @@
-//! `trace`: the file fits the format, the sums add up, and the check fails for the right reason. No test asserts a time.
+//! `trace`: the file fits the format, the sums add up, and the check fails for the right reason. No test
+//! asserts a time.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -27,7 +28,8 @@ fn traced(model: &str, path: PathChoice, tokens: usize) -> Trace {
     capture(&folder(model), &options(path, tokens)).unwrap()
 }
 
-/// Checks a file against the trace-event format: keys by type, times, names of all rows, no overlap within a row.
+/// Checks a file against the trace-event format: keys by type, times, names of all rows, no overlap within a
+/// row.
 fn validate(text: &str) -> Vec<Value> {
     let file: Value = serde_json::from_str(text).unwrap();
     assert!(file["displayTimeUnit"] == "ns" && file["otherData"].is_object());

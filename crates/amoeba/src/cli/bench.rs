@@ -1,4 +1,5 @@
-//! `amoeba bench`: prefill and decode speed, compared with what the memory and the arithmetic of the machine deliver.
+//! `amoeba bench`: prefill and decode speed, compared with what the memory and the arithmetic of the machine
+//! deliver.
 use std::path::{Path, PathBuf};
 
 use amoeba::Device;
@@ -18,8 +19,9 @@ use super::plot::{check_folder, draw, from_file};
 use super::system;
 
 const FLOOR: &str = "\
-The floor (bandwidth and multiply-adds) is measured once, kept in the cache folder (XDG_CACHE_HOME/amoeba), and used
-from then on; rows that lack a part of it measure that part briefly after the tests. `--floor --refresh` measures anew.";
+The floor (bandwidth and multiply-adds) is measured once, kept in the cache folder (XDG_CACHE_HOME/amoeba),
+and used from then on; rows that lack a part of it measure that part briefly after the tests.
+`--floor --refresh` measures anew.";
 
 /// What the keys of a row mean.
 fn fields() -> String {
@@ -54,7 +56,8 @@ pub struct Args {
           value_parser = clap::value_parser!(u16).range(1..))]
     batch: Vec<u16>,
     /// Repetitions of each test after a warm-up
-    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "N", default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
     /// Form of the output
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
@@ -65,11 +68,12 @@ pub struct Args {
     /// Write the rows to a file in the form of -o; standard output shows the table
     #[arg(long, value_name = "FILE")]
     output_file: Option<PathBuf>,
-    /// Draw the rows into a folder as SVG: a roofline per decode and prefill test, tokens per second against depth,
-    /// time per op
+    /// Draw the rows into a folder as SVG: a roofline per decode and prefill test, tokens per second against
+    /// depth, time per op
     #[arg(long, value_name = "DIR", conflicts_with = "floor")]
     plot: Option<PathBuf>,
-    /// Show what this machine (with --device cuda: its GPU) can do at best, measured now if it never was; no model is loaded
+    /// Show what this machine (with --device cuda: its GPU) can do at best, measured now if it never was; no
+    /// model is loaded
     #[arg(long)]
     floor: bool,
     /// With --floor: measure again
@@ -258,8 +262,8 @@ fn show_floor(args: &Args, console: &Console) -> Result<(), Failure> {
     }
 }
 
-/// Fills in what the machine does at best, measuring what is not known. Only after the tests and after their memory
-/// was counted: it uses both.
+/// Fills in what the machine does at best, measuring what is not known. Only after the tests and after their
+/// memory was counted: it uses both.
 fn hold_against_floor(rows: &mut [BenchRow], console: &Console) {
     if device_floor::hold_against(rows, console) {
         return;

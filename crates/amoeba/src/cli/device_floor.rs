@@ -23,7 +23,8 @@ pub fn show(device: usize, as_json: bool) -> Result<(), Failure> {
         return print(&format!(
             "{}\n",
             json!({
-                "device": device, "bandwidth_gb_s": gigabytes, "bandwidth_mib": mebibytes, "launch_ns": launch,
+                "device": device, "bandwidth_gb_s": gigabytes, "bandwidth_mib": mebibytes,
+                "launch_ns": launch,
                 "graph_node_ns": node, "overlapping_node_ns": overlapping,
                 "grid_barrier_ns": barrier,
             })

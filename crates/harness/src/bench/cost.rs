@@ -16,8 +16,9 @@ use crate::trace::visible;
 pub struct Model {
     /// As a person would call it.
     pub name: String,
-    /// Hash of `config.json`, of all shard headers (names, types, shapes, places), and of [`SAMPLE`] bytes at the
-    /// beginning, in the middle and at the end of every tensor. Other training changes it, a few changed bytes may not.
+    /// Hash of `config.json`, of all shard headers (names, types, shapes, places), and of [`SAMPLE`] bytes at
+    /// the beginning, in the middle and at the end of every tensor. Other training changes it, a few changed
+    /// bytes may not.
     pub hash: String,
     /// Bytes of all tensors in the files.
     pub bytes: u64,
@@ -117,7 +118,8 @@ impl Model {
         reads
     }
 
-    /// Share of each stack of experts that is read: the router before it says how many of its experts are needed.
+    /// Share of each stack of experts that is read: the router before it says how many of its experts are
+    /// needed.
     fn expert_shares(&self, distinct: &[f64]) -> Vec<(WeightId, f64)> {
         let mut shares = Vec::new();
         let mut routers = 0_usize;
@@ -186,7 +188,8 @@ fn hash(checkpoint: &Checkpoint) -> String {
     format!("{hash:016x}")
 }
 
-/// Writes an object with its keys in alphabetical order, nested ones too: neither the file nor the build decides.
+/// Writes an object with its keys in alphabetical order, nested ones too: neither the file nor the build
+/// decides.
 fn sorted(object: &Map<String, Value>, out: &mut String) {
     let mut entries: Vec<_> = object.iter().collect();
     entries.sort_by_key(|(key, _)| *key);

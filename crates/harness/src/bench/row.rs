@@ -13,7 +13,7 @@ use super::subject::Kind;
 pub const SCHEMA: u64 = 4;
 
 /// Declares a struct whose fields are keys of JSON, read leniently, and lists them with their docs in `KEYS`.
-/// Fields after `beyond` are no keys.
+/// Fields after `beyond` are left out of the JSON.
 macro_rules! keys {
     (
         $(#[$attribute:meta])*

@@ -20,8 +20,9 @@ pub fn markdown(rows: &[Row]) -> String {
     let mut loads: Vec<&Row> = rows.iter().collect();
     loads.dedup_by_key(|row| row.threads);
     loads.iter().for_each(|row| out += &load(row));
-    out += "\n| test | threads | tok/s | p10–p90 | spread | MB/token | GB/s | of bandwidth | G products/s | of int8 \
-            | of f32 | phases | host | path | ran on |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|\n";
+    out += "\n| test | threads | tok/s | p10–p90 | spread | MB/token | GB/s | of bandwidth | G products/s \
+            | of int8 | of f32 | phases | host | path | ran on |\n\
+            |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|\n";
     rows.iter().for_each(|row| out += &line(row));
     out += &sampling(rows);
     if rows.iter().any(|row| !star(row.floor_other_cores).is_empty()) {
@@ -52,7 +53,8 @@ fn load(row: &Row) -> String {
         format!(", peak {:.1} MB ({ratio:.2} × the files)", peak as f64 / 1e6)
     });
     format!(
-        "{device_detail}: loaded in {load_ms:.0} ms, first token after {first_token_ms:.0} ms; {:.1} MB{peak}\n",
+        "{device_detail}: loaded in {load_ms:.0} ms, first token after {first_token_ms:.0} ms; {:.1} \
+         MB{peak}\n",
         *memory_bytes as f64 / 1e6,
     )
 }

@@ -16,8 +16,8 @@ pub enum FileKind {
     Trace,
 }
 
-/// A trace added up. Times are per token; every share is one of the workers' time, duration × workers. Its JSON
-/// is what `amoeba trace` stores as a baseline.
+/// A trace added up. Times are per token; every share is one of the workers' time, duration × workers. Its
+/// JSON is what `amoeba trace` stores as a baseline.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Summary {
     /// Version of the JSON.

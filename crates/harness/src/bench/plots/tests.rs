@@ -9,12 +9,18 @@ use super::*;
 /// A row that decodes on two threads at 50 GB/s and 1000 G int8 multiply-adds per second at best.
 fn row(depth: usize, changes: &[(&str, Value)]) -> Row {
     // Bytes, products and ns: 80 %, 40 % and 20 % of the bandwidth; the head multiplies more per byte.
-    let op = |bytes: f64, products: f64, ns: f64| json!({ "wall_ns": ns, "worker_ns": ns * 0.9, "bytes": bytes, "products": products });
+    let op = |bytes: f64, products: f64, ns: f64| {
+        json!({ "wall_ns": ns, "worker_ns": ns * 0.9,
+        "bytes": bytes, "products": products })
+    };
     let mut row = json!({
-        "schema": 4, "test": format!("tg128@{depth}"), "kind": "decode", "tokens": 128, "depth": depth, "batch": 1,
-        "threads": 2, "path": "fused", "kv_type": "f32", "model": "model", "cpu": "cpu", "isa": "avx2", "device_detail": "cpu (avx2)",
-        "commit": "0123456789abcdef", "dirty": true, "isa_ran": "avx2", "bandwidth_gb_s": 50.0, "f32_g_s": 200.0,
-        "int8_g_s": 1000.0, "amx_g_s": null, "tok_s_median": 100.0 - depth as f64 / 100.0, "median_ns": 1e9, "p10_ns": 0.9e9, "p90_ns": 1.2e9,
+        "schema": 4, "test": format!("tg128@{depth}"), "kind": "decode", "tokens": 128, "depth": depth,
+        "batch": 1, "threads": 2, "path": "fused", "kv_type": "f32", "model": "model", "cpu": "cpu",
+        "isa": "avx2",
+        "device_detail": "cpu (avx2)", "commit": "0123456789abcdef", "dirty": true, "isa_ran": "avx2",
+        "bandwidth_gb_s": 50.0, "f32_g_s": 200.0, "int8_g_s": 1000.0, "amx_g_s": null,
+        "tok_s_median": 100.0 - depth as f64 / 100.0, "median_ns": 1e9,
+        "p10_ns": 0.9e9, "p90_ns": 1.2e9,
         "rows_per_step": 1.0, "step_ns": 4.2e6,
         "op_times": {
             "experts": op(80e6, 160e6, 2e6), "q_proj": op(10e6, 20e6, 0.5e6), "lm_head": op(10e6, 90e6, 1e6),

@@ -11,7 +11,7 @@
 #   floor      what the memory delivers, what launches cost
 #   synth      writes the measured model: a3b:LAYERS, random weights in the shape of Qwen3-30B-A3B, 4-bit
 #   bench, deep, trace    speed of it, at 4096 cached positions too; what a token consists of
-#   peers-build, peers    llama.cpp built with nvcc, and measured beside it, if the pack has it; not unless named
+#   peers-build, peers    llama.cpp built with nvcc, and measured as well, if the pack has it; not unless named
 #
 # Everything goes to OUT (results/), summary.md is for docs/results. The parts up to gate run side by side (the sanitizer once
 # the ops have compiled what it needs), those that measure run alone; each has a time limit. DEVICE names the device (cuda), LAYERS how many of 48 layers, FLAGS more flags of `bench`,

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-/// A folder with the files of a model of this repository (`fixtures/NAME`, `models/NAME`), and with the tokenizer of a
-/// fixture of the same vocabulary if it has none.
+/// A folder with the files of a model of this repository (`fixtures/NAME`, `models/NAME`), and with the
+/// tokenizer of a fixture of the same vocabulary if it has none.
 pub fn speaking(model: &str) -> tempfile::TempDir {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,9 @@
-//! `cargo xtask ci`: `test`, then `check`: every other check in order. All are timed; the first that fails ends the run.
+//! `cargo xtask ci`: `test`, then `check`: every other check in order. All are timed; the first that fails
+//! ends the run.
 //!
-//! Nothing but a Rust toolchain and a C and C++ compiler is assumed. Tools that may be missing (nextest, deny, a second
-//! target, NVRTC) have a fall-back or are skipped, and the table at the end says so. With `CI` set NVRTC must be there.
+//! Nothing but a Rust toolchain and a C and C++ compiler is assumed. Tools that may be missing (nextest,
+//! deny, a second target, NVRTC) have a fall-back or are skipped, and the table at the end says so. With `CI`
+//! set NVRTC must be there.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -64,7 +66,8 @@ pub fn test(root: &Path) -> Result<(), String> {
         .map_err(|e| format!("{}: {e}", kept.display()))
 }
 
-/// Every check but the tests, then a table of what took how long; the last line is the tests' summary if they were run.
+/// Every check but the tests, then a table of what took how long; the last line is the tests' summary if they
+/// were run.
 pub fn check(root: &Path) -> Result<(), String> {
     let kept = kept()?;
     let tests = fs::read_to_string(&kept).unwrap_or_default();
@@ -111,8 +114,9 @@ fn plain(root: &Path, args: &[&str]) -> Result<Outcome, String> {
     command::run(root, args).map(|()| done())
 }
 
-/// The bundled model's fast path on this machine's processor: errors, bits, answers, path, phases; no times. By the binary
-/// that the tests use: another selection of packages has other features and would be another build.
+/// The bundled model's fast path on this machine's processor: errors, bits, answers, path, phases; no times.
+/// By the binary that the tests use: another selection of packages has other features and would be another
+/// build.
 fn gate(root: &Path) -> Result<Outcome, String> {
     let mut build = vec!["test", "--quiet", "--no-run"];
     build.extend(test::TARGETS);
@@ -156,7 +160,8 @@ fn nvrtc(root: &Path) -> Result<Outcome, String> {
     })
 }
 
-/// Licences, bans and sources need no network; advisories do (`cargo deny check advisories` before a release).
+/// Licences, bans and sources need no network; advisories do (`cargo deny check advisories` before a
+/// release).
 fn deny(root: &Path) -> Result<Outcome, String> {
     if answers("cargo", &["deny", "--version"], "cargo-deny") {
         return plain(root, &["deny", "check", "licenses", "bans", "sources"]);

@@ -1,7 +1,8 @@
-//! `cargo xtask device-pack DIR [--nvrtc VENV] [--llama FILE]`: a folder to copy to a machine that has a GPU and no Rust. It holds
-//! the program, the kernels' tests, the models with recorded results, and `device_smoke.sh`, which runs everything there; NVRTC
-//! of a Python environment if one is named; and what runs llama.cpp beside it, from the sources of llama-cpp-python (built there)
-//! or with a `llama-bench` that was built elsewhere.
+//! `cargo xtask device-pack DIR [--nvrtc VENV] [--llama FILE]`: a folder to copy to a machine that has a GPU
+//! and no Rust. It holds the program, the kernels' tests, the models with recorded results, and
+//! `device_smoke.sh`, which runs everything there; NVRTC of a Python environment if one is named; and what
+//! runs llama.cpp for comparison, from the sources of llama-cpp-python (built there) or with a `llama-bench`
+//! that was built elsewhere.
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -141,7 +142,7 @@ fn pack_peers(root: &Path, file: &Path, to: &Path) -> Result<(), String> {
     let script = to.join("gpu.sh");
     match Command::new(&script).arg("--trim").arg(file).arg(to.join("llama.tar.xz")).status() {
         Ok(status) if status.success() => Ok(()),
-        _ => Err(format!("device-pack: {} is no source distribution of llama-cpp-python", file.display())),
+        _ => Err(format!("device-pack: {} is not a source distribution of llama-cpp-python", file.display())),
     }
 }
 

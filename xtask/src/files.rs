@@ -16,7 +16,8 @@ pub fn build_folder() -> Result<PathBuf, String> {
     Ok(folder.to_path_buf())
 }
 
-/// Files that are tracked or could be (not ignored), relative to `root`, sorted; without git, all but `target`.
+/// Files that are tracked or could be (not ignored), relative to `root`, sorted; without git, all but
+/// `target`.
 pub fn list(root: &Path) -> Vec<String> {
     let git = Command::new("git")
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])

@@ -1,9 +1,9 @@
-//! Repository chores: `cargo xtask test | check | ci | tidy | size | nvrtc | bench-op | device-pack`. Std only, so it
-//! builds in seconds on a bare toolchain.
+//! Repository chores: `cargo xtask test | check | ci | tidy | size | nvrtc | bench-op | device-pack`. Std
+//! only, so it builds in seconds on a bare toolchain.
 //!
-//! `ci` decides whether a change may land: `test`, then `check`. `tidy` holds the rules that the compiler and clippy
-//! cannot know; `size` shows what the code costs, `bench-op` what an op does alone; `device-pack` prepares a run on a GPU.
-//! Start reading at [`ci::run`].
+//! `ci` decides whether a change may land: `test`, then `check`. `tidy` holds the rules that the compiler and
+//! clippy cannot know; `size` shows what the code costs, `bench-op` what an op does alone; `device-pack`
+//! prepares a run on a GPU. Start reading at [`ci::run`].
 mod bench;
 mod ci;
 mod command;
@@ -21,7 +21,7 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: cargo xtask <command>
 
   test   builds and runs the tests: a line for each, what was skipped, the ten slowest
-  check  everything else: format, tidy, size, gate, doc tests, docs, clippy, CUDA kernels; and a table of times
+  check  everything else: format, tidy, size, gate, doc tests, docs, clippy, CUDA kernels; a table of times
   ci     both: everything a change must pass
   tidy   house rules: file and function sizes, layers, unsafe, dead links
   size   lines of code per crate, number of tests, size of the release binary
@@ -30,7 +30,8 @@ const USAGE: &str = "usage: cargo xtask <command>
   bench-op experts|linear [-- ARGS]
          times an op alone: `experts` is its ladder from naive to fused
   device-pack DIR [--nvrtc VENV] [--llama SDIST.tar.gz | --llama LLAMA-BENCH]
-         a folder to copy to a machine with a GPU and no Rust; with NVRTC of a Python environment, and llama.cpp beside it";
+         a folder to copy to a machine with a GPU and no Rust; with NVRTC of a Python
+         environment, and llama.cpp to compare with";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

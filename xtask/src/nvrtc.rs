@@ -1,8 +1,9 @@
 //! `cargo xtask nvrtc [LIBRARY]`: every CUDA kernel to machine code, without a GPU, by NVRTC.
 //!
-//! `docs/results/nvrtc.md` holds the registers of each kernel; `ci` fails if it is not what the sources give, or if a kernel that
-//! [`SPILLS`] does not list has a stack frame or a spill. The library is given, or fetched once from PyPI into the user's cache
-//! folder; `target/nvrtc` keeps the figures of sources that did not change.
+//! `docs/results/nvrtc.md` holds the registers of each kernel; `ci` fails if it is not what the sources give,
+//! or if a kernel that [`SPILLS`] does not list has a stack frame or a spill. The library is given, or
+//! fetched once from PyPI into the user's cache folder; `target/nvrtc` keeps the figures of sources that did
+//! not change.
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,7 +14,7 @@ use crate::{command, files};
 const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_90a", "sm_120"];
 /// What pip is asked for.
 const PACKAGE: &str = "nvidia-cuda-nvrtc==13.0.88";
-/// Kernels that may use local memory: start of the file's name behind its number, kernel, reason.
+/// Kernels that may use local memory: start of the file's name after its number, kernel, reason.
 const SPILLS: &[(&str, &str, &str)] = &[
     ("linear_gemm.qwen3-30b-a3b-f32", "gemm", "24 bytes on sm_80 and sm_120: f32 weights in three parts"),
     ("experts_grouped.qwen3-30b-a3b-f32", "grouped_up", "80 bytes: the same"),
@@ -48,8 +49,8 @@ pub fn run(root: &Path, library: Option<&str>) -> Result<(), String> {
     judge(&table)
 }
 
-/// For `ci`: how many kernels were compiled and agree with the document, or why there is no library to do it with. That is
-/// a fault where `CI` is set: there, nobody reads what was skipped.
+/// For `ci`: how many kernels were compiled and agree with the document, or why there is no library to do it
+/// with. That is a fault where `CI` is set: there, nobody reads what was skipped.
 pub fn check(root: &Path) -> Result<Result<usize, String>, String> {
     let library = match fetch() {
         Ok(library) => library,
@@ -80,7 +81,8 @@ fn fetch() -> Result<PathBuf, String> {
         return Ok(library);
     }
     println!("fetching {PACKAGE} (110 MB) from PyPI into {}", folder.display());
-    let args = "-m pip install --disable-pip-version-check --no-deps --only-binary :all: --timeout 20 --retries 2 --target";
+    let args = "-m pip install --disable-pip-version-check --no-deps --only-binary :all: \
+                --timeout 20 --retries 2 --target";
     let mut pip = Command::new("python3");
     pip.args(args.split(' ')).arg(&folder).arg(PACKAGE).stdout(Stdio::inherit()).stderr(Stdio::piped());
     match pip.output() {
@@ -145,8 +147,8 @@ fn output_of(command: &mut Command) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// `sm_80 012.linear.model.cu linear 78 0 0 0 128`: architecture, file, kernel, registers, stack, spill stores and loads,
-/// shared memory.
+/// `sm_80 012.linear.model.cu linear 78 0 0 0 128`: architecture, file, kernel, registers, stack, spill
+/// stores and loads, shared memory.
 fn parse(line: &str) -> Option<(String, String, Usage)> {
     let [_, file, kernel, numbers @ ..] = <[&str; 8]>::try_from(line.split(' ').collect::<Vec<_>>()).ok()?;
     let [registers, stack, stores, loads, shared] = numbers.map(|n| n.parse::<u32>().ok());
@@ -157,8 +159,8 @@ fn parse(line: &str) -> Option<(String, String, Usage)> {
 /// Whether nothing uses local memory but what may.
 fn judge(table: &Table) -> Result<(), String> {
     let listed = |(unit, kernel): &(String, String)| {
-        let behind = unit.split_once('.').map_or("", |(_, rest)| rest);
-        SPILLS.iter().any(|(prefix, name, _)| behind.starts_with(prefix) && kernel == name)
+        let name = unit.split_once('.').map_or("", |(_, rest)| rest);
+        SPILLS.iter().any(|(prefix, spills, _)| name.starts_with(prefix) && kernel == spills)
     };
     let bad = table.iter().filter(|(key, usages)| usages.iter().any(|u| u.local > 0) && !listed(key));
     let bad: Vec<String> =
@@ -174,9 +176,10 @@ fn document(table: &Table) -> String {
         kernels.entry((op, kernel)).or_default().push(usages);
     }
     let mut text = format!(
-        "# Registers of the CUDA kernels\n\n`cargo xtask nvrtc`, {PACKAGE}: least and most registers of a thread over the units \
-         (formats, widths, numbers of rows) that have\nthe kernel, and bytes of static shared memory. `+` bytes of local memory \
-         (stack and spills) would follow; CI fails on any.\n`{DETAILS}` has every unit.\n\n\
+        "# Registers of the CUDA kernels\n\n`cargo xtask nvrtc`, {PACKAGE}: least and most registers of a \
+         thread over the units (formats, widths, numbers of rows) that have\nthe kernel, and bytes of \
+         static shared memory. `+` bytes of local memory (stack and spills) would follow; CI fails on \
+         any.\n`{DETAILS}` has every unit.\n\n\
          | unit | kernel | units | {} | shared |\n|---|---|---:|{}---:|\n",
         ARCHITECTURES.join(" | "),
         "---:|".repeat(ARCHITECTURES.len())

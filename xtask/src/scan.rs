@@ -1,5 +1,5 @@
-//! What each line of a Rust source is: code, a comment, part of a test. Reads what rustfmt writes: an item ends at the
-//! first line that closes at the indentation it began with.
+//! What each line of a Rust source is: code, a comment, part of a test. Reads what rustfmt writes: an item
+//! ends at the first line that closes at the indentation it began with.
 
 /// A line of a source.
 #[derive(Clone, Copy)]
@@ -16,8 +16,8 @@ impl Line<'_> {
         !self.text.is_empty()
     }
 
-    /// Whether it uses `unsafe`: a block, an implementation or a declaration. Attributes such as `#[unsafe(no_mangle)]`
-    /// and words in texts do not count.
+    /// Whether it uses `unsafe`: a block, an implementation or a declaration. Attributes such as
+    /// `#[unsafe(no_mangle)]` and words in texts do not count.
     pub fn is_unsafe(&self) -> bool {
         let begins = |rest: &str| {
             let rest = rest.trim_start();
@@ -36,7 +36,7 @@ impl Line<'_> {
 /// The lines of `text`.
 pub fn lines(text: &str) -> Vec<Line<'_>> {
     let mut all = Vec::new();
-    // The indentation of the test item we are in, and whether its first line that is no attribute was seen.
+    // The indentation of the test item we are in, and whether its first line after the attributes was seen.
     let mut item: Option<(usize, bool)> = None;
     for line in text.lines() {
         let trimmed = line.trim();
@@ -81,8 +81,9 @@ mod tests {
 
     #[test]
     fn test_modules_and_functions_are_marked() {
-        let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() {\n    }\n}\nfn c() {}\n#[test]\n#[ignore]\nfn d(\n) {\n}\n\
-            fn e() {}\n#[cfg(all(test, unix))]\nmod t;\n#[cfg(not(test))]\nmod u;\n";
+        let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() {\n    }\n}\n\
+            fn c() {}\n#[test]\n#[ignore]\n\
+            fn d(\n) {\n}\nfn e() {}\n#[cfg(all(test, unix))]\nmod t;\n#[cfg(not(test))]\nmod u;\n";
         let marked: Vec<usize> =
             lines(text).iter().enumerate().filter(|(_, l)| l.test).map(|(i, _)| i).collect();
         assert_eq!(marked, [1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 13, 14]);

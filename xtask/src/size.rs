@@ -1,4 +1,5 @@
-//! What the code costs, by crate and by purpose; each purpose has a limit of its own, so that what grows is seen.
+//! What the code costs, by crate and by purpose; each purpose has a limit of its own, so that what grows is
+//! seen.
 use crate::files;
 use crate::tidy::{RustFile, rust_files};
 use std::collections::BTreeMap;
@@ -69,7 +70,7 @@ pub fn run(root: &Path) -> Result<(), String> {
     within(&[code(&product), code(&tools), total.tests, kernels])
 }
 
-/// Prints the lines of each purpose beside its limit; an error names all that are over.
+/// Prints the lines of each purpose next to its limit; an error names all that are over.
 fn within(lines: &[usize; LIMITS.len()]) -> Result<(), String> {
     let mut over = Vec::new();
     for ((what, max), lines) in LIMITS.iter().zip(lines) {

@@ -1,7 +1,8 @@
-//! `cargo xtask test`: builds the tests of the workspace once and runs them, a line for each, then says which skipped
-//! something and which took longest.
+//! `cargo xtask test`: builds the tests of the workspace once and runs them, a line for each, then says which
+//! skipped something and which took longest.
 //!
-//! With cargo-nextest, if it is installed: its report has the times. `cargo test` runs the same tests without them.
+//! With cargo-nextest, if it is installed: its report has the times. `cargo test` runs the same tests without
+//! them.
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -30,7 +31,8 @@ pub struct Tests {
 pub fn run(root: &Path) -> Result<Tests, String> {
     if !answers("cargo", &["nextest", "--version"], "nextest") {
         println!(
-            "cargo-nextest is not installed: `cargo test` runs the tests, without a table of the slowest"
+            "cargo-nextest is not installed: `cargo test` runs the tests, without a table of the slowest and a \
+             count of what was skipped"
         );
         return plain(root);
     }
@@ -163,7 +165,8 @@ mod tests {
         let report = "<testsuite name=\"k::e\" tests=\"2\">\n\
             <testcase name=\"a::b\" classname=\"k::e\" timestamp=\"x\" time=\"1.250\">\n\
             <system-err>skipped: no C++ compiler\n</system-err>\n</testcase>\n\
-            <testcase name=\"c\" classname=\"k\" timestamp=\"x\" time=\"2.000\">\n</testcase>\n</testsuite>\n";
+            <testcase name=\"c\" classname=\"k\" timestamp=\"x\" \
+            time=\"2.000\">\n</testcase>\n</testsuite>\n";
         let cases = cases(report);
         assert_eq!(cases.len(), 2);
         assert_eq!((cases[0].name.as_str(), cases[0].seconds), ("k::e a::b", 1.25));

@@ -1,7 +1,7 @@
 //! House rules that neither the compiler nor clippy can know; every fault is `file:line: rule: message`.
 //!
-//! A rule is a function from the repository's files to faults. Exceptions live in [`LONG_FILES`] with their reason;
-//! the table only ever shrinks: an entry that is no longer needed is itself a fault.
+//! A rule is a function from the repository's files to faults. Exceptions live in [`LONG_FILES`] with their
+//! reason; the table only ever shrinks: an entry that is no longer needed is itself a fault.
 mod devices;
 mod docs;
 mod layers;

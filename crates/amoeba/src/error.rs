@@ -13,8 +13,8 @@ pub enum Error {
     Engine(#[from] amoeba_engine::Error),
     /// The bundled model is nowhere to be found.
     #[error(
-        "the bundled model {} was not found; looked for\n{}  name a model, or set AMOEBA_MODELS to the folder that \
-         holds it",
+        "the bundled model {} was not found; looked for\n{}  name a model, or set AMOEBA_MODELS to the \
+         folder that holds it",
         crate::BUNDLED,
         lines(looked)
     )]

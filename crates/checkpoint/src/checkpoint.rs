@@ -34,8 +34,8 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens a folder with `config.json` and `model*.safetensors`: maps every file, checks every header, and
-    /// compares them with the index if there is one. No weight is read. A folder with `model.seeded.json` has its
-    /// weights made in memory instead.
+    /// compares them with the index if there is one. No weight is read. A folder with `model.seeded.json` has
+    /// its weights made in memory instead.
     ///
     /// `auto_map` in the configuration is ignored: there is no code path that runs anything. `model_file`,
     /// which other loaders would run, is refused, since the model is not what its `model_type` says.

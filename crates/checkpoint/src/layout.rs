@@ -163,7 +163,8 @@ impl TensorIndex {
         let differs = |says: String| {
             let (words, groups) = (last(weight), last(scales));
             let what = format!(
-                "shapes {:?} and {:?} make {derived} of {cols} columns ({words} words, {groups} scales a row), but {says}",
+                "shapes {:?} and {:?} make {derived} of {cols} columns ({words} words, {groups} scales a \
+                 row), but {says}",
                 weight.shape, scales.shape
             );
             Err(Error::corrupt(self.place(weight), what))

@@ -1,7 +1,8 @@
 //! Reads MLX checkpoints: a model folder becomes a validated, typed [`Checkpoint`].
 //!
 //! **Owns** everything between bytes on disk and borrowed [`Matrix`] views: `config.json`, the shard index,
-//! safetensors headers, memory maps, weights made from a seed, and the derivation of each matrix's [`Format`].
+//! safetensors headers, memory maps, weights made from a seed, and the derivation of each matrix's
+//! [`Format`].
 //!
 //! **Invariant: all hostile input ends here.** Every number is bounded where it is read, every product is
 //! checked, and what this crate hands out can be used without looking again: slices lie inside their file and

@@ -1,7 +1,7 @@
 //! Weights from a seed: `model.seeded.json` in place of weight files, for tests and benchmarks.
 //!
-//! Every stored number follows from (seed, tensor name, index) by integers alone. `fixtures/seeded.py` is the same
-//! in Python, so that mlx-lm computes with the same bytes.
+//! Every stored number follows from (seed, tensor name, index) by integers alone. `fixtures/seeded.py` is the
+//! same in Python, so that mlx-lm computes with the same bytes.
 
 use std::path::Path;
 
@@ -33,7 +33,8 @@ struct Recipe {
     tensors: Vec<Entry>,
 }
 
-/// A float tensor, or a matrix with scales: integers in `from..=to` times 2^`exp`, the sign random if `signs`.
+/// A float tensor, or a matrix with scales: integers in `from..=to` times 2^`exp`, the sign random if
+/// `signs`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {

@@ -27,8 +27,8 @@ enum Contents {
     Made(Vec<u8>),
 }
 
-/// Other contents have another stamp: archives and package managers set the time of writing as they like, but nobody
-/// sets the time of change or the inode.
+/// Other contents have another stamp: archives and package managers set the time of writing as they like, but
+/// nobody sets the time of change or the inode.
 #[cfg(unix)]
 fn stamp(file: &str, meta: &Metadata) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
@@ -92,8 +92,9 @@ impl Shard {
         self.stamp.as_deref()
     }
 
-    /// Takes the pages under `part` out of this process's memory, whole pages at both ends; false if it is no part
-    /// of this file. A refusal of the system changes only how much memory is held. What was made in memory stays.
+    /// Takes the pages under `part` out of this process's memory, whole pages at both ends; false if it is no
+    /// part of this file. A refusal of the system changes only how much memory is held. What was made in
+    /// memory stays.
     pub(crate) fn release(&self, part: &[u8]) -> bool {
         let Contents::Mapped { map: file, .. } = &self.contents else { return false };
         let (map, part) = (file.as_ptr_range(), part.as_ptr_range());
@@ -103,10 +104,10 @@ impl Shard {
         #[cfg(unix)]
         {
             let (offset, len) = (part.start.addr() - map.start.addr(), part.end.addr() - part.start.addr());
-            // SAFETY: the range was just found to lie in the map, which stays mapped. It is a read-only map of a
-            // file, so there is nothing in it to lose: the next access, by any thread and to a neighbour on the
-            // same page too, brings the page back from the file as the first one did. That the file may have
-            // changed by then is the risk documented above, no other than before the first access.
+            // SAFETY: the range was just found to lie in the map, which stays mapped. It is a read-only map
+            // of a file, so there is nothing in it to lose: the next access, by any thread and to a neighbour
+            // on the same page too, brings the page back from the file as the first one did. That the file
+            // may have changed by then is the risk documented above, no other than before the first access.
             let _ = unsafe { file.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, len) };
         }
         true

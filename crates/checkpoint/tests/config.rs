@@ -106,8 +106,8 @@ fn text() {
         &many,
         &colours,
     ];
-    let short = r#" { } [] null 1 "a" {}{} {'a':1} {a:1} {"a":1,} {"a":1,"a":1} {"a":{"b":1,"b":2}} {"a":1e999}
-        {"a":+1} {"a":01} {"a":.5} {"a":nan} {"a":Infinit} {"a":"\ud800"} {"a":"\x"}"#;
+    let short = r#" { } [] null 1 "a" {}{} {'a':1} {a:1} {"a":1,} {"a":1,"a":1} {"a":{"b":1,"b":2}}
+        {"a":1e999} {"a":+1} {"a":01} {"a":.5} {"a":nan} {"a":Infinit} {"a":"\ud800"} {"a":"\x"}"#;
     assert_eq!(short.split_whitespace().count() + cases.len(), 32);
     for text in short.split_whitespace().chain(cases) {
         refused(text.get(..20).unwrap_or(text), Config::parse(FILE, text), Bad, &[FILE]);

@@ -127,7 +127,8 @@ fn configuration_against_shapes() {
     let accepted = [
         r#"{"bits":8,"group_size":32,"x":{"bits":4,"group_size":64}}"#,
         r#"{"bits":4,"group_size":64,"x":true}"#,
-        r#"{"bits":6,"group_size":64}"#, // the default does not explain these shapes, so it does not bind them
+        // The default does not explain these shapes, so it does not bind them.
+        r#"{"bits":6,"group_size":64}"#,
         r#"{"mode":"mxfp4","x":{"group_size":64}}"#,
         r#"{"mode":"nvfp4"}"#,
         r#"{"bits":4,"group_size":64,"model.layers.99.mlp":{"bits":2}}"#,

@@ -7,8 +7,8 @@ use common::{container, raw};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-const CONFIG: &str = r#"{"hidden_size":128,"eps":1e-6,"list":[1,2.5,"x"],"quantization":{"group_size":32,"bits":4,
-    "mode":"mxfp4","model.layers.0.mlp.gate":{"bits":8,"group_size":64},"lm_head":false,"a":true}}"#;
+const CONFIG: &str = r#"{"hidden_size":128,"eps":1e-6,"list":[1,2.5,"x"],"quantization":{"group_size":32,
+    "bits":4,"mode":"mxfp4","model.layers.0.mlp.gate":{"bits":8,"group_size":64},"lm_head":false,"a":true}}"#;
 
 /// Fragments that parsers tend to trip over.
 const TOKENS: [&str; 22] = [
@@ -65,7 +65,9 @@ fn the_entry_points_accept_good_input() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 100_000, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     #[test]
     fn random_files(bytes in vec(any::<u8>(), 0..200)) {
@@ -96,7 +98,8 @@ proptest! {
 
     #[test]
     fn mutated_indices(edits in edits()) {
-        let good = r#"{"metadata":{"total_size":4},"weight_map":{"a":"model-1.safetensors","b":"model-2.safetensors"}}"#;
+        let good = r#"{"metadata":{"total_size":4},"weight_map":{"a":"model-1.safetensors",
+            "b":"model-2.safetensors"}}"#;
         let _ = fuzzing::shard_index(&mutate(good.as_bytes(), &edits));
     }
 
@@ -111,7 +114,8 @@ proptest! {
     ) {
         let cols = blocks * 128;
         let nudge = |n: usize, bit: u8| (n as u8).wrapping_add((noise == bit).into());
-        let mut input = vec![kinds | 2, types[0] / 7, types[1], types[1].wrapping_add(types[2] / 7), rows, experts];
+        let third = types[1].wrapping_add(types[2] / 7);
+        let mut input = vec![kinds | 2, types[0] / 7, types[1], third, rows, experts];
         input.extend([(cols & 0xff) as u8, (cols >> 8) as u8, 0]);
         let (words, groups) = (cols * bits / 32, cols / group);
         input.extend([nudge(words, 1), nudge(groups, 2), nudge(groups, 3)]);

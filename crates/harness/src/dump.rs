@@ -1,4 +1,5 @@
-//! `dump`: runs a model up to one op and shows a buffer; two devices can be bisected to the first op that differs.
+//! `dump`: runs a model up to one op and shows a buffer; two devices can be bisected to the first op that
+//! differs.
 
 use std::path::Path;
 

@@ -49,8 +49,8 @@ impl Fixture {
     }
 
     /// A tensor of `len` floats, if the fixture has it: stored as it is, or rounded to 20 bits a number. Then
-    /// `name.high` holds the upper 16 bits of every integer, `name.low` the lower four, two to a byte, and `name.step`
-    /// what a row's integers are multiplied with.
+    /// `name.high` holds the upper 16 bits of every integer, `name.low` the lower four, two to a byte, and
+    /// `name.step` what a row's integers are multiplied with.
     ///
     /// # Errors
     /// It exists with another size or type.

@@ -58,8 +58,8 @@ pub struct Distance {
 }
 
 impl Distance {
-    /// Distance of `found` from `truth`, whose RMS counts as `least` at least. A NaN makes both numbers NaN, a
-    /// difference in length both infinite.
+    /// Distance of `found` from `truth`, whose RMS counts as `least` at least. A NaN makes both numbers NaN,
+    /// a difference in length both infinite.
     pub fn of(found: &[f32], truth: &[f32], least: f64) -> Distance {
         if found.len() != truth.len() {
             return Distance { rms: f64::INFINITY, max: f64::INFINITY };

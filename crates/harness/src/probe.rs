@@ -14,15 +14,15 @@ pub struct Point {
     pub what: &'static str,
     /// What is read.
     pub buffer: BufferId,
-    /// Its first so many values.
+    /// How many of its values are read, from the first on.
     pub width: usize,
 }
 
 /// Where each layer's output and, for layers with experts, the block's input, route and output can be read.
 ///
-/// A layer's output is the residual stream after the last op of the layer that writes it. The input of a block of experts
-/// is what its router reads, unless that has a norm of its own. Its output includes shared experts, but no norm or
-/// factor after them.
+/// A layer's output is the residual stream after the last op of the layer that writes it. The input of a
+/// block of experts is what its router reads, unless that has a norm of its own. Its output includes shared
+/// experts, but no norm or factor after them.
 pub fn points(plan: &Plan) -> Vec<Point> {
     let hidden = plan.spec.hidden;
     let mut points: Vec<Point> = Vec::new();
@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn a_block_ends_with_its_shared_experts_whatever_is_made_of_it() {
-        // No shared experts; shared ones; back from a latent width; a norm after the block, in a sum with an MLP.
+        // No shared experts; shared ones; back from a latent width; a norm after the block, in a sum with an
+        // MLP.
         for (fixture, what, op) in [
             ("qwen3_moe-q4g64", "moe.out", "experts"),
             ("qwen2_moe-q4g64", "moe.out", "add"),

@@ -1,4 +1,5 @@
-//! `bench`: what rows say, which rows may be compared, what a damaged floor cache does. No test asserts a time.
+//! `bench`: what rows say, which rows may be compared, what a damaged floor cache does. No test asserts a
+//! time.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -41,16 +42,11 @@ fn options(device: Device, tests: &[Test]) -> BenchOptions {
 
 fn rows(name: &str, device: Device, tests: &[Test]) -> Vec<BenchRow> {
     let mut rows = bench(&fixture(name), &options(device, tests)).unwrap();
-    rows.iter_mut().for_each(|row| {
-        row.best = Some(Best {
-            bandwidth: 1e10,
-            bytes: 16 << 20,
-            f32: 1e11,
-            int8: 4e11,
-            amx: Some(4e12),
-            others: None,
-        })
-    });
+    let (threads, quick, other_cores) = (2, false, None);
+    let read = Bandwidth { threads, mib: 16, gb_s: 10.0, best_gb_s: 10.0, quick, other_cores };
+    let (f32_g_s, int8_g_s, amx_g_s) = (100.0, 400.0, Some(4000.0));
+    let rates = Compute { threads, f32_g_s, int8_g_s, amx_g_s, quick, other_cores };
+    rows.iter_mut().for_each(|row| row.hold_against(&read, Some(&rates)));
     rows
 }
 
@@ -75,22 +71,22 @@ const KEYS: &str = "\
 fn rows_have_one_shape_and_add_up() {
     let tests = [PREFILL, decode(4, 0, 1), decode(4, 3, 2)];
     for row in rows("qwen3_moe-q4g64", Device::Cpu, &tests) {
-        let value = row.json();
+        let value = json!(row);
         assert_eq!(keys(&value), KEYS.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(parse_rows(&value.to_string()).unwrap().len(), 1);
+        assert_eq!(json!(serde_json::from_value::<BenchRow>(value.clone()).unwrap()), value);
         assert_eq!(value["schema"], 4);
         assert_eq!(value["clock_mhz"], 3000.0);
-        let steps = row.steps.as_ref().unwrap();
-        assert!(steps.host_ns > 0.0 && steps.step_ns > 0.0 && steps.workers == 2, "{steps:?}");
-        assert!(
-            ["experts", "attention", "lm_head", "router"]
-                .iter()
-                .all(|op| value["op_times"][*op]["wall_ns"] != 0.0)
-        );
+        let ops = row.op_times.as_ref().unwrap();
+        assert!(row.host_ns_per_step > Some(0.0) && row.step_ns > row.host_ns_per_step, "{row:?}");
+        let ran = |op: &&str| ops.get(op).is_some_and(|time| time.wall_ns > Some(0.0));
+        assert!(["experts", "attention", "lm_head", "router"].iter().all(ran), "{ops:?}");
+        assert!(ops.0.last().is_some_and(|(name, _)| name == "idle"));
         assert_eq!(value["samples_ns"].as_array().unwrap().len(), 2);
         assert_eq!(value["untrusted"], "2 repetitions");
         assert_eq!(value["peak_memory_bytes"], 1 << 20);
         assert!(value["phases_per_step"].as_f64().unwrap() >= 1.0);
-        if row.test.kind == Kind::Prefill {
+        if row.kind == Kind::Prefill {
             assert!(value["achieved_gb_s"].is_null() && value["bytes_per_token_parts"].is_null());
             assert!(value["share_of_int8"].as_f64().unwrap() > 0.0);
         } else {
@@ -100,9 +96,8 @@ fn rows_have_one_shape_and_add_up() {
             assert!(["experts", "attention", "head", "kv", "router"].iter().all(|part| parts[*part] != 0.0));
             assert!(value["share_of_floor"].as_f64().unwrap() > 0.0 && value["products_g_s"].is_null());
             // The ops together read what the row says, but for positions: only the first steps were recorded.
-            let read = |part: f64| part * row.test.batch as f64;
-            let ops: f64 = steps.ops.iter().map(|op| op.bytes).sum();
-            let all = read(value["bytes_per_token"].as_f64().unwrap());
+            let ops: f64 = ops.0.iter().filter_map(|(_, op)| op.bytes).sum();
+            let all = row.bytes_per_token.unwrap() * row.batch as f64;
             assert!((ops / all - 1.0).abs() < 0.02, "{ops} {all}");
             assert_eq!(value["plain_reads_gb_s"].as_array().unwrap().len(), 2, "one for each repetition");
             assert!(value["share_of_plain_reads"].as_f64().unwrap() > 0.0);
@@ -115,28 +110,30 @@ fn several_rows_share_experts_and_weights() {
     let tests = [decode(6, 0, 1), decode(6, 0, 4)];
     let cpu = rows("qwen3_moe-q4g64", Device::Cpu, &tests);
     let reference = rows("qwen3_moe-q4g64", Device::Reference, &tests);
-    let (_, experts, top_k) = cpu[0].model.routers().next().unwrap();
+    let (experts, top_k) = (8.0, 2.0);
     let distinct = |row: &BenchRow| row.distinct_experts.unwrap();
-    assert_eq!(distinct(&cpu[0]), top_k as f64);
-    assert!(distinct(&cpu[1]) > top_k as f64 && distinct(&cpu[1]) <= experts.min(4 * top_k) as f64);
+    assert_eq!(distinct(&cpu[0]), top_k);
+    assert!(distinct(&cpu[1]) > top_k && distinct(&cpu[1]) <= experts);
     assert_eq!(distinct(&cpu[1]), distinct(&reference[1]), "the reference counts the same");
-    let [one, four] = [cpu[0].reads.unwrap(), cpu[1].reads.unwrap()];
-    assert_eq!((one.attention, one.head, 4.0 * one.kv), (four.attention, four.head, four.kv));
-    let more = distinct(&cpu[1]) / top_k as f64;
-    assert!((four.experts / one.experts - more).abs() < 1e-9);
-    assert_eq!((reference[0].threads, reference[0].phases), (1, None));
+    // Per token: four sequences share what is read once.
+    let parts = |row: &BenchRow| row.bytes_per_token_parts.unwrap();
+    let [one, four] = [parts(&cpu[0]), parts(&cpu[1])];
+    assert_eq!((one.attention, one.head, one.kv), (4.0 * four.attention, 4.0 * four.head, four.kv));
+    let more = distinct(&cpu[1]) / top_k;
+    assert!((4.0 * four.experts / one.experts - more).abs() < 1e-9);
+    assert_eq!((reference[0].threads, reference[0].phases_per_step), (1, None));
     let mut options = options(Device::Cpu, &tests);
     options.load.kv = KvType::F16;
-    let halves = bench(&fixture("qwen3_moe-q4g64"), &options).unwrap()[0].clone();
-    assert_eq!((2.0 * halves.reads.unwrap().kv, halves.json()["kv_type"].as_str()), (one.kv, Some("f16")));
+    let halves = &bench(&fixture("qwen3_moe-q4g64"), &options).unwrap()[0];
+    assert_eq!((2.0 * parts(halves).kv, halves.kv_type.as_str()), (one.kv, "f16"));
 }
 
 #[test]
 fn a_dense_model_has_no_experts_to_count() {
     let [row] = &rows("llama-q4g64", Device::Cpu, &[decode(2, 0, 2)])[..] else { panic!("one row") };
-    let reads = row.reads.unwrap();
+    let reads = row.bytes_per_token_parts.unwrap();
     assert!(row.distinct_experts.is_none() && reads.experts == 0.0 && reads.mlp > 0.0);
-    assert_eq!(row.json()["path"], "unfused");
+    assert_eq!(row.path, "unfused");
 }
 
 #[test]
@@ -167,15 +164,16 @@ fn tables_have_a_cell_for_every_column() {
     assert_eq!(lines[1].len(), lines[2].len(), "{text}");
 }
 
-fn row(changes: &[(&str, Value)]) -> Value {
+fn row(changes: &[(&str, Value)]) -> BenchRow {
     let mut row = json!({
         "schema": 4, "cpu": "x", "cores": 2, "isa": "avx2", "os": "linux", "model_hash": "a", "device": "cpu",
-        "threads": 2, "kind": "decode", "tokens": 128, "depth": 0, "batch": 1, "test": "tg128", "untrusted": null,
+        "threads": 2, "kind": "decode", "tokens": 128, "depth": 0, "batch": 1, "test": "tg128",
+        "untrusted": null,
         "p10_ns": 90.0, "p90_ns": 110.0, "tok_s_median": 100.0, "path": "fused", "commit": "1", "rustc": "r",
         "device_detail": "cpu",
     });
     changes.iter().for_each(|(key, value)| row[*key] = value.clone());
-    row
+    serde_json::from_value(row).unwrap()
 }
 
 #[test]
@@ -231,16 +229,18 @@ fn unlike_rows_are_refused_with_the_reason() {
 
 #[test]
 fn rows_are_read_as_a_list_or_by_line() {
-    let (one, two) = (row(&[]), row(&[("threads", json!(1))]));
+    let (mut one, two) = (json!(row(&[])), json!(row(&[("threads", json!(1))])));
     let list = format!("{:#}", json!([one, two]));
     assert_eq!(parse_rows(&list).unwrap().len(), 2);
-    assert_eq!(parse_rows(&format!("{one}\n\n{two}\n")).unwrap(), [one.clone(), two]);
+    let lines = parse_rows(&format!("{one}\n\n{two}\n")).unwrap();
+    assert_eq!(lines.iter().map(|row| json!(row)).collect::<Vec<_>>(), [one.clone(), two]);
     assert_eq!(parse_rows(&one.to_string()).unwrap().len(), 1);
     assert_eq!(parse_rows("").unwrap().len(), 0);
     assert!(parse_rows(&format!("{one}\nnonsense")).unwrap_err().contains("line 2 is not JSON"));
-    let mut old = one;
-    old.as_object_mut().unwrap().remove("model_hash");
-    assert!(parse_rows(&old.to_string()).unwrap_err().contains("no `model_hash`"));
+    for wrong in [Value::Null, json!(1)] {
+        one["model_hash"] = wrong;
+        assert!(parse_rows(&one.to_string()).unwrap_err().contains("no `model_hash`"));
+    }
     assert!(parse_rows("[1]").unwrap_err().contains("no `schema`"));
 }
 
@@ -280,10 +280,12 @@ fn a_floor_is_kept_and_a_damaged_one_is_told() {
     let cache = FloorCache::new(&folder.join("deep"), &host(), &build);
     assert!(cache.file().ends_with("deep/floor-some-r-cpu-2-2c-1.2.3.json"), "{cache:?}");
     assert_eq!(cache.load(), Ok(None));
-    let (threads, bytes) = (1, 16 << 20);
-    let read = Bandwidth { threads, bytes, median: 2e10, best: 3e10, quick: false, others: None };
-    let compute = Compute { threads, f32: 1e11, int8: 4e11, amx: None, quick: true, others: Some(1.0) };
-    let floor = Floor { isa: "avx2".to_owned(), read: vec![read], compute: vec![compute] };
+    let (threads, quick, mib, amx_g_s) = (1, true, 16, None);
+    let read = Bandwidth { threads, mib, gb_s: 20.0, best_gb_s: 30.0, quick, other_cores: None };
+    let other_cores = Some(1.0);
+    let compute = Compute { threads, f32_g_s: 100.0, int8_g_s: 400.0, amx_g_s, quick, other_cores };
+    let isa = "avx2".to_owned();
+    let floor = Floor { isa, read: vec![read], compute: vec![compute], ..Floor::default() };
     cache.store(&floor).unwrap();
     cache.store(&floor).unwrap();
     assert_eq!(cache.load(), Ok(Some(floor)));
@@ -295,9 +297,9 @@ fn a_floor_is_kept_and_a_damaged_one_is_told() {
         (whole[..whole.len() / 2].to_owned(), "is not JSON"),
         ("{}".to_owned(), "another machine"),
         (whole.replace("1.2.3", "1.2.4"), "another machine or version"),
-        (whole.replace("20.0", "-1"), "missing or impossible figures"),
-        (whole.replace("\"mib\": 16", "\"mib\": 18446744073709551615"), "missing or impossible figures"),
-        (whole.replace("\"amx_g_s\"", "\"max\""), "missing or impossible figures"),
+        (whole.replace("20.0", "-1"), "impossible figures"),
+        (whole.replace("\"mib\": 16", "\"mib\": 18446744073709551615"), "impossible figures"),
+        (whole.replace("\"amx_g_s\"", "\"max\""), "missing field `amx_g_s`"),
     ];
     for (text, said) in damages {
         assert_ne!(text, whole);
@@ -316,7 +318,7 @@ fn a_floor_is_kept_and_a_damaged_one_is_told() {
 fn recurrent_models_are_measured_at_any_depth() {
     let tests = [PREFILL, Test { depth: 5, ..PREFILL }, decode(4, 0, 1), decode(4, 9, 2)];
     for row in rows("nemotron_h-q4g64", Device::Cpu, &tests) {
-        assert!(row.samples_ns.len() == 2 && row.steps.is_some(), "{:?}", row.test);
-        assert!(row.reads.is_none_or(|reads| reads.state > 0.0), "{:?}", row.test);
+        assert!(row.samples_ns.len() == 2 && row.op_times.is_some(), "{}", row.test);
+        assert!(row.bytes_per_token_parts.is_none_or(|reads| reads.state > 0.0), "{}", row.test);
     }
 }

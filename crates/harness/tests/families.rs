@@ -1,5 +1,5 @@
-//! docs/families.md says which families run, in which formats and on which path: written from what a loaded fixture
-//! of each family really does, and compared with the file. `UPDATE_DOCS=1` writes it anew.
+//! docs/families.md says which families run, in which formats and on which path: written from what a loaded
+//! fixture of each family really does, and compared with the file. `UPDATE_DOCS=1` writes it anew.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -129,7 +129,8 @@ fn the_table_of_families_is_what_fixtures_do() {
          those of the fixture's experts (for a dense family: of its products).\n\n\
          A checkpoint of several parts (`text_config`: `gemma4`, `llama4`, `qwen3_5_moe`, `mistral3`,\n\
          `kimi_k25`, …) runs its text part.\n\n\
-         | `model_type` | the same | mixers | formats | decode | prefill | fixtures |\n|---|---|---|---|---|---|---|\n",
+         | `model_type` | the same | mixers | formats | decode | prefill | fixtures \
+         |\n|---|---|---|---|---|---|---|\n",
     );
     for (name, also) in families() {
         let mine: Vec<&Seen> = seen.iter().filter(|seen| seen.family == name).collect();
@@ -152,7 +153,8 @@ fn the_table_of_families_is_what_fixtures_do() {
         .unwrap();
     }
     text += "\nUp to 8 rows take the fused path through the experts, more rows the unfused one (`amoeba\n\
-             inspect MODEL` says so layer by layer); – means no experts.\n\n## Formats\n\nOf experts in fixtures: ";
+             inspect MODEL` says so layer by layer); – means no experts.\n\n## Formats\n\nOf experts in \
+             fixtures: ";
     text += &list(seen.iter().flat_map(|seen| &seen.formats).collect::<BTreeSet<_>>());
     text += ".\n\n## Not built in\n\n| `model_type` | why |\n|---|---|\n";
     let names: Vec<&str> = families().flat_map(|(name, also)| [&[name], also].concat()).collect();

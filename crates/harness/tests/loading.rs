@@ -145,7 +145,8 @@ mod memory {
     use std::process::Command;
 
     const CHILD: &str = "AMOEBA_LOADING_TEST_CHILD";
-    /// Beside the weights: the program, its stacks, index and plan, the caches and buffers that a step writes, and a job of packing for each thread.
+    /// In addition to the weights: the program, its stacks, index and plan, the caches and buffers that a
+    /// step writes, and a job of packing for each thread.
     const PROCESS_BYTES: u64 = 24 << 20;
 
     /// Not a test of its own: started by the other as a process that loads and runs one step.

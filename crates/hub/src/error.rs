@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 pub enum Error {
     /// The name cannot be a model's.
     #[error(
-        "`{name}` is not a model name: {why}\n  a name is a folder, `owner/name`, `owner/name@revision`, or `name`"
+        "`{name}` is not a model name: {why}\n  a name is a folder, `owner/name`, `owner/name@revision`, or \
+         `name`"
     )]
     BadName {
         /// The name as given.
@@ -45,8 +46,8 @@ pub enum Error {
     },
     /// The server wants to know who asks (401).
     #[error(
-        "{id}: the server refuses without a valid token (401)\n  check the name; if the model is private or gated, \
-         set HF_TOKEN to a token of your account"
+        "{id}: the server refuses without a valid token (401)\n  check the name; if the model is private or \
+         gated, set HF_TOKEN to a token of your account"
     )]
     Unauthorized {
         /// The model.
@@ -64,7 +65,8 @@ pub enum Error {
     },
     /// The server has no such thing (404).
     #[error(
-        "{id}: {what} does not exist on the server (404)\n  check the spelling of the name and of the revision"
+        "{id}: {what} does not exist on the server (404)\n  check the spelling of the name and of the \
+         revision"
     )]
     NoSuchModel {
         /// The model.
@@ -110,7 +112,8 @@ pub enum Error {
     },
     /// What arrived is not what the listing promised; it was deleted.
     #[error(
-        "{file}: wrong checksum, the file was dropped\n  expected {expected}\n  received {found}\n  pull again"
+        "{file}: wrong checksum, the file was dropped\n  expected {expected}\n  received {found}\n  pull \
+         again"
     )]
     Checksum {
         /// The file.

@@ -43,9 +43,9 @@ impl Hub {
         }
     }
 
-    /// As the environment says: `HF_HUB_CACHE` (else `hub` in `HF_HOME`, else `huggingface/hub` in `XDG_CACHE_HOME`, else in
-    /// `~/.cache`), `HF_ENDPOINT`, `HF_TOKEN` (else the file that
-    /// `HF_TOKEN_PATH` names, else `token` in `HF_HOME`), `HF_HUB_OFFLINE`.
+    /// As the environment says: `HF_HUB_CACHE` (else `hub` in `HF_HOME`, else `huggingface/hub` in
+    /// `XDG_CACHE_HOME`, else in `~/.cache`), `HF_ENDPOINT`, `HF_TOKEN` (else the file that `HF_TOKEN_PATH`
+    /// names, else `token` in `HF_HOME`), `HF_HUB_OFFLINE`.
     pub fn from_env() -> Self {
         Self::from_vars(|name| std::env::var(name).ok())
     }

@@ -28,21 +28,6 @@ pub enum Part {
     Other,
 }
 
-impl Part {
-    /// All of them.
-    pub const ALL: [Part; 9] = [
-        Part::Embedding,
-        Part::Attention,
-        Part::Recurrent,
-        Part::Router,
-        Part::Experts,
-        Part::Shared,
-        Part::Mlp,
-        Part::Head,
-        Part::Other,
-    ];
-}
-
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -7,7 +7,8 @@ pub enum Stage {
     Whole,
     /// Angles of the rows' positions, for every rotation of the step; of no single op.
     Angles,
-    /// Serial start of a phase: items counted, rows grouped by expert, rows compacted. No item runs meanwhile.
+    /// Serial start of a phase: items counted, rows grouped by expert, rows compacted. No item runs
+    /// meanwhile.
     Start,
     /// The op's input prepared as its weights need it.
     Input,

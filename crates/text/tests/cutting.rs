@@ -63,13 +63,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
     fn any_text_cut_anywhere(
-        (dialect, parts) in (0..DIALECTS.len()).prop_flat_map(|which| (Just(&DIALECTS[which]), noise(&DIALECTS[which]))),
+        (dialect, parts) in
+            (0..DIALECTS.len()).prop_flat_map(|which| (Just(&DIALECTS[which]), noise(&DIALECTS[which]))),
         lengths in prop::collection::vec(1..9usize, 1..40),
         inside: bool,
     ) {
         let text = parts.concat();
         let format = Format { starts_inside: inside, ..format(dialect) };
-        let chars: Vec<&str> = text.char_indices().map(|(at, char)| &text[at..at + char.len_utf8()]).collect();
+        let chars = text.char_indices().map(|(at, char)| &text[at..at + char.len_utf8()]);
+        let chars: Vec<&str> = chars.collect();
         let mut pieces = Vec::new();
         let (mut rest, mut lengths) = (chars.as_slice(), lengths.iter().cycle());
         while !rest.is_empty() {
@@ -78,7 +80,8 @@ proptest! {
             rest = tail;
         }
         let whole = split(&format, [text.as_str()]);
-        prop_assert_eq!(&split(&format, pieces.iter().map(String::as_str)), &whole, "{}: {:?}", dialect.name, text);
+        prop_assert_eq!(&split(&format, pieces.iter().map(String::as_str)), &whole, "{}: {:?}", dialect.name,
+            text);
         for piece in whole {
             if let Piece::Call(call) = piece {
                 let arguments: Value = serde_json::from_str(&call.arguments).unwrap();

@@ -57,7 +57,8 @@ fn refused() {
         ("added token displaced", displaced),
         ("bad regex", {
             let mut j = bpe(json!({}));
-            j["pre_tokenizer"] = json!({ "type": "Split", "pattern": { "Regex": "(((" }, "behavior": "Isolated", "invert": false });
+            j["pre_tokenizer"] = json!({ "type": "Split", "pattern": { "Regex": "(((" },
+                "behavior": "Isolated", "invert": false });
             j
         }),
         (

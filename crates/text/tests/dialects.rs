@@ -78,7 +78,8 @@ fn recognised_by_template() {
         ("{{- '<start_function_call>call:' + function.name + '{' -}}", "function_gemma"),
         ("{{ '<longcat_tool_call>' + tool_call.name }}", "longcat"),
         (
-            "<tool_call>{function-name}\n<arg_key>{arg-key-1}</arg_key>\n<arg_value>{arg-value-1}</arg_value>",
+            "<tool_call>{function-name}\n<arg_key>{arg-key-1}</arg_key>\n\
+             <arg_value>{arg-value-1}</arg_value>",
             "glm",
         ),
         (
@@ -86,7 +87,8 @@ fn recognised_by_template() {
             "seed",
         ),
         (
-            "{{- '\\n<tool_call>\\n<function=' + tool_call.name + '>\\n' }}{{- '<parameter=' + args_name + '>\\n' }}",
+            "{{- '\\n<tool_call>\\n<function=' + tool_call.name + '>\\n' }}{{- '<parameter=' + args_name + \
+             '>\\n' }}",
             "qwen3_coder",
         ),
         ("{%- set dsml_token = \"｜DSML｜\" -%}", "deepseek_dsml"),
@@ -113,7 +115,8 @@ fn recognised_by_template() {
             "pythonic",
         ),
         (
-            "'Respond in the format {\"name\": function name, \"parameters\": dictionary of argument name and its value}.'",
+            "'Respond in the format {\"name\": function name, \"parameters\": dictionary of argument name \
+             and its value}.'",
             "llama3_json",
         ),
     ] {

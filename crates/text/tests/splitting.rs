@@ -131,13 +131,19 @@ fn reasoning_exhaustively() {
 
 proptest! {
     #[test]
-    fn reasoning_in_text(parts in prop::collection::vec("(<think>|</think>|<thi|nk>|[a<é/]){0,4}", 0..8), inside: bool) {
+    fn reasoning_in_text(
+        parts in prop::collection::vec("(<think>|</think>|<thi|nk>|[a<é/]){0,4}", 0..8),
+        inside: bool,
+    ) {
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         check_split(&parts, "<think>", "</think>", inside);
     }
 
     #[test]
-    fn stops_in_text(parts in prop::collection::vec("[ab🙂é]{0,5}", 0..8), stops in prop::collection::vec("[ab🙂é]{1,4}", 0..4)) {
+    fn stops_in_text(
+        parts in prop::collection::vec("[ab🙂é]{0,5}", 0..8),
+        stops in prop::collection::vec("[ab🙂é]{1,4}", 0..4),
+    ) {
         check_stops(&parts.iter().map(String::as_str).collect::<Vec<_>>(), &stops);
     }
 }

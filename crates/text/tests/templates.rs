@@ -10,7 +10,8 @@ use serde_json::json;
 #[test]
 fn jinja2_behaviour() {
     let data = json!({
-        "s": "  Hello <World>  ", "d": {"b": 1, "a": [1.0, 2.5, 1e16, 1e-5, true, null], "é": "\"q\"\n<&'>\u{1}"},
+        "s": "  Hello <World>  ", "d": {"b": 1, "a": [1.0, 2.5, 1e16, 1e-5, true, null],
+        "é": "\"q\"\n<&'>\u{1}"},
         "l": [1, 2, 3, 4], "t": true, "n": null, "f": 0.1, "big": 12345678901234567890u64,
     });
     for (source, expected) in [
@@ -36,12 +37,14 @@ fn jinja2_behaviour() {
             "10",
         ),
         (
-            "{% for x in l %}{% if x == 2 %}{% continue %}{% elif x == 4 %}{% break %}{% endif %}{{ x }}{% endfor %}",
+            "{% for x in l %}{% if x == 2 %}{% continue %}{% elif x == 4 %}{% break %}{% endif %}\
+             {{ x }}{% endfor %}",
             "13",
         ),
         ("{% macro m(a, b='z') %}{{ a }}{{ b }}{% endmacro %}{{ m('y') }}{{ m('y', b=1) }}", "yzy1"),
         (
-            "{% for x in l %}{{ loop.index }}{{ loop.first }}{{ loop.last }}{{ loop.previtem }}{{ loop.nextitem }} {% endfor %}",
+            "{% for x in l %}{{ loop.index }}{{ loop.first }}{{ loop.last }}\
+             {{ loop.previtem }}{{ loop.nextitem }} {% endfor %}",
             "1TrueFalse2 2FalseFalse13 3FalseFalse24 4FalseTrue3 ",
         ),
         (
@@ -50,7 +53,8 @@ fn jinja2_behaviour() {
         ),
         ("{{ 'a' if not missing else 'b' }}{{ missing | default('c') }}", "ac"),
         (
-            "{{ l | map('string') | join('-') }} {{ [d] | map(attribute='b') | list }} {{ l | select('odd') | list }}",
+            "{{ l | map('string') | join('-') }} {{ [d] | map(attribute='b') | list }} \
+             {{ l | select('odd') | list }}",
             "1-2-3-4 [1] [1, 3]",
         ),
         ("{{ '%s=%d' | format('a', 3) }} {{ 'x' ~ 1 ~ none }}", "a=3 x1None"),
@@ -80,11 +84,13 @@ fn jinja2_behaviour() {
 fn methods_of_strings() {
     for (source, expected) in [
         (
-            "{{ 'ab'.center(7, '*') }}{{ 'abc' | center(6) }}|{{ 'a,b,c'.rsplit(',', 1) }}{{ 'a</t>b'.rsplit('</t>')[-1] }}",
+            "{{ 'ab'.center(7, '*') }}{{ 'abc' | center(6) }}|{{ 'a,b,c'.rsplit(',', 1) }}\
+             {{ 'a</t>b'.rsplit('</t>')[-1] }}",
             "***ab** abc  |['a,b', 'c']b",
         ),
         (
-            "{{ '{} of {n:>3}'.format('a', n=2) }} {{ 'one two'.title() }} {{ s.rstrip() }}|{{ 'x\n'.rstrip('\n') }}",
+            "{{ '{} of {n:>3}'.format('a', n=2) }} {{ 'one two'.title() }} {{ s.rstrip() }}|\
+             {{ 'x\n'.rstrip('\n') }}",
             "a of   2 One Two   Hello <World>|x",
         ),
         ("{{ 'a'.rsplit(',', 0) }}{{ ''.center(0) }}|{{ 'ab'.center(1) }}", "['a']|ab"),
@@ -105,7 +111,8 @@ fn clock() {
 
 #[test]
 fn extra_fields() {
-    let source = "{% for m in messages %}{{ m.content is none }}{{ m.tool_calls[0].function.name }}{{ m.role }}{% endfor %}";
+    let source = "{% for m in messages %}{{ m.content is none }}{{ m.tool_calls[0].function.name }}\
+        {{ m.role }}{% endfor %}";
     let mut message = Message::new("assistant", "x");
     message.extra =
         object(json!({"content": null, "role": "fake", "tool_calls": [{"function": {"name": "f"}}]}));

@@ -73,8 +73,9 @@ mod tests {
     #[test]
     fn edges_are_read_in_every_spelling_but_development_ones() {
         let manifest = "[package]\nname = \"amoeba-x\"\n[dependencies]\namoeba-plan.workspace = true\n\
-            amoeba-text = { path = \"../text\" }\nserde = \"1\"\n[dev-dependencies]\namoeba-harness.workspace = true\n\
-            [target.'cfg(unix)'.dependencies]\namoeba-hub = \"1\"\n[dependencies.amoeba-engine]\nworkspace = true\n";
+            amoeba-text = { path = \"../text\" }\nserde = \"1\"\n[dev-dependencies]\n\
+            amoeba-harness.workspace = true\n[target.'cfg(unix)'.dependencies]\namoeba-hub = \"1\"\n\
+            [dependencies.amoeba-engine]\nworkspace = true\n";
         let found = edges(manifest);
         let expected = [(4, "plan"), (5, "text"), (10, "hub"), (11, "engine")];
         assert_eq!(found, expected.map(|(line, to)| (line, to.to_owned())));

@@ -1,7 +1,8 @@
 //! Rules on what decides: never the name of a buffer or of a kernel, and one limit for steps of few rows.
 use super::{Fault, RustFile};
 
-/// Where buffers are found by name: the definition, the lowering that makes them, and `dump`, which is asked for a name.
+/// Where buffers are found by name: the definition, the lowering that makes them, and `dump`, which is asked
+/// for a name.
 const MAY_ASK_NAMES: [&str; 3] =
     ["crates/plan/src/plan.rs", "crates/plan/src/lower/mod.rs", "crates/harness/src/dump.rs"];
 
@@ -60,7 +61,8 @@ mod tests {
         assert_eq!(rules("if plan.buffer(x).name == \"shared\" {}"), ["buffer-name"]);
         assert_eq!(rules("fn stage(kernel: &str) -> Stage {}"), ["kernel-name"]);
         assert_eq!(rules("pub const ROWS_MAX: usize = 8;"), ["row-limit"]);
-        let fine = "// buffer_named(\nlet text = \"buffer_named(\";\nfn call(kernel: &'static str) {}\nconst N: usize = 8;";
+        let fine = "// buffer_named(\nlet text = \"buffer_named(\";\nfn call(kernel: &'static str) {}\n\
+            const N: usize = 8;";
         assert_eq!(rules(fine), [""; 0]);
         assert_eq!(rules("#[cfg(test)]\nmod tests {\n    fn f() { plan.buffer_named(\"q\"); }\n}"), [""; 0]);
     }

@@ -1,4 +1,5 @@
-//! Where `unsafe` may stand, and the inventory of all of it. That each use states its proof is clippy's to check.
+//! Where `unsafe` may stand, and the inventory of all of it. That each use states its proof is clippy's to
+//! check.
 use super::{Fault, RustFile};
 use std::fmt::Write;
 
@@ -9,7 +10,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("crates/kernels/src/simd", ""),
     ("crates/kernels/src/memory.rs", ""),
     ("crates/backend/src/cpu", ""),
-    // Calls of the CUDA driver and of NVRTC, behind safe functions.
+    // Calls of the CUDA driver and of NVRTC, wrapped in safe functions.
     ("crates/backend-cuda/src/sys", ""),
 ];
 

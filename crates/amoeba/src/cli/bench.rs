@@ -1,73 +1,41 @@
-//! `amoeba bench`: prefill and decode speed, compared with what the memory and the arithmetic of the machine deliver.
+//! `amoeba bench`: prefill and decode speed, compared with what the memory and the arithmetic of the machine
+//! deliver.
 use std::path::{Path, PathBuf};
 
 use amoeba::Device;
 use amoeba_harness::bench::{
-    BenchOptions, BenchRow, Best, Floor, FloorCache, Kind, SIZES, Test, bench, compare, csv, markdown,
+    BenchOptions, BenchRow, Floor, FloorCache, Kind, SIZES, Test, bench, compare, csv, markdown,
     measure_floor, measure_missing, parse_rows, size_class, thread_counts,
 };
 use clap::ValueEnum;
-use serde_json::Value;
+use serde_json::json;
 
 use super::common::{self, PlaceArgs};
-use super::console::{Console, print};
+use super::console::{Console, print, print_json};
 use super::device_floor;
 use super::failure::{self, Failure};
 use super::files::{self, read_rows};
 use super::plot::{check_folder, draw, from_file};
 use super::system;
 
-const FIELDS: &str = "\
-What a row holds (-o json, jsonl, csv; the table shows a part of it):
-  test, kind, tokens, depth, batch   pp512 prefills 512 tokens, tg128x4@1000 decodes 128 tokens of each of 4 sequences
-                      with 1000 positions cached (1 where the depth is 0); filling the cache is not timed
-  version, commit, dirty, rustc      of this program; dirty: sources differed from the commit when it was built
-  cpu, cores, isa, os, clock_mhz     of this machine; isa is the widest instruction set; the clock right after the
-                      repetitions, mean over cores (null where the system does not say)
-  device, device_detail, threads     where it ran; device_detail names the instruction set asked for
-  isa_ran             instruction set that the steps ran on; `+amx` in it only if products ran on AMX tiles
-  model, model_hash, model_bytes, formats   the hash covers config.json, the headers of the weight files, and of every
-                      tensor 64 bytes at its beginning, in its middle and at its end
-  path, path_reason                  path through the experts, and why it was taken
-  sampling            decode: `device` where it samples the tokens itself, one step ahead of the host, as in `run` (one
-                      sequence, the likeliest token); `host` where the logits of every token come to the host
-  kv_type, activations               type of the KV cache, and precision of activations in products
-  warmups, repeats, samples_ns       one warm-up, then the tests take turns; every repetition in ns
-  median_ns, p10_ns, p90_ns, spread  spread = (p90 - p10) / median
-  untrusted           null, or why not to believe the row: a spread over 4 %, fewer than 3 repetitions, other work
-  other_cores, floor_other_cores     cores that other work used during the tests, and when the floor was measured (Linux;
-                      null where the time was too short to tell); over 0.15 the row is untrusted, the floor too low
-  tok_s_median        tokens per second at the median, all sequences together
-  bytes_per_token, bytes_per_token_parts   decode: bytes of a step divided by its sequences: stored weights (an expert
-                      that several rows need counts once), and keys and values at the mean position
-  distinct_experts    decode: different experts a step needs per layer, counted while running
-  achieved_gb_s, bandwidth_gb_s, bandwidth_mib, share_of_floor   decode: bytes per second; the same threads reading a
-                      buffer of bandwidth_mib (the first of 16, 64, 256, 1024 that holds the model); their ratio
-  plain_reads_gb_s, share_of_plain_reads   decode: plain reads of the weights (at most 256 MiB) by the same
-                      threads before and after each repetition, mean of both; median of the ratios, which the table shows: on a shared
-                      machine bandwidth changes by the minute, and from one region of memory to another
-  products_g_s, share_of_f32, share_of_int8   prefill: 10^9 products of a weight and a number of x per second; its
-                      ratio to f32_g_s and to int8_g_s (amx_g_s where isa_ran has `+amx`). A product takes
-                      several multiply-adds of int8: share_of_int8 stays below 1
-  f32_g_s, int8_g_s, amx_g_s         10^9 multiply-adds per second that these threads do in f32, in int8 on the vector
-                      units, and in int8 on AMX tiles (null without them)
-  phases_per_step     parallel phases of a step, each of which ends with a wait for its last item
-  op_times, rows_per_step, step_ns, host_ns_per_step, execute_ns_per_step   the first steps of the test, at most 8,
-                      recorded off the clock, the faster half of them: by op the ns that workers spent on it, the mean
-                      ns of a worker, and the bytes and products it needs (of a prompt as many experts as its rows can
-                      choose); rows and ns of a step; the part in which one thread prepares phases and checks logits,
-                      and the rest
-  load_ms, first_token_ms            from opening the folder until ready, and until the logits of a first token; the
-                      file cache is left as it is
-  memory_bytes, peak_memory_bytes, peak_memory_ratio   weights, caches, buffers; most memory held since the load began
-                      (Linux; mapped file pages count); its ratio to model_bytes
+const FLOOR: &str = "\
+The floor (bandwidth and multiply-adds) is measured once, kept in the cache folder (XDG_CACHE_HOME/amoeba),
+and used from then on; rows that lack a part of it measure that part briefly after the tests.
+`--floor --refresh` measures anew.";
 
-The floor (bandwidth and multiply-adds) is measured once, kept in the cache folder (XDG_CACHE_HOME/amoeba), and used
-from then on; rows that lack a part of it measure that part briefly after the tests. `--floor --refresh` measures anew.";
+/// What the keys of a row mean.
+fn fields() -> String {
+    let mut out = "What a row holds (-o json, jsonl, csv; the table shows a part of it):\n".to_owned();
+    for (key, lines) in BenchRow::KEYS {
+        let lines: Vec<&str> = lines.iter().map(|line| line.trim()).collect();
+        out += &format!("  {key:<21} {}\n", lines.join(&format!("\n{:24}", "")));
+    }
+    out + "\n" + FLOOR
+}
 
 /// Flags of `bench`.
 #[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_long_help = FIELDS)]
+#[command(args_conflicts_with_subcommands = true, after_long_help = fields())]
 pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
@@ -88,7 +56,8 @@ pub struct Args {
           value_parser = clap::value_parser!(u16).range(1..))]
     batch: Vec<u16>,
     /// Repetitions of each test after a warm-up
-    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "N", default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
     /// Form of the output
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
@@ -99,11 +68,12 @@ pub struct Args {
     /// Write the rows to a file in the form of -o; standard output shows the table
     #[arg(long, value_name = "FILE")]
     output_file: Option<PathBuf>,
-    /// Draw the rows into a folder as SVG: a roofline per decode and prefill test, tokens per second against depth,
-    /// time per op
+    /// Draw the rows into a folder as SVG: a roofline per decode and prefill test, tokens per second against
+    /// depth, time per op
     #[arg(long, value_name = "DIR", conflicts_with = "floor")]
     plot: Option<PathBuf>,
-    /// Show what this machine (with --device cuda: its GPU) can do at best, measured now if it never was; no model is loaded
+    /// Show what this machine (with --device cuda: its GPU) can do at best, measured now if it never was; no
+    /// model is loaded
     #[arg(long)]
     floor: bool,
     /// With --floor: measure again
@@ -211,8 +181,8 @@ fn render(rows: &[BenchRow], form: Form) -> String {
     match form {
         Form::Md => markdown(rows),
         Form::Csv => csv(rows),
-        Form::Json => format!("{:#}\n", Value::Array(rows.iter().map(BenchRow::json).collect())),
-        Form::Jsonl => rows.iter().map(|row| format!("{}\n", row.json())).collect(),
+        Form::Json => format!("{:#}\n", json!(rows)),
+        Form::Jsonl => rows.iter().map(|row| format!("{}\n", json!(row))).collect(),
     }
 }
 
@@ -278,7 +248,7 @@ fn show_floor(args: &Args, console: &Console) -> Result<(), Failure> {
     let counts = thread_counts(system::cores());
     let (mut floor, cache) = stored(console);
     let measured = |&threads: &usize| {
-        let slow = |bytes| floor.bandwidth(threads, bytes).is_some_and(|row| !row.quick);
+        let slow = |mib| floor.bandwidth(threads, mib).is_some_and(|row| !row.quick);
         SIZES.into_iter().all(slow) && floor.rates(threads).is_some_and(|row| !row.quick)
     };
     if args.refresh || !counts.iter().all(measured) {
@@ -286,14 +256,14 @@ fn show_floor(args: &Args, console: &Console) -> Result<(), Failure> {
         keep(&floor, cache.as_ref(), console);
     }
     match form {
-        Form::Json => print(&format!("{:#}\n", floor.json())),
-        Form::Jsonl => print(&format!("{}\n", floor.json())),
+        Form::Json => print_json(&json!(floor)),
+        Form::Jsonl => print(&format!("{}\n", json!(floor))),
         _ => print(&floor.markdown()),
     }
 }
 
-/// Fills in what the machine does at best, measuring what is not known. Only after the tests and after their memory
-/// was counted: it uses both.
+/// Fills in what the machine does at best, measuring what is not known. Only after the tests and after their
+/// memory was counted: it uses both.
 fn hold_against_floor(rows: &mut [BenchRow], console: &Console) {
     if device_floor::hold_against(rows, console) {
         return;
@@ -301,20 +271,14 @@ fn hold_against_floor(rows: &mut [BenchRow], console: &Console) {
     let (mut floor, cache) = stored(console);
     let mut changed = false;
     for row in rows {
-        let class = size_class(usize::try_from(row.model.bytes).unwrap_or(usize::MAX));
+        let class = size_class(row.model_bytes);
         if let Some(missing) = measure_missing(&floor, row.threads, class, system::others) {
             floor.merge(missing);
             changed = true;
         }
-        row.best =
-            floor.bandwidth(row.threads, class).zip(floor.rates(row.threads)).map(|(read, rates)| Best {
-                bandwidth: read.median,
-                bytes: read.bytes,
-                f32: rates.f32,
-                int8: rates.int8,
-                amx: rates.amx,
-                others: read.others,
-            });
+        if let Some(read) = floor.bandwidth(row.threads, class) {
+            row.hold_against(&read, floor.rates(row.threads).as_ref());
+        }
     }
     if changed {
         keep(&floor, cache.as_ref(), console);

@@ -48,7 +48,7 @@ impl Console {
     }
 }
 
-/// Writes to standard error; there is nobody to tell when that fails.
+/// Writes to standard error; a failure of that has nowhere to be reported.
 pub fn say(text: &str) {
     let _ = stderr().write_all(text.as_bytes());
 }

@@ -1,7 +1,7 @@
 //! What a GPU does at best, for `bench`.
 use amoeba_backend::DeviceKind;
 use amoeba_engine::cuda::{Floor, Libraries, measure_floor};
-use amoeba_harness::bench::{BenchRow, Best};
+use amoeba_harness::bench::{Bandwidth, BenchRow};
 use serde_json::json;
 
 use super::common::kernel_cache;
@@ -23,7 +23,8 @@ pub fn show(device: usize, as_json: bool) -> Result<(), Failure> {
         return print(&format!(
             "{}\n",
             json!({
-                "device": device, "bandwidth_gb_s": gigabytes, "bandwidth_mib": mebibytes, "launch_ns": launch,
+                "device": device, "bandwidth_gb_s": gigabytes, "bandwidth_mib": mebibytes,
+                "launch_ns": launch,
                 "graph_node_ns": node, "overlapping_node_ns": overlapping,
                 "grid_barrier_ns": barrier,
             })
@@ -40,7 +41,7 @@ pub fn show(device: usize, as_json: bool) -> Result<(), Failure> {
 
 /// Fills in what the GPU of the rows does at best; false if they ran elsewhere.
 pub fn hold_against(rows: &mut [BenchRow], console: &Console) -> bool {
-    let Some(DeviceKind::Cuda(device)) = rows.first().map(|row| row.kind) else { return false };
+    let Some(DeviceKind::Cuda(device)) = rows.first().map(|row| row.ran_on) else { return false };
     let floor = match measure(device) {
         Ok(floor) => floor,
         Err(failure) => {
@@ -48,10 +49,9 @@ pub fn hold_against(rows: &mut [BenchRow], console: &Console) -> bool {
             return true;
         }
     };
-    for row in rows {
-        let (bandwidth, bytes) = (floor.bandwidth, floor.bytes);
-        // Its arithmetic was not measured.
-        row.best = Some(Best { bandwidth, bytes, f32: f64::NAN, int8: f64::NAN, amx: None, others: None });
-    }
+    let (gb_s, mib) = (floor.bandwidth / 1e9, floor.bytes >> 20);
+    let read = Bandwidth { threads: 1, mib, gb_s, best_gb_s: gb_s, quick: false, other_cores: None };
+    // Its arithmetic was not measured.
+    rows.iter_mut().for_each(|row| row.hold_against(&read, None));
     true
 }

@@ -29,7 +29,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             "version": env!("AMOEBA_VERSION"),
             "system": { "os": std::env::consts::OS, "architecture": std::env::consts::ARCH },
             "cpu": { "model": system::processor(), "cores": system::cores(), "instruction_sets": sets },
-            "memory": memory.map(|m| json!({ "total": m.total, "available": m.available, "limited": m.limited })),
+            "memory": memory.map(|m| {
+                json!({ "total": m.total, "available": m.available, "limited": m.limited })
+            }),
             "cuda": cuda_json(&cuda),
             "hub": {
                 "cache": hub.cache(),

@@ -85,7 +85,8 @@ fn as_text(found: &Evaluation) -> String {
     );
     if let Some(distance) = &found.distance {
         text += &format!(
-            "recorded {:.4} by model {}\nKL mean {:.2e}, median {:.2e}, 99 % below {:.2e}, max {:.2e} after token {} (nats)\n\
+            "recorded {:.4} by model {}\nKL mean {:.2e}, median {:.2e}, 99 % below {:.2e}, max {:.2e} after \
+             token {} (nats)\n\
              same likeliest token {:.2} %\n",
             distance.perplexity,
             if distance.model == found.model { "the same" } else { &distance.model },

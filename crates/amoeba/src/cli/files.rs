@@ -1,9 +1,8 @@
 //! Files that verbs read and write, with faults that name the file.
 use std::path::Path;
 
-use amoeba_harness::bench::parse_rows;
+use amoeba_harness::bench::{BenchRow, parse_rows};
 use amoeba_harness::trace::{Summary, TOKENS_CHECK_MIN};
-use serde_json::Value;
 
 use super::failure::{self, Failure};
 
@@ -31,21 +30,17 @@ fn read(file: &Path) -> Result<String, Failure> {
 }
 
 /// Rows of `bench`.
-pub fn read_rows(file: &Path) -> Result<Vec<Value>, Failure> {
+pub fn read_rows(file: &Path) -> Result<Vec<BenchRow>, Failure> {
     parse_rows(&read(file)?).map_err(|what| misread(file, &what))
 }
 
 /// A baseline that can be checked against.
 pub fn read_baseline(file: &Path) -> Result<Summary, Failure> {
     let fault = |what: String| misread(file, &what);
-    let value: Value =
-        serde_json::from_str(&read(file)?).map_err(|error| fault(format!("is not JSON: {error}")))?;
-    let summary = Summary::from_json(&value).map_err(fault)?;
-    if summary.tokens < TOKENS_CHECK_MIN || summary.tokens > 4096 {
-        return Err(fault(format!(
-            "has {} tokens; {TOKENS_CHECK_MIN} to 4096 can be checked",
-            summary.tokens
-        )));
+    let summary = Summary::baseline(&read(file)?).map_err(fault)?;
+    let tokens = summary.subject.tokens;
+    if !(TOKENS_CHECK_MIN..=4096).contains(&tokens) {
+        return Err(fault(format!("has {tokens} tokens; {TOKENS_CHECK_MIN} to 4096 can be checked")));
     }
     Ok(summary)
 }

@@ -53,8 +53,9 @@ impl Need {
         }
         let whose = if memory.limited { "this container" } else { "this machine" };
         let message = format!(
-            "the model needs {} of memory ({} weights, {} for {} positions of context, {} buffers) and {whose} has {} \
-             left: take a smaller context (-c), a smaller model, or try all the same with --force",
+            "the model needs {} of memory ({} weights, {} for {} positions of context, {} buffers) and \
+             {whose} has {} left: take a smaller context (-c), a smaller model, or try all the same with \
+             --force",
             bytes(self.total()),
             bytes(self.weights),
             bytes(self.cache),

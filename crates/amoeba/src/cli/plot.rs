@@ -1,9 +1,8 @@
 //! Pictures of measured rows, from a run or from a file of one.
 use std::path::Path;
 
-use amoeba_harness::bench::plots;
+use amoeba_harness::bench::{BenchRow, plots};
 use amoeba_harness::plot::write_picture;
-use serde_json::Value;
 
 use super::console::{Console, print};
 use super::failure::{self, Failure};
@@ -32,8 +31,8 @@ pub fn check_folder(dir: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::new(failure::FAILED, format!("{}: cannot be made: {error}", dir.display())))
 }
 
-/// Draws rows as `bench -o json` writes them into a folder; returns the files written.
-pub fn draw(rows: &[Value], dir: &Path, console: &Console) -> Result<Vec<String>, Failure> {
+/// Draws rows into a folder; returns the files written.
+pub fn draw(rows: &[BenchRow], dir: &Path, console: &Console) -> Result<Vec<String>, Failure> {
     let plots = plots(rows);
     plots.notes.iter().for_each(|note| console.note(note));
     let write = |(name, picture): &(String, _)| {

@@ -1,4 +1,5 @@
-//! What this machine has, and what the program was built from. Linux has the former in files; elsewhere it is `None`.
+//! What this machine has, and what the program was built from. Linux has the former in files; elsewhere it is
+//! `None`.
 use std::fs::read_to_string;
 use std::path::Path;
 

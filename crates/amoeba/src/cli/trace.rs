@@ -7,7 +7,7 @@ use amoeba_harness::trace::{
     CaptureOptions, Checked, Summary, Trace, capture, check, chrome, overhead, picture,
 };
 use clap::ValueEnum;
-use serde_json::Value;
+use serde_json::json;
 
 use super::common::{self, DeviceArgs};
 use super::console::{Console, print, print_json};
@@ -24,23 +24,27 @@ const ROUNDS: usize = 200;
 
 const RULES: &str = "\
 What is written:
-  -o FILE             open it at https://ui.perfetto.dev or chrome://tracing: a process per path, a row per worker, a slice
-                      per piece of an op (args: layer, op, bytes, phase, path), the bandwidth as a counter
+  -o FILE             open it at https://ui.perfetto.dev or chrome://tracing: a process per path, a row per
+                      worker, a slice per piece of an op (args: layer, op, bytes, phase, path), the bandwidth
+                      as a counter
   --svg FILE          the shortest token captured, and the experts of one layer; idle time is grey
 
 What the summary says, per token:
   phases              pieces of work divided among workers (on a GPU: launches), each ended by a wait
-  idle                workers' time without work; in the table under the op that the worker waited for, and of it what lies
-                      between a router's output and the weighted sum of its experts
-  (start) (input)     overhead of dividing work: counting and grouping items; preparing x in the form the weights need
+  idle                workers' time without work; in the table under the op that the worker waited for, and of
+                      it what lies between a router's output and the weighted sum of its experts
+  (start) (input)     overhead of dividing work: counting and grouping items; preparing x in the form the
+                      weights need
 
 What --check compares (--tokens is that of the baseline, or 32; at least 8):
-  refused (exit 2)    another model, device, number of workers, path, type of cache, rounding, depth or number of tokens
+  refused (exit 2)    another model, device, number of workers, path, type of cache, rounding, depth or number
+                      of tokens
   phases, bytes       may not grow at all
-  idle time           of the whole token, and of the experts' part of a layer, as shares of the workers' time, since hosts
-                      differ: grown when even the quietest tenth of the tokens is worse than the baseline's ninetieth
-                      percentile by more than 2 points. Other work can only add to it, so while that is all that grew
-                      the capture is repeated (5 in all within 2 seconds); the last one counts
+  idle time           of the whole token, and of the experts' part of a layer, as shares of the workers' time,
+                      since hosts differ: grown when even the quietest tenth of the tokens is worse than the
+                      baseline's ninetieth percentile by more than 2 points. Other work can only add to it, so
+                      while that is all that grew the capture is repeated (5 in all within 2 seconds); the
+                      last one counts
   exit 1              if anything grew";
 
 /// Flags of `trace`.
@@ -113,7 +117,7 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     }
     let baseline = args.baseline.as_deref().map(read_baseline).transpose()?;
     if let (Some(baseline), None) = (&baseline, args.tokens) {
-        options.tokens = baseline.tokens;
+        options.tokens = baseline.subject.tokens;
     }
     let checked = match &baseline {
         Some(baseline) => check(&dir, &options, baseline)?,
@@ -128,13 +132,15 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     write_all(output.as_deref(), args, &[&checked.trace])?;
     if let Some(file) = &args.save_baseline {
         if summary.idle.p90 - summary.idle.p10 > SPREAD_MAX {
-            console.note("idle time varies much from token to token: other work runs here, and this baseline will forgive a lot");
+            console.note(
+                "idle time varies much from token to token: other work runs here, and this baseline will \
+                 forgive a lot",
+            );
         }
-        let text = format!("{:#}\n", summary.json());
-        write(file, &text)?;
+        write(file, &format!("{:#}\n", json!(summary)))?;
     }
     if args.json {
-        print_json(&summary.json())?;
+        print_json(&json!(summary))?;
     } else {
         let written =
             |file: &PathBuf| format!("\nwritten: {} (open it at https://ui.perfetto.dev)\n", file.display());
@@ -163,7 +169,8 @@ fn verdict(checked: &Checked, baseline: &Summary, json: bool) -> Result<(), Fail
     }
     let [idle, before] = [summary.idle.median, baseline.idle.median].map(|share| share * 100.0);
     print(&format!(
-        "\nno worse than the baseline: phases {:.0} (baseline {:.0}), MB {:.2} ({:.2}), idle {idle:.1} % ({before:.1} %)\n",
+        "\nno worse than the baseline: phases {:.0} (baseline {:.0}), MB {:.2} ({:.2}), idle {idle:.1} % \
+         ({before:.1} %)\n",
         summary.phases,
         baseline.phases,
         summary.bytes / 1e6,
@@ -196,7 +203,7 @@ fn compare(args: &Args, dir: &Path, mut options: CaptureOptions) -> Result<(), F
     }
     let summaries: Vec<Summary> = traces.iter().map(Trace::summary).collect();
     if args.json {
-        return print_json(&Value::Array(summaries.iter().map(Summary::json).collect()));
+        return print_json(&json!(summaries));
     }
     let texts: Vec<String> = summaries.iter().map(Summary::markdown).collect();
     let [a, b] = [&summaries[0], &summaries[1]];

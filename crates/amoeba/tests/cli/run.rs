@@ -151,8 +151,8 @@ fn tools_are_told_to_models_that_know_them() {
         ran(&[&["run", model, "-p", "Hi", "-n", "2", "--temp", "0"], more].concat())
     };
     let prompt = |ran: Ran| -> usize {
-        let told = ran.expect(0, &["prompt"]).err;
-        told.split("prompt ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+        let said = ran.expect(0, &["prompt"]).err;
+        said.split("prompt ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
     };
     std::fs::write(&path, r#"[{"type": "function", "function": {"name": "get_weather"}}]"#).unwrap();
     assert!(prompt(run(&fixture, &["--tools", file])) > prompt(run(&fixture, &[])));

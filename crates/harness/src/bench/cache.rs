@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::floor::Floor;
-use super::row::{Build, Host};
+use super::subject::{Build, Host};
 
 /// Where the floor of this machine is kept.
 #[derive(Clone, Debug)]
@@ -40,14 +42,15 @@ impl FloorCache {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(fault(&format!("cannot be read: {error}"))),
         };
-        let value: serde_json::Value =
+        let value: Value =
             serde_json::from_str(&text).map_err(|error| fault(&format!("is not JSON: {error}")))?;
         if value.get("key").and_then(|key| key.as_str()) != Some(&self.key) {
             return Err(fault("is of another machine or version"));
         }
-        match Floor::from_json(&value) {
-            Some(floor) => Ok(Some(floor)),
-            None => Err(fault("has missing or impossible figures")),
+        match serde_json::from_value::<Floor>(value) {
+            Ok(floor) if floor.possible() => Ok(Some(floor)),
+            Ok(_) => Err(fault("has impossible figures")),
+            Err(error) => Err(fault(&format!("has missing or odd figures: {error}"))),
         }
     }
 
@@ -56,9 +59,9 @@ impl FloorCache {
     /// # Errors
     /// One line that says what could not be written.
     pub fn store(&self, floor: &Floor) -> Result<(), String> {
-        let mut value = floor.json();
-        value["key"] = self.key.clone().into();
         let fault = |error: std::io::Error| format!("{}: cannot be written: {error}", self.file.display());
+        let mut value = serde_json::to_value(floor).map_err(|error| fault(error.into()))?;
+        value["key"] = self.key.clone().into();
         if let Some(folder) = self.file.parent() {
             std::fs::create_dir_all(folder).map_err(fault)?;
         }
@@ -66,7 +69,7 @@ impl FloorCache {
         let written = std::fs::write(&half, format!("{value:#}\n"));
         let written = written.and_then(|()| std::fs::rename(&half, &self.file));
         written.map_err(|error| {
-            // What is left of it, if anything; the first error is the one to tell.
+            // What is left of it, if anything; the first error is the one to report.
             let _ = std::fs::remove_file(&half);
             fault(error)
         })

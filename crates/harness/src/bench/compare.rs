@@ -1,22 +1,17 @@
-//! Two files of rows side by side: like rows are paired, unlike ones refused with the reason.
+//! Two files of rows compared: like rows are paired, unlike ones refused with the reason.
 
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use super::row::Row;
+use super::subject::Kind;
 
 /// What two rows must share to be compared. Commit, compiler, path and what else a change may change is free.
-const LIKE: [&str; 12] = [
-    "schema",
-    "cpu",
-    "cores",
-    "isa",
-    "os",
-    "model_hash",
-    "device",
-    "threads",
-    "kind",
-    "tokens",
-    "depth",
-    "batch",
-];
+fn likeness(row: &Row) -> [(&'static str, Value); 12] {
+    macro_rules! keys {
+        ($($key:ident)*) => { [$((stringify!($key), json!(row.$key))),*] };
+    }
+    keys!(schema cpu cores isa os model_hash device threads kind tokens depth batch)
+}
 
 /// A like pair.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,12 +40,13 @@ pub struct Comparison {
     pub refused: Vec<String>,
 }
 
-/// Reads rows as `bench` writes them: a JSON list, or one object a line.
+/// Reads rows as `bench` writes them: a JSON list, or one object a line. What a comparison needs must be in
+/// every row, as `bench` writes it; other keys may be missing or odd.
 ///
 /// # Errors
 /// What is wrong, and in which line.
-pub fn parse_rows(text: &str) -> Result<Vec<Value>, String> {
-    let rows = match serde_json::from_str(text) {
+pub fn parse_rows(text: &str) -> Result<Vec<Row>, String> {
+    let values = match serde_json::from_str(text) {
         Ok(Value::Array(rows)) => rows,
         Ok(row @ Value::Object(_)) => vec![row],
         _ => {
@@ -62,19 +58,26 @@ pub fn parse_rows(text: &str) -> Result<Vec<Value>, String> {
             lines.map(row).collect::<Result<_, String>>()?
         }
     };
-    let fault = |row: &Value| {
-        let missing = LIKE.iter().chain(&["test", "tok_s_median"]).find(|key| row.get(**key).is_none());
-        missing.map(|key| format!("a row has no `{key}`: write the file with `amoeba bench -o json`"))
-    };
-    rows.iter().find_map(fault).map_or(Ok(rows.clone()), Err)
+    values.iter().map(parse_row).collect()
+}
+
+fn parse_row(value: &Value) -> Result<Row, String> {
+    let row: Row = serde_json::from_value(value.clone()).unwrap_or_default();
+    let like = likeness(&row).into_iter().find(|(key, read)| value.get(key) != Some(read));
+    let missing = like.map(|(key, _)| key);
+    let missing = missing.or(row.test.is_empty().then_some("test"));
+    match missing.or(row.tok_s_median.is_none().then_some("tok_s_median")) {
+        Some(key) => Err(format!("a row has no `{key}`: write the file with `amoeba bench -o json`")),
+        None => Ok(row),
+    }
 }
 
 /// Pairs the rows of `a` with those of `b`.
-pub fn compare(a: &[Value], b: &[Value]) -> Comparison {
+pub fn compare(a: &[Row], b: &[Row]) -> Comparison {
     let mut found = Comparison::default();
     let mut taken = vec![false; b.len()];
     for row in a {
-        let like = (0..b.len()).find(|&i| !taken[i] && differences(row, &b[i]).is_empty());
+        let like = (0..b.len()).find(|&i| !taken[i] && likeness(row) == likeness(&b[i]));
         match like {
             Some(i) => {
                 taken[i] = true;
@@ -90,13 +93,13 @@ pub fn compare(a: &[Value], b: &[Value]) -> Comparison {
 }
 
 /// What differs of that which must not: key, value here, value there.
-fn differences(a: &Value, b: &Value) -> Vec<String> {
-    let keys = LIKE.iter().filter(|key| a[**key] != b[**key]);
-    keys.map(|key| format!("{} {} here, {} there", key.replace('_', " "), a[*key], b[*key])).collect()
+fn differences(a: &Row, b: &Row) -> Vec<String> {
+    let pairs = likeness(a).into_iter().zip(likeness(b)).filter(|(a, b)| a != b);
+    pairs.map(|((key, a), (_, b))| format!("{} {a} here, {b} there", key.replace('_', " "))).collect()
 }
 
 /// Why `row` has no like among `others`: how it differs from the nearest.
-fn reason(row: &Value, others: &[Value]) -> String {
+fn reason(row: &Row, others: &[Row]) -> String {
     let nearest = others.iter().map(|other| differences(row, other)).min_by_key(Vec::len);
     match nearest {
         None => "the other file has no rows".to_owned(),
@@ -105,35 +108,41 @@ fn reason(row: &Value, others: &[Value]) -> String {
     }
 }
 
-fn title(row: &Value) -> String {
-    format!("{}, threads {}", row["test"].as_str().unwrap_or("?"), row["threads"])
+fn title(row: &Row) -> String {
+    format!("{}, threads {}", row.test, row.threads)
 }
 
-fn pair(a: &Value, b: &Value) -> Pair {
-    let number = |row: &Value, key: &str| row[key].as_f64().unwrap_or(f64::NAN);
+fn pair(a: &Row, b: &Row) -> Pair {
     let mut notes = Vec::new();
     for (row, which) in [(a, "first"), (b, "second")] {
-        if let Some(why) = row["untrusted"].as_str() {
+        if let Some(why) = &row.untrusted {
             notes.push(format!("{which} is untrusted: {why}"));
         }
     }
-    let apart = number(a, "p10_ns") > number(b, "p90_ns") || number(b, "p10_ns") > number(a, "p90_ns");
-    if !apart {
+    let above = |low: Option<f64>, high: Option<f64>| low.zip(high).is_some_and(|(low, high)| low > high);
+    if !above(a.p10_ns, b.p90_ns) && !above(b.p10_ns, a.p90_ns) {
         notes.push("within the spread".to_owned());
     }
-    for key in ["path", "isa_ran", "kv_type", "activations", "device_detail", "rustc"] {
-        if let [Some(a), Some(b)] =
-            [a[key].as_str(), b[key].as_str()].map(|text| text.filter(|_| a[key] != b[key]))
-        {
+    let free: [fn(&Row) -> &String; 6] = [
+        |row| &row.path,
+        |row| &row.isa_ran,
+        |row| &row.kv_type,
+        |row| &row.activations,
+        |row| &row.device_detail,
+        |row| &row.rustc,
+    ];
+    for (a, b) in free.map(|text| (text(a), text(b))) {
+        if a != b && !a.is_empty() && !b.is_empty() {
             notes.push(format!("{a} → {b}"));
         }
     }
-    // Rows of before there was a choice do not say.
-    let [from, to] = [a, b].map(|row| row["sampling"].as_str().unwrap_or("host"));
-    if a["kind"] == "decode" && from != to {
+    // Rows from before there was a choice do not say.
+    let [from, to] = [a, b].map(|row| row.sampling.as_deref().unwrap_or("host"));
+    if a.kind == Kind::Decode && from != to {
         notes.push(format!("tokens drawn: {from} → {to}"));
     }
-    Pair { test: title(a), rates: [a, b].map(|row| number(row, "tok_s_median")), notes }
+    let rates = [a, b].map(|row| row.tok_s_median.unwrap_or(f64::NAN));
+    Pair { test: title(a), rates, notes }
 }
 
 impl Comparison {

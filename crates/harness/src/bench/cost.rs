@@ -7,6 +7,7 @@ use amoeba_checkpoint::Checkpoint;
 use amoeba_plan::{Op, Part, Plan, Stored, WeightId, WeightShape, parts};
 use serde_json::{Map, Value};
 
+use super::parts::Reads;
 use crate::Error;
 use crate::trace::visible;
 
@@ -15,8 +16,9 @@ use crate::trace::visible;
 pub struct Model {
     /// As a person would call it.
     pub name: String,
-    /// Hash of `config.json`, of all shard headers (names, types, shapes, places), and of [`SAMPLE`] bytes at the
-    /// beginning, in the middle and at the end of every tensor. Other training changes it, a few changed bytes may not.
+    /// Hash of `config.json`, of all shard headers (names, types, shapes, places), and of [`SAMPLE`] bytes at
+    /// the beginning, in the middle and at the end of every tensor. Other training changes it, a few changed
+    /// bytes may not.
     pub hash: String,
     /// Bytes of all tensors in the files.
     pub bytes: u64,
@@ -25,54 +27,6 @@ pub struct Model {
     plan: Plan,
     stored: Vec<Stored>,
     parts: Vec<Part>,
-}
-
-/// Bytes that one step reads, by part of the model.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Reads {
-    /// Routed experts, each that is needed once.
-    pub experts: f64,
-    /// Experts that every token passes.
-    pub shared_experts: f64,
-    /// Dense MLPs.
-    pub mlp: f64,
-    /// Projections of attention.
-    pub attention: f64,
-    /// Projections of delta nets, state spaces and convolutions.
-    pub recurrent: f64,
-    /// Routers.
-    pub router: f64,
-    /// The output projection.
-    pub head: f64,
-    /// Keys and values.
-    pub kv: f64,
-    /// States of recurrences, which are also written.
-    pub state: f64,
-    /// Norms, rows of the embedding table.
-    pub other: f64,
-}
-
-impl Reads {
-    /// All of it.
-    pub fn total(&self) -> f64 {
-        self.by_part().iter().map(|(_, bytes)| bytes).sum()
-    }
-
-    /// Each part with its name.
-    pub fn by_part(&self) -> [(&'static str, f64); 10] {
-        [
-            ("experts", self.experts),
-            ("shared_experts", self.shared_experts),
-            ("mlp", self.mlp),
-            ("attention", self.attention),
-            ("recurrent", self.recurrent),
-            ("router", self.router),
-            ("head", self.head),
-            ("kv", self.kv),
-            ("state", self.state),
-            ("other", self.other),
-        ]
-    }
 }
 
 impl Model {
@@ -164,7 +118,8 @@ impl Model {
         reads
     }
 
-    /// Share of each stack of experts that is read: the router before it says how many of its experts are needed.
+    /// Share of each stack of experts that is read: the router before it says how many of its experts are
+    /// needed.
     fn expert_shares(&self, distinct: &[f64]) -> Vec<(WeightId, f64)> {
         let mut shares = Vec::new();
         let mut routers = 0_usize;
@@ -233,7 +188,8 @@ fn hash(checkpoint: &Checkpoint) -> String {
     format!("{hash:016x}")
 }
 
-/// Writes an object with its keys in alphabetical order, nested ones too: neither the file nor the build decides.
+/// Writes an object with its keys in alphabetical order, nested ones too: neither the file nor the build
+/// decides.
 fn sorted(object: &Map<String, Value>, out: &mut String) {
     let mut entries: Vec<_> = object.iter().collect();
     entries.sort_by_key(|(key, _)| *key);

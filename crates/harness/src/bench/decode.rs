@@ -5,7 +5,7 @@
 use amoeba_backend::{Executable, Row};
 use amoeba_engine::Sampling as Draw;
 
-use super::row::{Kind, Test};
+use super::subject::{Kind, Test};
 use crate::Error;
 
 /// Who draws the tokens of a decode test.
@@ -81,7 +81,7 @@ pub(super) fn begin(executable: &mut dyn Executable, before: &[Vec<Row>]) -> Res
     Ok(())
 }
 
-/// So many steps, each with the draw of another token for every sequence, until the last has come.
+/// Runs `steps` steps, each of which draws another token for every sequence, until the last has come.
 pub(super) fn draw(executable: &mut dyn Executable, steps: usize, ahead: bool) -> Result<(), Error> {
     let sampler = executable.sampler().expect("it draws, as it said");
     let first = usize::from(ahead).min(steps);

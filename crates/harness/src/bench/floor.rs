@@ -1,45 +1,73 @@
 //! What the machine can do at best, as data: read bandwidth and multiply-adds by number of threads.
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Version of a JSON form: written as `N`; nothing else is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Schema<const N: u64>;
+
+impl<const N: u64> Serialize for Schema<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(N)
+    }
+}
+
+impl<'de, const N: u64> Deserialize<'de> for Schema<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Schema<N>, D::Error> {
+        let found = u64::deserialize(deserializer)?;
+        let fault = || serde::de::Error::custom(format!("it is of schema {found}, not {N}"));
+        (found == N).then_some(Schema).ok_or_else(fault)
+    }
+}
+
+/// Reads something optional that must nevertheless be written down, if only as `null`.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    Option::deserialize(deserializer)
+}
 
 /// Read bandwidth of one configuration.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bandwidth {
     /// Threads reading, each its own part and bound to its own core where the system allows that.
     pub threads: usize,
-    /// Bytes read over and over by all threads together.
-    pub bytes: usize,
-    /// Median over the rounds of the fastest order of reading, bytes per second.
-    pub median: f64,
+    /// MiB read over and over by all threads together.
+    pub mib: usize,
+    /// Median over the rounds of the fastest order of reading, GB/s.
+    pub gb_s: f64,
     /// Best round.
-    pub best: f64,
+    pub best_gb_s: f64,
     /// Measured in a hurry: fewer rounds.
     pub quick: bool,
     /// Cores that other work used meanwhile, where the system tells: the figure is then too low.
-    pub others: Option<f64>,
+    #[serde(deserialize_with = "present")]
+    pub other_cores: Option<f64>,
 }
 
-/// Multiply-adds per second of all threads together, median.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// 10^9 multiply-adds per second of all threads together, median.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Compute {
     /// Threads.
     pub threads: usize,
     /// Of f32, fused.
-    pub f32: f64,
+    pub f32_g_s: f64,
     /// Of int8 into i32, with the instructions the engine uses (VNNI, where the machine has it).
-    pub int8: f64,
+    pub int8_g_s: f64,
     /// Of int8 on AMX tiles, where the machine has them: with the operation that the engine has for products
     /// of many rows, loads and stores of its tiles included.
-    pub amx: Option<f64>,
+    #[serde(deserialize_with = "present")]
+    pub amx_g_s: Option<f64>,
     /// Measured in a hurry: fewer rounds.
     pub quick: bool,
     /// Cores that other work used meanwhile, where the system tells: the figure is then too low.
-    pub others: Option<f64>,
+    #[serde(deserialize_with = "present")]
+    pub other_cores: Option<f64>,
 }
 
 /// All measurements of a machine.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Floor {
+    /// Version of the JSON.
+    pub schema: Schema<2>,
     /// Widest instruction set, which the rates are of.
     pub isa: String,
     /// Every configuration read.
@@ -48,25 +76,22 @@ pub struct Floor {
     pub compute: Vec<Compute>,
 }
 
-/// Sizes read: from what caches hold to far outside of them.
-pub const SIZES: [usize; 4] = [16 << 20, 64 << 20, 256 << 20, 1 << 30];
+/// Sizes read, in MiB: from what caches hold to far outside of them.
+pub const SIZES: [usize; 4] = [16, 64, 256, 1024];
 
 /// Cores that other work may use without harm to a measurement.
 pub const OTHERS_MAX: f64 = 0.15;
 
-/// Version of the JSON of a floor.
-const SCHEMA: u64 = 2;
-
 /// The size of [`SIZES`] that stands for `bytes` bytes of weights: the smallest that holds them, else the
 /// largest.
-pub fn size_class(bytes: usize) -> usize {
-    SIZES.into_iter().find(|&size| size >= bytes).unwrap_or(SIZES[SIZES.len() - 1])
+pub fn size_class(bytes: u64) -> usize {
+    SIZES.into_iter().find(|&mib| (mib as u64) << 20 >= bytes).unwrap_or(SIZES[SIZES.len() - 1])
 }
 
 impl Floor {
     /// Bandwidth of that configuration, if it was measured.
-    pub fn bandwidth(&self, threads: usize, bytes: usize) -> Option<Bandwidth> {
-        self.read.iter().copied().find(|row| (row.threads, row.bytes) == (threads, bytes))
+    pub fn bandwidth(&self, threads: usize, mib: usize) -> Option<Bandwidth> {
+        self.read.iter().copied().find(|row| (row.threads, row.mib) == (threads, mib))
     }
 
     /// Rates at that number of threads, if they were measured.
@@ -76,95 +101,51 @@ impl Floor {
 
     /// Adds measurements; they replace those of the same configuration.
     pub fn merge(&mut self, newer: Floor) {
-        let Floor { isa, read, compute } = newer;
-        self.read.retain(|old| read.iter().all(|new| (new.threads, new.bytes) != (old.threads, old.bytes)));
+        let Floor { isa, read, compute, .. } = newer;
+        self.read.retain(|old| read.iter().all(|new| (new.threads, new.mib) != (old.threads, old.mib)));
         self.compute.retain(|old| compute.iter().all(|new| new.threads != old.threads));
         self.read.extend(read);
         self.compute.extend(compute);
-        self.read.sort_by_key(|row| (row.bytes, row.threads));
+        self.read.sort_by_key(|row| (row.mib, row.threads));
         self.compute.sort_by_key(|row| row.threads);
         self.isa = isa;
     }
 
-    /// The floor as JSON: GB/s and G multiply-adds per second.
-    pub fn json(&self) -> Value {
-        let read = self.read.iter().map(|row| {
-            json!({
-                "threads": row.threads, "mib": row.bytes >> 20, "gb_s": row.median / 1e9,
-                "best_gb_s": row.best / 1e9, "quick": row.quick, "other_cores": row.others,
+    /// Whether every figure can be one: of some threads and bytes, above 0, finite.
+    pub fn possible(&self) -> bool {
+        let rate = |rate: f64| rate.is_finite() && rate > 0.0;
+        let size = |mib: usize| (1..=usize::MAX >> 20).contains(&mib);
+        self.read.iter().all(|row| row.threads > 0 && size(row.mib) && rate(row.gb_s) && rate(row.best_gb_s))
+            && self.compute.iter().all(|row| {
+                let rates = [row.f32_g_s, row.int8_g_s, row.amx_g_s.unwrap_or(1.0)];
+                row.threads > 0 && rates.into_iter().all(rate)
             })
-        });
-        let compute = self.compute.iter().map(|row| {
-            json!({
-                "threads": row.threads, "f32_g_s": row.f32 / 1e9, "int8_g_s": row.int8 / 1e9,
-                "amx_g_s": row.amx.map(|rate| rate / 1e9), "quick": row.quick, "other_cores": row.others,
-            })
-        });
-        json!({
-            "schema": SCHEMA, "isa": self.isa,
-            "read": read.collect::<Vec<_>>(), "compute": compute.collect::<Vec<_>>(),
-        })
-    }
-
-    /// Reads what [`Floor::json`] wrote; `None` for anything else.
-    pub fn from_json(value: &Value) -> Option<Floor> {
-        let whole = |row: &Value, key: &str| usize::try_from(row.get(key)?.as_u64()?).ok().filter(|&n| n > 0);
-        let rate = |row: &Value, key: &str| {
-            let rate = row.get(key)?.as_f64()? * 1e9;
-            (rate.is_finite() && rate > 0.0).then_some(rate)
-        };
-        let text = |key: &str| value.get(key)?.as_str().map(str::to_owned);
-        let read = |row: &Value| {
-            Some(Bandwidth {
-                threads: whole(row, "threads")?,
-                bytes: whole(row, "mib")?.checked_mul(1 << 20)?,
-                median: rate(row, "gb_s")?,
-                best: rate(row, "best_gb_s")?,
-                quick: row.get("quick")?.as_bool()?,
-                others: row.get("other_cores")?.as_f64(),
-            })
-        };
-        let compute = |row: &Value| {
-            Some(Compute {
-                threads: whole(row, "threads")?,
-                f32: rate(row, "f32_g_s")?,
-                int8: rate(row, "int8_g_s")?,
-                amx: if row.get("amx_g_s")?.is_null() { None } else { Some(rate(row, "amx_g_s")?) },
-                quick: row.get("quick")?.as_bool()?,
-                others: row.get("other_cores")?.as_f64(),
-            })
-        };
-        (value.get("schema")?.as_u64()? == SCHEMA).then_some(())?;
-        Some(Floor {
-            isa: text("isa")?,
-            read: value.get("read")?.as_array()?.iter().map(read).collect::<Option<_>>()?,
-            compute: value.get("compute")?.as_array()?.iter().map(compute).collect::<Option<_>>()?,
-        })
     }
 
     /// The floor for people: a line per number of threads.
     pub fn markdown(&self) -> String {
-        let mut sizes: Vec<usize> = self.read.iter().map(|row| row.bytes).collect();
+        let mut sizes: Vec<usize> = self.read.iter().map(|row| row.mib).collect();
         sizes.dedup();
         let mut threads: Vec<usize> = self.read.iter().map(|row| row.threads).collect();
         threads.extend(self.compute.iter().map(|row| row.threads));
         threads.sort_unstable();
         threads.dedup();
         let mut out = "| threads |".to_owned();
-        sizes.iter().for_each(|bytes| out += &format!(" read {} MiB |", bytes >> 20));
+        sizes.iter().for_each(|mib| out += &format!(" read {mib} MiB |"));
         out += &format!(" f32 ({isa}) | int8 ({isa}) | int8 (amx) |\n|---:|", isa = self.isa);
         out += &"---:|".repeat(sizes.len() + 3);
         for threads in threads {
             out += &format!("\n| {threads} |");
-            for &bytes in &sizes {
+            for &mib in &sizes {
                 let cell = self
-                    .bandwidth(threads, bytes)
-                    .map(|row| format!("{:.1} GB/s{}", row.median / 1e9, star(row.others)));
+                    .bandwidth(threads, mib)
+                    .map(|row| format!("{:.1} GB/s{}", row.gb_s, star(row.other_cores)));
                 out += &format!(" {} |", cell.unwrap_or_default());
             }
             let rates = self.rates(threads).map_or([const { String::new() }; 3], |row| {
-                let cell = |rate: f64| format!("{:.0} G/s{}", rate / 1e9, star(row.others));
-                [cell(row.f32), cell(row.int8), row.amx.map_or_else(|| "none".to_owned(), cell)]
+                let cell = |rate: f64| format!("{rate:.0} G/s{}", star(row.other_cores));
+                let amx = row.amx_g_s.map_or_else(|| "none".to_owned(), cell);
+                [cell(row.f32_g_s), cell(row.int8_g_s), amx]
             });
             out += &format!(" {} |", rates.join(" | "));
         }
@@ -175,7 +156,7 @@ impl Floor {
     }
 }
 
-/// Behind a figure that other work made too low.
+/// Mark of a figure that other work made too low.
 pub(super) const DISTURBED: char = '*';
 /// What it means.
 pub(super) const DISTURBED_MEANS: &str =
@@ -191,10 +172,11 @@ mod tests {
     use super::*;
 
     pub fn floor(threads: usize, quick: bool) -> Floor {
-        let (bytes, amx) = (16 << 20, (threads > 1).then_some(3e12));
-        let read = Bandwidth { threads, bytes, median: 2e10, best: 3e10, quick, others: Some(0.5) };
-        let compute = Compute { threads, f32: 1e11, int8: 4e11, amx, quick, others: None };
-        Floor { isa: "avx2".to_owned(), read: vec![read], compute: vec![compute] }
+        let other_cores = Some(0.5);
+        let read = Bandwidth { threads, mib: 16, gb_s: 20.0, best_gb_s: 30.0, quick, other_cores };
+        let amx_g_s = (threads > 1).then_some(3e3);
+        let compute = Compute { threads, f32_g_s: 1e2, int8_g_s: 4e2, amx_g_s, quick, other_cores: None };
+        Floor { isa: "avx2".to_owned(), read: vec![read], compute: vec![compute], ..Floor::default() }
     }
 
     #[test]
@@ -204,20 +186,18 @@ mod tests {
         all.merge(floor(1, false));
         assert_eq!((all.read.len(), all.compute.len()), (2, 2));
         assert!(!all.read[0].quick);
-        assert_eq!(Floor::from_json(&all.json()), Some(all.clone()));
-        let mut other = all.json();
-        other["schema"] = json!(99);
-        assert_eq!(Floor::from_json(&other), None);
-        let mut zero = all.json();
-        zero["read"][0]["gb_s"] = json!(0);
-        assert_eq!(Floor::from_json(&zero), None);
+        let text = serde_json::to_string(&all).unwrap();
+        let read = |text: &str| serde_json::from_str::<Floor>(text).ok().filter(Floor::possible);
+        assert_eq!(read(&text), Some(all.clone()));
+        assert_eq!(read(&text.replace("\"schema\":2", "\"schema\":99")), None);
+        assert_eq!(read(&text.replace("\"gb_s\":20.0", "\"gb_s\":0")), None);
     }
 
     #[test]
     fn the_size_class_holds_the_weights_where_one_does() {
-        assert_eq!(size_class(1), 16 << 20);
-        assert_eq!(size_class((16 << 20) + 1), 64 << 20);
-        assert_eq!(size_class(usize::MAX), 1 << 30);
+        assert_eq!(size_class(1), 16);
+        assert_eq!(size_class((16 << 20) + 1), 64);
+        assert_eq!(size_class(u64::MAX), 1024);
     }
 
     #[test]

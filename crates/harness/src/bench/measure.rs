@@ -21,12 +21,12 @@ fn rounds(quick: bool) -> usize {
 }
 
 /// Everything a floor should have: reads of all [`SIZES`] and rates for every one of `threads`. `others`
-/// tells the seconds of processor time that everything but this process has used.
+/// returns the seconds of processor time that everything but this process has used.
 pub fn measure_floor(threads: &[usize], others: Others) -> Floor {
     let watch = Watch::new(others);
     let mut floor = machine();
-    for bytes in SIZES {
-        floor.read.extend(reads(bytes, threads, false));
+    for mib in SIZES {
+        floor.read.extend(reads(mib, threads, false));
     }
     floor.compute = threads.iter().map(|&threads| compute(threads, false)).collect();
     watched(floor, &watch)
@@ -34,18 +34,18 @@ pub fn measure_floor(threads: &[usize], others: Others) -> Floor {
 
 fn watched(mut floor: Floor, watch: &Watch) -> Floor {
     let cores = watch.cores();
-    floor.read.iter_mut().for_each(|row| row.others = cores);
-    floor.compute.iter_mut().for_each(|row| row.others = cores);
+    floor.read.iter_mut().for_each(|row| row.other_cores = cores);
+    floor.compute.iter_mut().for_each(|row| row.other_cores = cores);
     floor
 }
 
-/// What `floor` lacks to judge weights of `bytes` (one of [`SIZES`]) at `threads`, measured in a hurry;
+/// What `floor` lacks to judge weights of `mib` MiB (one of [`SIZES`]) at `threads`, measured in a hurry;
 /// `None` if nothing is missing.
-pub fn measure_missing(floor: &Floor, threads: usize, bytes: usize, others: Others) -> Option<Floor> {
+pub fn measure_missing(floor: &Floor, threads: usize, mib: usize, others: Others) -> Option<Floor> {
     let watch = Watch::new(others);
     let mut found = machine();
-    if floor.bandwidth(threads, bytes).is_none() {
-        found.read = reads(bytes, &[threads], true);
+    if floor.bandwidth(threads, mib).is_none() {
+        found.read = reads(mib, &[threads], true);
     }
     if floor.rates(threads).is_none() {
         found.compute = vec![compute(threads, true)];
@@ -69,14 +69,15 @@ fn machine() -> Floor {
 }
 
 /// Reads one buffer with each number of threads.
-fn reads(bytes: usize, threads: &[usize], quick: bool) -> Vec<Bandwidth> {
-    let mut buffer = Bytes::zeroed(bytes);
+fn reads(mib: usize, threads: &[usize], quick: bool) -> Vec<Bandwidth> {
+    let mut buffer = Bytes::zeroed(mib << 20);
     // Written, so that every page exists; the same kind of memory as the weights have.
     buffer.as_mut_slice().chunks_mut(64).for_each(|line| line[0] = 1);
     let pieces: Vec<&[u8]> = buffer.as_slice().chunks(PIECE).collect();
     let measure = |&threads: &usize| {
         let (median, best) = read_rate(&pieces, threads, rounds(quick));
-        Bandwidth { threads, bytes, median, best, quick, others: None }
+        let (gb_s, best_gb_s) = (median / 1e9, best / 1e9);
+        Bandwidth { threads, mib, gb_s, best_gb_s, quick, other_cores: None }
     };
     threads.iter().map(measure).collect()
 }
@@ -116,16 +117,16 @@ fn compute(threads: usize, quick: bool) -> Compute {
                 black_box(work(isa, repeats));
             }
         });
-        done / seconds[seconds.len() / 2]
+        done / seconds[seconds.len() / 2] / 1e9
     };
     let tiles = |_, rounds| peak::dot_tiles(rounds).unwrap_or_default();
     Compute {
         threads,
-        f32: rate(peak::multiply_add),
-        int8: rate(peak::dot),
-        amx: peak::dot_tiles(1).map(|_| rate(tiles)),
+        f32_g_s: rate(peak::multiply_add),
+        int8_g_s: rate(peak::dot),
+        amx_g_s: peak::dot_tiles(1).map(|_| rate(tiles)),
         quick,
-        others: None,
+        other_cores: None,
     }
 }
 
@@ -184,7 +185,7 @@ mod tests {
         let mut floor = Floor::default();
         let found = measure_missing(&floor, 2, SIZES[0], none).unwrap();
         assert!(
-            found.read[0].quick && found.read[0].median > 0.0 && found.compute[0].int8 > 0.0,
+            found.read[0].quick && found.read[0].gb_s > 0.0 && found.compute[0].int8_g_s > 0.0,
             "{found:?}"
         );
         floor.merge(found);

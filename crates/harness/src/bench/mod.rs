@@ -5,27 +5,33 @@
 //! at best; [`compare()`] pairs rows of two runs and refuses unlike ones.
 
 mod cache;
+mod case;
 mod compare;
 mod cost;
 mod decode;
 mod floor;
 mod measure;
 mod ops;
+mod parts;
 mod plots;
 mod row;
 mod run;
+mod spread;
+mod steps;
+mod subject;
 mod table;
 mod watch;
 
 pub use cache::FloorCache;
 pub use compare::{Comparison, Pair, compare, parse_rows};
-pub use cost::{Model as BenchModel, Reads, SAMPLE as HASH_SAMPLE};
-pub use decode::Sampling as BenchSampling;
-pub use floor::{Bandwidth, Compute, Floor, OTHERS_MAX, SIZES, size_class};
+pub use cost::Model as BenchModel;
+pub use floor::{Bandwidth, Compute, Floor, SIZES, Schema, size_class};
 pub use measure::{measure_floor, measure_missing, thread_counts};
-pub use ops::{OpTime, StepTime};
+pub use parts::{OpTime, OpTimes, Reads};
 pub use plots::{Plots, plots};
-pub use row::{Best, Build, Host, Kind, Load, REPEATS_MIN, Row as BenchRow, SPREAD_MAX, Spread, Test};
+pub use row::Row as BenchRow;
 pub use run::{BenchOptions, bench};
+pub use spread::Spread;
+pub use subject::{Build, Host, Kind, Test};
 pub use table::{csv, markdown};
 pub use watch::Others;

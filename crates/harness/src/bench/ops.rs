@@ -2,10 +2,11 @@
 
 use amoeba_backend::{Error as BackendError, Executable, Recording, Row as Token, Stage};
 use amoeba_plan::Op;
-use serde_json::{Value, json};
 
-use super::row::{Kind, Row};
-use super::run::Steps;
+use super::case::Case;
+use super::parts::{IDLE, OpTime, OpTimes};
+use super::steps::Steps;
+use super::subject::Kind;
 use crate::Error;
 use crate::trace::{Subject, Token as Traced, Trace, TracedOp, row_label, traced_ops, visible};
 
@@ -14,66 +15,15 @@ const STEPS: usize = 8;
 /// Spans reserved per worker at first; a step with more says how many it needs.
 const SPANS: usize = 1 << 12;
 
-/// One kind of op, per step.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct OpTime {
-    /// Name as in `trace`; in brackets the overhead of dividing work.
-    pub op: String,
-    /// ns during which at least one worker was at it.
-    pub wall_ns: f64,
-    /// ns at work, all workers together.
-    pub busy_ns: f64,
-    /// Bytes of weights, keys and values that it must read.
-    pub bytes: f64,
-    /// Products of a weight, key or value and another number.
-    pub products: f64,
-}
-
-/// What a step does, mean over the faster half of those recorded.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct StepTime {
-    /// Workers.
-    pub workers: usize,
-    /// Rows of a step.
-    pub rows: f64,
-    /// ns of a step.
-    pub step_ns: f64,
-    /// ns in which one thread prepares phases and checks logits while the others wait.
-    pub host_ns: f64,
-    /// Kinds of op, most time first.
-    pub ops: Vec<OpTime>,
-}
-
-impl StepTime {
-    /// ns without work, all workers together.
-    pub fn idle_ns(&self) -> f64 {
-        let busy: f64 = self.ops.iter().map(|op| op.busy_ns).sum();
-        (self.step_ns * self.workers as f64 - busy).max(0.0)
-    }
-
-    /// By op: ns and what it must read and multiply, per step; `idle` is the time without work.
-    pub fn json(&self) -> Value {
-        let share = |ns: f64| ns / self.workers.max(1) as f64;
-        let op = |op: &OpTime| {
-            let OpTime { wall_ns, busy_ns, bytes, products, .. } = op;
-            let value = json!({
-                "wall_ns": wall_ns, "worker_ns": share(*busy_ns), "bytes": bytes, "products": products,
-            });
-            (op.op.clone(), value)
-        };
-        let idle = ("idle".to_owned(), json!({ "worker_ns": share(self.idle_ns()) }));
-        Value::Object(self.ops.iter().map(op).chain([idle]).collect())
-    }
-}
-
-/// Records the first steps of a row's test; `None` if the device does not record.
+/// Records the first steps of a test and fills in what its row says of them: nothing if the device does not
+/// record.
 pub(super) fn record(
     executable: &mut dyn Executable,
-    row: &Row,
+    case: &mut Case<'_>,
     steps: &Steps,
-) -> Result<Option<StepTime>, Error> {
+) -> Result<(), Error> {
     match executable.record(SPANS) {
-        Err(BackendError::CannotRecord(_)) => return Ok(None),
+        Err(BackendError::CannotRecord(_)) => return Ok(()),
         other => other?,
     }
     let recordings = recordings(executable, steps);
@@ -85,8 +35,9 @@ pub(super) fn record(
     found.sort_by_key(|(recording, _)| recording.ns);
     found.truncate(found.len().div_ceil(2));
     let (recordings, steps): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-    let shapes: Vec<Shape> = steps.into_iter().map(|rows| Shape::of(row, rows)).collect();
-    Ok(Some(add_up(row, &shapes, recordings)))
+    let shapes: Vec<Shape> = steps.into_iter().map(|rows| Shape::of(case, rows)).collect();
+    add_up(case, &shapes, recordings);
+    Ok(())
 }
 
 fn recordings(executable: &mut dyn Executable, steps: &Steps) -> Result<Vec<Recording>, Error> {
@@ -125,12 +76,12 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(row: &Row, rows: &[Token]) -> Shape {
+    fn of(case: &Case<'_>, rows: &[Token]) -> Shape {
         let seen: Vec<usize> = rows.iter().map(|row| row.position + 1).collect();
         let all = seen.iter().sum::<usize>() as f64;
         let read =
-            if row.test.kind == Kind::Prefill { seen.iter().max().map_or(0.0, |n| *n as f64) } else { all };
-        let (_, experts, top_k) = row.model.routers().next().unwrap_or((0, 1, 1));
+            if case.test.kind == Kind::Prefill { seen.iter().max().map_or(0.0, |n| *n as f64) } else { all };
+        let (_, experts, top_k) = case.model.routers().next().unwrap_or((0, 1, 1));
         // Rows of a prompt are taken to need as many experts as they can.
         let most = experts.min(top_k * rows.len()) as f64;
         Shape {
@@ -139,16 +90,16 @@ impl Shape {
             seen: all,
             read,
             window_rows: seen,
-            experts: row.distinct_experts.unwrap_or(most) / top_k as f64,
+            experts: case.row.distinct_experts.unwrap_or(most) / top_k as f64,
         }
     }
 
     /// Bytes and products of one op of the program.
-    fn cost(&self, row: &Row, index: usize, traced: &TracedOp) -> [f64; 2] {
-        let plan = row.model.plan();
+    fn cost(&self, case: &Case<'_>, index: usize, traced: &TracedOp) -> [f64; 2] {
+        let plan = case.model.plan();
         let op = &plan.program[index].op;
         let rows = if index < plan.head { self.rows } else { self.logits };
-        let products = row.model.op_products(op) * rows;
+        let products = case.model.op_products(op) * rows;
         match op {
             Op::Experts(_) => [traced.weight_bytes * self.experts, products],
             Op::Embed(_) => [traced.weight_bytes * rows, products],
@@ -162,10 +113,21 @@ impl Shape {
     }
 }
 
-fn add_up(row: &Row, shapes: &[Shape], recordings: Vec<Recording>) -> StepTime {
+/// What one kind of op takes, per step.
+#[derive(Default)]
+struct Sum {
+    name: String,
+    wall_ns: f64,
+    /// All workers together.
+    busy_ns: f64,
+    bytes: f64,
+    products: f64,
+}
+
+fn add_up(case: &mut Case<'_>, shapes: &[Shape], recordings: Vec<Recording>) {
     let n = recordings.len().max(1) as f64;
     let workers = recordings.first().map_or(0, |recording| recording.lanes.len());
-    let ops = traced_ops(&row.model, row.kv);
+    let ops = traced_ops(case.model, case.kv);
     let spans = recordings.iter().flat_map(|recording| recording.lanes.iter().flatten());
     let serial = spans.filter(|span| matches!(span.stage, Stage::Start | Stage::Check));
     let host_ns = serial.map(|span| (span.end - span.start) as f64).sum::<f64>() / n;
@@ -177,11 +139,11 @@ fn add_up(row: &Row, shapes: &[Shape], recordings: Vec<Recording>) -> StepTime {
             kinds[span.ops()].fill(row_label(&ops, span));
         }
     }
-    let mut found: Vec<OpTime> = Vec::new();
+    let mut found: Vec<Sum> = Vec::new();
     for (index, op) in ops.iter().enumerate() {
         let entry = entry(&mut found, &kinds[index]);
         for shape in shapes {
-            let [bytes, products] = shape.cost(row, index, op);
+            let [bytes, products] = shape.cost(case, index, op);
             (entry.bytes, entry.products) = (entry.bytes + bytes / n, entry.products + products / n);
         }
     }
@@ -195,14 +157,27 @@ fn add_up(row: &Row, shapes: &[Shape], recordings: Vec<Recording>) -> StepTime {
     }
     found.retain(|op| op.wall_ns > 0.0);
     found.sort_by(|a, b| b.busy_ns.total_cmp(&a.busy_ns));
-    let rows = shapes.iter().map(|shape| shape.rows).sum::<f64>() / n;
-    StepTime { workers, rows, step_ns, host_ns, ops: found }
+    let busy: f64 = found.iter().map(|op| op.busy_ns).sum();
+    let share = |ns: f64| Some(ns / workers.max(1) as f64);
+    let time = |op: Sum| {
+        let Sum { name, wall_ns, busy_ns, bytes, products } = op;
+        let [wall_ns, bytes, products] = [wall_ns, bytes, products].map(Some);
+        (name, OpTime { wall_ns, worker_ns: share(busy_ns), bytes, products })
+    };
+    let idle = share((step_ns * workers as f64 - busy).max(0.0));
+    let idle = (IDLE.to_owned(), OpTime { worker_ns: idle, ..OpTime::default() });
+    let row = &mut case.row;
+    row.rows_per_step = Some(shapes.iter().map(|shape| shape.rows).sum::<f64>() / n);
+    row.step_ns = Some(step_ns);
+    row.host_ns_per_step = Some(host_ns);
+    row.execute_ns_per_step = Some(step_ns - host_ns);
+    row.op_times = Some(OpTimes(found.into_iter().map(time).chain([idle]).collect()));
 }
 
-fn entry<'a>(ops: &'a mut Vec<OpTime>, name: &str) -> &'a mut OpTime {
-    let index = ops.iter().position(|op| op.op == name).unwrap_or_else(|| {
-        ops.push(OpTime { op: name.to_owned(), ..OpTime::default() });
-        ops.len() - 1
+fn entry<'a>(sums: &'a mut Vec<Sum>, name: &str) -> &'a mut Sum {
+    let index = sums.iter().position(|sum| sum.name == name).unwrap_or_else(|| {
+        sums.push(Sum { name: name.to_owned(), ..Sum::default() });
+        sums.len() - 1
     });
-    &mut ops[index]
+    &mut sums[index]
 }

@@ -1,369 +1,221 @@
-//! One measured row: a test with all its repetitions, and everything needed to judge it.
+//! One measured row as data: its fields are the keys of its JSON, and their docs are what
+//! `amoeba bench --help` says about them.
 
-use std::fmt;
+use amoeba_backend::DeviceKind;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
-use amoeba_backend::{Activations, DeviceKind, KvType};
-use amoeba_plan::Path;
-use serde_json::{Value, json};
+use super::floor::{Bandwidth, Compute};
+use super::parts::{OpTimes, Reads};
+use super::subject::Kind;
 
-use super::cost::{Model, Reads};
-use super::decode::Sampling;
-use super::floor::OTHERS_MAX;
-use super::ops::StepTime;
+/// Version of the JSON of a row. Keys are only ever added within a version.
+pub const SCHEMA: u64 = 4;
 
-/// What is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Tokens of a prompt, in chunks, with `depth` positions cached.
-    Prefill,
-    /// One token of every sequence per step, with `depth` positions cached (one, where `depth` is 0).
-    Decode,
-}
-
-/// A test.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Test {
-    /// What is timed.
-    pub kind: Kind,
-    /// Tokens per sequence.
-    pub tokens: usize,
-    /// Positions cached before.
-    pub depth: usize,
-    /// Sequences at a time; 1 for prefill.
-    pub batch: usize,
-}
-
-impl Test {
-    /// Tokens per repetition, all sequences together.
-    pub fn all_tokens(self) -> usize {
-        self.tokens * self.batch
-    }
-
-    /// Positions cached before the clock starts.
-    pub fn cached(self) -> usize {
-        match self.kind {
-            Kind::Prefill => self.depth,
-            Kind::Decode => self.depth.max(1),
+/// Declares a struct whose fields are keys of JSON, read leniently, and lists them with their docs in `KEYS`.
+/// Fields after `beyond` are left out of the JSON.
+macro_rules! keys {
+    (
+        $(#[$attribute:meta])*
+        pub struct $name:ident {
+            $($(#[doc = $doc:literal])+ pub $key:ident: $type:ty,)*
+        } beyond {
+            $($(#[doc = $other_doc:literal])+ pub $other:ident: $other_type:ty,)*
         }
-    }
-}
-
-/// `pp512`, `tg128`, `tg128x4@1000`: tokens, sequences, depth.
-impl fmt::Display for Test {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.kind == Kind::Prefill { "pp" } else { "tg" };
-        write!(f, "{kind}{}", self.tokens)?;
-        if self.batch > 1 {
-            write!(f, "x{}", self.batch)?;
+    ) => {
+        $(#[$attribute])*
+        pub struct $name {
+            $($(#[doc = $doc])+ #[serde(deserialize_with = "lenient")] pub $key: $type,)*
+            $($(#[doc = $other_doc])+ #[serde(skip)] pub $other: $other_type,)*
         }
-        if self.depth > 0 { write!(f, "@{}", self.depth) } else { Ok(()) }
+
+        impl $name {
+            /// Every key with the lines of its description, in the order of the JSON.
+            pub const KEYS: &[(&str, &[&str])] = &[$((stringify!($key), &[$($doc),+])),*];
+        }
+    };
+}
+
+/// A value of another type counts as missing: one odd figure must not make a file of rows unreadable.
+pub(super) fn lenient<'de, D: Deserializer<'de>, T: Default + serde::de::DeserializeOwned>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(T::deserialize(Value::deserialize(deserializer)?).unwrap_or_default())
+}
+
+keys! {
+    /// One test with all its repetitions, and everything needed to judge it. Every key is in every row,
+    /// `null` where it has no meaning; units are in the names.
+    #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+    #[serde(default)]
+    pub struct Row {
+        /// 4; keys are only ever added within a schema
+        pub schema: u64,
+        /// version of this program
+        pub version: String,
+        /// commit it was built from; empty where it was built without git
+        pub commit: String,
+        /// whether sources differed from the commit
+        pub dirty: bool,
+        /// compiler it was built with
+        pub rustc: String,
+        /// processor of this machine
+        pub cpu: String,
+        /// cores this process may use
+        pub cores: usize,
+        /// widest instruction set of this machine
+        pub isa: String,
+        /// operating system and architecture
+        pub os: String,
+        /// where it ran
+        pub device: String,
+        /// device, the instruction set asked for, workers
+        pub device_detail: String,
+        /// instruction set that the steps ran on; `+amx` in it only if products ran on AMX tiles
+        pub isa_ran: String,
+        /// worker threads
+        pub threads: usize,
+        /// name of the model
+        pub model: String,
+        /// hash of config.json, the headers of the weight files, and of every tensor 64 bytes at its
+        /// beginning, in its middle and at its end
+        pub model_hash: String,
+        /// bytes of all tensors in the files
+        pub model_bytes: u64,
+        /// stored formats of matrices, most bytes first
+        pub formats: Vec<String>,
+        /// pp512 prefills 512 tokens, tg128x4@1000 decodes 128 tokens of each of 4 sequences with 1000
+        /// positions cached (1 where the depth is 0); filling the cache is not timed
+        pub test: String,
+        /// `prefill` or `decode`
+        pub kind: Kind,
+        /// tokens per sequence
+        pub tokens: usize,
+        /// positions cached before
+        pub depth: usize,
+        /// sequences at a time
+        pub batch: usize,
+        /// path through the experts
+        pub path: String,
+        /// the path, and why it was taken
+        pub path_reason: String,
+        /// decode: `device` where it samples the tokens itself (the likeliest), one step ahead of the
+        /// host, as in `run`; `host` where the logits of every token come to the host
+        pub sampling: Option<String>,
+        /// type of the KV cache
+        pub kv_type: String,
+        /// precision of activations in products
+        pub activations: String,
+        /// repetitions before the first that counts; after them the tests take turns
+        pub warmups: usize,
+        /// number of repetitions
+        pub repeats: usize,
+        /// every repetition in ns
+        pub samples_ns: Vec<u64>,
+        /// median of the repetitions
+        pub median_ns: Option<f64>,
+        /// a tenth of the repetitions are shorter
+        pub p10_ns: Option<f64>,
+        /// a tenth of the repetitions are longer
+        pub p90_ns: Option<f64>,
+        /// (p90 - p10) / median
+        pub spread: Option<f64>,
+        /// null, or why not to believe the row: a spread over 4 %, fewer than 3 repetitions, other work
+        pub untrusted: Option<String>,
+        /// tokens per second at the median, all sequences together
+        pub tok_s_median: Option<f64>,
+        /// decode: bytes a step reads divided by its sequences: stored weights (an expert that several
+        /// rows need counts once), and keys and values at the mean position
+        pub bytes_per_token: Option<f64>,
+        /// the same by part of the model
+        pub bytes_per_token_parts: Option<Reads>,
+        /// decode: different experts a step needs per layer, counted while running
+        pub distinct_experts: Option<f64>,
+        /// decode: bytes read per second at the median
+        pub achieved_gb_s: Option<f64>,
+        /// the same threads reading a buffer
+        pub bandwidth_gb_s: Option<f64>,
+        /// size of that buffer: the first of 16, 64, 256, 1024 that holds the model
+        pub bandwidth_mib: Option<usize>,
+        /// achieved_gb_s / bandwidth_gb_s
+        pub share_of_floor: Option<f64>,
+        /// decode: plain reads of the weights (at most 256 MiB) by the same threads before and after
+        /// each repetition, mean of both
+        pub plain_reads_gb_s: Vec<f64>,
+        /// median of the ratios to them, which the table shows: on a shared machine bandwidth changes
+        /// by the minute, and from one region of memory to another
+        pub share_of_plain_reads: Option<f64>,
+        /// prefill: 10^9 products of a weight and a number of x per second
+        pub products_g_s: Option<f64>,
+        /// 10^9 multiply-adds of f32 per second that these threads do at best
+        pub f32_g_s: Option<f64>,
+        /// the same of int8 on the vector units
+        pub int8_g_s: Option<f64>,
+        /// the same of int8 on AMX tiles; null without them
+        pub amx_g_s: Option<f64>,
+        /// products_g_s / f32_g_s
+        pub share_of_f32: Option<f64>,
+        /// products_g_s / int8_g_s (amx_g_s where isa_ran has `+amx`). A product takes several
+        /// multiply-adds of int8, so this stays below 1
+        pub share_of_int8: Option<f64>,
+        /// cores that other work used when the floor was measured; over 0.15 the floor is too low
+        pub floor_other_cores: Option<f64>,
+        /// cores that other work used during the tests; over 0.15 the row is untrusted (Linux; null
+        /// where the time was too short to tell)
+        pub other_cores: Option<f64>,
+        /// clock right after the repetitions, mean over cores (null where the system does not say)
+        pub clock_mhz: Option<f64>,
+        /// parallel phases of a step, each of which ends with a wait for its last item
+        pub phases_per_step: Option<f64>,
+        /// the part of a step in which one thread prepares phases and checks logits
+        pub host_ns_per_step: Option<f64>,
+        /// the rest of it
+        pub execute_ns_per_step: Option<f64>,
+        /// rows of a recorded step
+        pub rows_per_step: Option<f64>,
+        /// ns of a recorded step: the first steps of the test, at most 8, are recorded off the clock,
+        /// and the faster half of them counts
+        pub step_ns: Option<f64>,
+        /// of those steps, by op: the ns that workers spent on it, the mean ns of a worker, and the
+        /// bytes and products it needs (of a prompt as many experts as its rows can choose)
+        pub op_times: Option<OpTimes>,
+        /// from opening the folder until ready; the file cache is left as it is
+        pub load_ms: f64,
+        /// from opening the folder until the logits of a first token
+        pub first_token_ms: f64,
+        /// weights, caches, buffers
+        pub memory_bytes: usize,
+        /// most memory held since the load began (Linux; mapped file pages count)
+        pub peak_memory_bytes: Option<u64>,
+        /// its ratio to model_bytes
+        pub peak_memory_ratio: Option<f64>,
+    } beyond {
+        /// What it ran on; a row that was read does not say.
+        pub ran_on: DeviceKind,
+        /// What a reader of the table must know about `sampling`.
+        pub sampling_note: Option<&'static str>,
     }
-}
-
-/// Median and spread of repetitions, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spread {
-    /// Middle value.
-    pub median: f64,
-    /// A tenth are below.
-    pub p10: f64,
-    /// A tenth are above.
-    pub p90: f64,
-}
-
-impl Spread {
-    /// Quantiles of some values, interpolated.
-    pub fn of(samples: &[u64]) -> Spread {
-        Spread::of_values(samples.iter().map(|&ns| ns as f64).collect())
-    }
-
-    /// Quantiles of some values of any unit, interpolated.
-    pub fn of_values(mut sorted: Vec<f64>) -> Spread {
-        sorted.sort_by(f64::total_cmp);
-        let at = |q: f64| {
-            let x = q * (sorted.len().max(1) - 1) as f64;
-            let value = |i: usize| sorted.get(i).copied().unwrap_or(f64::NAN);
-            value(x as usize) + x.fract() * (value((x.ceil()) as usize) - value(x as usize))
-        };
-        Spread { median: at(0.5), p10: at(0.1), p90: at(0.9) }
-    }
-
-    /// Distance of the percentiles as a share of the median.
-    pub fn relative(&self) -> f64 {
-        (self.p90 - self.p10) / self.median
-    }
-}
-
-/// What the program was built from.
-#[derive(Clone, Debug, Default)]
-pub struct Build {
-    /// Version of the program.
-    pub version: String,
-    /// Commit; empty where it was built without git.
-    pub commit: String,
-    /// Whether sources differed from the commit.
-    pub dirty: bool,
-    /// Compiler.
-    pub rustc: String,
-}
-
-/// The machine.
-#[derive(Clone, Debug, Default)]
-pub struct Host {
-    /// Model of the processor.
-    pub cpu: String,
-    /// Cores this process may use.
-    pub cores: usize,
-    /// Widest instruction set.
-    pub isa: String,
-    /// Operating system and architecture.
-    pub os: String,
-}
-
-/// One load of the model. Nothing is done to the system's file cache: the first load after a start of the
-/// machine reads the disk, later ones do not.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Load {
-    /// From opening the folder until a step can run.
-    pub ready_ns: u64,
-    /// From opening the folder until the logits of a prompt of one token.
-    pub first_token_ns: u64,
-    /// Weights, caches and buffers as the device counts them, in bytes.
-    pub memory: usize,
-    /// Most memory the process held, from the load to the end of the tests, in bytes; mapped file pages
-    /// count.
-    pub peak: Option<u64>,
-}
-
-/// What the machine does at best, at the row's number of threads.
-#[derive(Clone, Copy, Debug)]
-pub struct Best {
-    /// Bytes read per second.
-    pub bandwidth: f64,
-    /// Size of the buffer read, in bytes: the class of the model's weights.
-    pub bytes: usize,
-    /// Multiply-adds of f32 per second; NaN where they were not measured.
-    pub f32: f64,
-    /// Multiply-adds of int8 per second, on the vector units.
-    pub int8: f64,
-    /// The same on AMX tiles, where the machine has them.
-    pub amx: Option<f64>,
-    /// Cores that other work used while this was measured.
-    pub others: Option<f64>,
-}
-
-/// Spread above which a row is not to be trusted.
-pub const SPREAD_MAX: f64 = 0.04;
-/// Fewest repetitions that tell a spread.
-pub const REPEATS_MIN: usize = 3;
-
-/// One test with all its repetitions.
-#[derive(Clone, Debug)]
-pub struct Row {
-    /// The program.
-    pub build: Build,
-    /// The machine.
-    pub host: Host,
-    /// The model.
-    pub model: Model,
-    /// What it ran on.
-    pub kind: DeviceKind,
-    /// Device by name.
-    pub device: String,
-    /// Device, instruction set, workers.
-    pub device_detail: String,
-    /// Instruction set that the steps of the test ran on; `+amx` in it only if products ran on tiles.
-    pub isa_ran: String,
-    /// Threads asked for.
-    pub threads: usize,
-    /// What was timed.
-    pub test: Test,
-    /// Path through the experts and why.
-    pub path: Path,
-    /// Who drew the tokens; decode only.
-    pub sampling: Option<Sampling>,
-    /// What keys and values are kept as.
-    pub kv: KvType,
-    /// What activations are rounded to.
-    pub activations: Activations,
-    /// Repetitions before the first that counts.
-    pub warmups: usize,
-    /// Every repetition.
-    pub samples_ns: Vec<u64>,
-    /// Bytes per second of plain reads of the weights by the same threads, mean of just before and just after
-    /// each repetition; decode only.
-    pub plain_reads: Vec<f64>,
-    /// What an average step of the test reads; decode only.
-    pub reads: Option<Reads>,
-    /// Different experts an average step needs, mean over layers; decode of a model with experts only.
-    pub distinct_experts: Option<f64>,
-    /// Products of a weight and a number of x in one repetition.
-    pub products: f64,
-    /// Parallel phases of an average step, where the device counts them.
-    pub phases: Option<f64>,
-    /// What a step does, op by op, where the device records it.
-    pub steps: Option<StepTime>,
-    /// The load it was measured in.
-    pub load: Load,
-    /// Clock of the cores right after the repetitions, mean in MHz, where the system tells.
-    pub clock: Option<f64>,
-    /// Cores that other work used during the tests of this load, where the system tells and they took long
-    /// enough.
-    pub others: Option<f64>,
-    /// What the machine does at best; `None` if it was not measured.
-    pub best: Option<Best>,
 }
 
 impl Row {
-    /// Median and percentiles.
-    pub fn spread(&self) -> Spread {
-        Spread::of(&self.samples_ns)
-    }
-
-    /// Why the row is not to be trusted, if it is not.
-    pub fn untrusted(&self) -> Option<String> {
-        let spread = self.spread().relative();
-        if self.samples_ns.len() < REPEATS_MIN {
-            return Some(format!("{} repetitions", self.samples_ns.len()));
-        }
-        if let Some(cores) = self.others.filter(|&cores| cores > OTHERS_MAX) {
-            return Some(format!("spread {:.1} %, others used {cores:.1} cores", spread * 100.0));
-        }
-        (spread.is_nan() || spread > SPREAD_MAX).then(|| format!("spread {:.1} %", spread * 100.0))
-    }
-
-    /// Tokens per second when a repetition takes so long.
+    /// Tokens per second when a repetition takes `ns` nanoseconds.
     pub fn rate(&self, ns: f64) -> f64 {
-        self.test.all_tokens() as f64 * 1e9 / ns
+        (self.tokens * self.batch) as f64 * 1e9 / ns
     }
 
-    /// Tokens per second at the median, all sequences together.
-    pub fn tokens_per_second(&self) -> f64 {
-        self.rate(self.spread().median)
-    }
-
-    /// Bytes per second at the median; decode only, where every step reads its weights once.
-    pub fn achieved(&self) -> Option<f64> {
-        Some(self.reads?.total() * self.tokens_per_second() / self.test.batch as f64)
-    }
-
-    /// Share of the measured bandwidth.
-    pub fn share_of_floor(&self) -> Option<f64> {
-        Some(self.achieved()? / self.best?.bandwidth)
-    }
-
-    /// Share of the rate of plain reads before and after each repetition, median: what a shared machine does
-    /// to both cancels out.
-    pub fn share_of_plain_reads(&self) -> Option<f64> {
-        let bytes = self.reads?.total() * self.test.tokens as f64;
-        let shares = self.samples_ns.iter().zip(&self.plain_reads);
-        let mut shares: Vec<f64> = shares.map(|(&ns, rate)| bytes * 1e9 / ns as f64 / rate).collect();
-        shares.sort_by(f64::total_cmp);
-        shares.get(shares.len() / 2).copied()
-    }
-
-    /// Products per second at the median; prefill only, where weights are read once for many rows.
-    pub fn products_per_second(&self) -> Option<f64> {
-        (self.test.kind == Kind::Prefill).then(|| self.products * 1e9 / self.spread().median)
-    }
-
-    /// Products per second as shares of the machine's multiply-adds: of f32, of int8 on the unit that
-    /// products ran on.
-    pub fn shares_of_peak(&self) -> Option<[f64; 2]> {
-        let best = self.best.filter(|best| best.f32.is_finite())?;
-        let products = self.products_per_second()?;
-        let tiles = best.amx.filter(|_| self.isa_ran.ends_with("+amx"));
-        Some([products / best.f32, products / tiles.unwrap_or(best.int8)])
-    }
-
-    /// The row as JSON: flat but for the parts and the samples; every key is there in every row, null where
-    /// it has no meaning. Units are in the names. Keys are only ever added within a schema.
-    pub fn json(&self) -> Value {
-        let Row { build, host, model, test, load, .. } = self;
-        let spread = self.spread();
-        let per_token = |bytes: f64| bytes / test.batch as f64;
-        let parts = self.reads.map(|reads| {
-            reads
-                .by_part()
-                .iter()
-                .map(|(part, bytes)| ((*part).to_owned(), json!(per_token(*bytes))))
-                .collect()
-        });
-        let shares = self.shares_of_peak();
-        let mut value = json!({
-            "schema": 4,
-            "version": build.version, "commit": build.commit, "dirty": build.dirty, "rustc": build.rustc,
-            "cpu": host.cpu, "cores": host.cores, "isa": host.isa, "os": host.os,
-            "device": self.device, "device_detail": self.device_detail, "isa_ran": self.isa_ran,
-            "threads": self.threads,
-            "model": model.name, "model_hash": model.hash, "model_bytes": model.bytes, "formats": model.formats,
-            "test": test.to_string(),
-            "kind": if test.kind == Kind::Prefill { "prefill" } else { "decode" },
-            "tokens": test.tokens, "depth": test.depth, "batch": test.batch,
-            "path": self.path.kind.to_string(), "path_reason": self.path.to_string(),
-            "sampling": self.sampling.map(Sampling::name),
-            "kv_type": self.kv.to_string(), "activations": self.activations.to_string(),
-        });
-        let measured = json!({
-            "warmups": self.warmups, "repeats": self.samples_ns.len(), "samples_ns": self.samples_ns,
-            "median_ns": spread.median, "p10_ns": spread.p10, "p90_ns": spread.p90,
-            "spread": spread.relative(), "untrusted": self.untrusted(),
-            "tok_s_median": self.tokens_per_second(),
-            "bytes_per_token": self.reads.map(|reads| per_token(reads.total())),
-            "bytes_per_token_parts": parts.map(Value::Object),
-            "distinct_experts": self.distinct_experts,
-            "achieved_gb_s": self.achieved().map(|bytes| bytes / 1e9),
-            "bandwidth_gb_s": self.best.map(|best| best.bandwidth / 1e9),
-            "bandwidth_mib": self.best.map(|best| best.bytes >> 20),
-            "share_of_floor": self.share_of_floor(),
-            "plain_reads_gb_s": self.plain_reads.iter().map(|rate| rate / 1e9).collect::<Vec<_>>(),
-            "share_of_plain_reads": self.share_of_plain_reads(),
-            "products_g_s": self.products_per_second().map(|products| products / 1e9),
-            "f32_g_s": self.best.map(|best| best.f32 / 1e9),
-            "int8_g_s": self.best.map(|best| best.int8 / 1e9),
-            "amx_g_s": self.best.and_then(|best| best.amx).map(|rate| rate / 1e9),
-            "share_of_f32": shares.map(|shares| shares[0]),
-            "share_of_int8": shares.map(|shares| shares[1]),
-            "floor_other_cores": self.best.and_then(|best| best.others),
-            "other_cores": self.others,
-            "clock_mhz": self.clock,
-            "phases_per_step": self.phases,
-            "host_ns_per_step": self.steps.as_ref().map(|steps| steps.host_ns),
-            "execute_ns_per_step": self.steps.as_ref().map(|steps| steps.step_ns - steps.host_ns),
-            "rows_per_step": self.steps.as_ref().map(|steps| steps.rows),
-            "step_ns": self.steps.as_ref().map(|steps| steps.step_ns),
-            "op_times": self.steps.as_ref().map(StepTime::json),
-            "load_ms": load.ready_ns as f64 / 1e6, "first_token_ms": load.first_token_ns as f64 / 1e6,
-            "memory_bytes": load.memory,
-            "peak_memory_bytes": load.peak,
-            "peak_memory_ratio": load.peak.map(|peak| peak as f64 / model.bytes.max(1) as f64),
-        });
-        if let (Value::Object(row), Value::Object(measured)) = (&mut value, measured) {
-            row.extend(measured);
-        }
-        value
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_interpolate() {
-        let spread = Spread::of(&[50, 10, 20, 40, 30]);
-        assert_eq!((spread.median, spread.p10, spread.p90), (30.0, 14.0, 46.0));
-        assert_eq!(Spread::of(&[7]).p90, 7.0);
-        assert_eq!(Spread::of(&[2, 1]).median, 1.5);
-        assert!((Spread::of(&[96, 100, 104]).relative() - 0.064).abs() < 1e-9);
-        assert!(Spread::of(&[]).median.is_nan());
-    }
-
-    #[test]
-    fn tests_have_short_names() {
-        let test = |kind, tokens, depth, batch| Test { kind, tokens, depth, batch }.to_string();
-        assert_eq!(test(Kind::Prefill, 512, 0, 1), "pp512");
-        assert_eq!(test(Kind::Decode, 128, 0, 1), "tg128");
-        assert_eq!(test(Kind::Decode, 128, 1000, 4), "tg128x4@1000");
+    /// Fills in what the machine does at best at the row's number of threads: its reads of a buffer as large
+    /// as the model, and its arithmetic, where that was measured.
+    pub fn hold_against(&mut self, read: &Bandwidth, rates: Option<&Compute>) {
+        self.bandwidth_gb_s = Some(read.gb_s);
+        self.bandwidth_mib = Some(read.mib);
+        self.floor_other_cores = read.other_cores;
+        self.share_of_floor = self.achieved_gb_s.map(|achieved| achieved / read.gb_s);
+        let Some(rates) = rates else { return };
+        self.f32_g_s = Some(rates.f32_g_s);
+        self.int8_g_s = Some(rates.int8_g_s);
+        self.amx_g_s = rates.amx_g_s;
+        let tiles = rates.amx_g_s.filter(|_| self.isa_ran.ends_with("+amx"));
+        self.share_of_f32 = self.products_g_s.map(|products| products / rates.f32_g_s);
+        self.share_of_int8 = self.products_g_s.map(|products| products / tiles.unwrap_or(rates.int8_g_s));
     }
 }

@@ -5,13 +5,16 @@ use std::time::Instant;
 
 use amoeba_backend::{Buffers, Executable, Flow, Probe, Row as Token};
 use amoeba_engine::{LoadOptions, load_executable, open};
-use amoeba_plan::{BufferId, Op, Plan};
+use amoeba_plan::{BufferId, Op};
 
+use super::case::Case;
 use super::cost::Model;
 use super::decode::{self, Sampling};
 use super::measure::{PIECE, read_rate};
 use super::ops::record;
-use super::row::{Build, Host, Kind, Load, Row, Test};
+use super::row::{Row, SCHEMA};
+use super::steps::steps;
+use super::subject::{Build, Host, Kind, Test};
 use super::watch::{Others, Watch};
 use crate::Error;
 
@@ -55,36 +58,39 @@ pub fn bench(dir: &Path, options: &BenchOptions) -> Result<Vec<Row>, Error> {
     let started = Instant::now();
     let checkpoint = open(dir)?;
     let mut executable = load_executable(&checkpoint, &load, &mut |_, _| {})?;
-    let ready_ns = started.elapsed().as_nanos() as u64;
+    let milliseconds = || started.elapsed().as_nanos() as f64 / 1e6;
+    let load_ms = milliseconds();
     executable.step(&[Token { token: 0, slot: 0, position: 0, logits: true }], None)?;
-    let first_token_ns = started.elapsed().as_nanos() as u64;
-    let load = Load { ready_ns, first_token_ns, memory: executable.memory(), peak: None };
+    let first_token_ms = milliseconds();
     let model = Model::new(&options.name, &checkpoint, executable.plan())?;
     drop(checkpoint);
-    let mut rows = Vec::new();
+    let mut cases = Vec::new();
     for &test in &options.tests {
-        rows.push(row(&mut *executable, test, &model, load, options)?);
+        let mut case = case(&mut *executable, test, &model, options)?;
+        (case.row.load_ms, case.row.first_token_ms) = (load_ms, first_token_ms);
+        cases.push(case);
     }
-    for row in &mut rows {
-        row.phases = time(&mut *executable, row.test, None)?.phases;
+    for case in &mut cases {
+        case.row.phases_per_step = time(&mut *executable, case.test, None)?.phases;
     }
     let peak = (options.peak_memory)();
-    let mut reads = PlainReads::new(&*executable, &rows, options.threads);
+    let mut reads = PlainReads::new(&*executable, &cases, options.threads);
     let watch = Watch::new(options.others);
     for _ in 0..options.repeats {
-        for row in &mut rows {
-            row.samples_ns.push(time(&mut *executable, row.test, None)?.ns);
-            let reads = reads.as_mut().filter(|_| row.reads.is_some());
-            row.plain_reads.extend(reads.map(|reads| reads.rate(&*executable)));
+        for case in &mut cases {
+            case.row.samples_ns.push(time(&mut *executable, case.test, None)?.ns);
+            let reads = reads.as_mut().filter(|_| case.reads.is_some());
+            case.plain_reads.extend(reads.map(|reads| reads.rate(&*executable)));
         }
     }
     let (others, clock) = (watch.cores(), (options.clock)());
-    for row in &mut rows {
-        (row.others, row.load.peak, row.clock) = (others, peak, clock);
-        let steps = steps(executable.plan(), row.test, executable.limits().rows);
-        row.steps = record(&mut *executable, row, &steps)?;
+    for case in &mut cases {
+        (case.row.other_cores, case.row.clock_mhz, case.row.peak_memory_bytes) = (others, clock, peak);
+        case.row.peak_memory_ratio = peak.map(|peak| peak as f64 / model.bytes.max(1) as f64);
+        let steps = steps(executable.plan(), case.test, executable.limits().rows);
+        record(&mut *executable, case, &steps)?;
     }
-    Ok(rows)
+    Ok(cases.into_iter().map(Case::finish).collect())
 }
 
 /// What memory delivers between the repetitions, read from the weights themselves: on a shared machine it may
@@ -101,8 +107,8 @@ const READ_ROUNDS: usize = 3;
 
 impl PlainReads {
     /// `None` if no test is compared with it, or no weights can be read.
-    fn new(executable: &dyn Executable, rows: &[Row], threads: usize) -> Option<PlainReads> {
-        let wanted = rows.iter().any(|row| row.reads.is_some()) && !executable.weights().is_empty();
+    fn new(executable: &dyn Executable, cases: &[Case<'_>], threads: usize) -> Option<PlainReads> {
+        let wanted = cases.iter().any(|case| case.reads.is_some()) && !executable.weights().is_empty();
         wanted.then(|| PlainReads { threads, last: PlainReads::now(executable, threads) })
     }
 
@@ -123,47 +129,57 @@ impl PlainReads {
     }
 }
 
-/// The row of a test, still without repetitions.
-fn row(
+/// A test with what its row says before it runs.
+fn case<'a>(
     executable: &mut dyn Executable,
     test: Test,
-    model: &Model,
-    load: Load,
+    model: &'a Model,
     options: &BenchOptions,
-) -> Result<Row, Error> {
+) -> Result<Case<'a>, Error> {
     let [body, head] = model.products();
     let step_rows = match test.kind {
         Kind::Prefill => test.tokens.min(executable.limits().rows),
         Kind::Decode => test.batch,
     };
     let logits = if test.kind == Kind::Prefill { 1 } else { test.all_tokens() };
+    let sampling = Sampling::of(executable, test);
+    let (build, host, path) = (options.build.clone(), options.host.clone(), executable.path(step_rows));
+    let kv = options.load.kv;
     let mut row = Row {
-        build: options.build.clone(),
-        host: options.host.clone(),
-        model: model.clone(),
-        kind: executable.kind(),
+        schema: SCHEMA,
+        version: build.version,
+        commit: build.commit,
+        dirty: build.dirty,
+        rustc: build.rustc,
+        cpu: host.cpu,
+        cores: host.cores,
+        isa: host.isa,
+        os: host.os,
+        ran_on: executable.kind(),
         device: executable.device(),
         device_detail: executable.describe(),
         isa_ran: executable.instructions(step_rows),
         threads: if executable.kind().has_threads() { options.threads } else { 1 },
-        test,
-        path: executable.path(step_rows),
-        sampling: Sampling::of(executable, test),
-        kv: options.load.kv,
-        activations: options.load.activations,
+        model: model.name.clone(),
+        model_hash: model.hash.clone(),
+        model_bytes: model.bytes,
+        formats: model.formats.clone(),
+        test: test.to_string(),
+        kind: test.kind,
+        tokens: test.tokens,
+        depth: test.depth,
+        batch: test.batch,
+        path: path.kind.to_string(),
+        path_reason: path.to_string(),
+        sampling: sampling.map(|sampling| sampling.name().to_owned()),
+        sampling_note: sampling.and_then(Sampling::note),
+        kv_type: kv.to_string(),
+        activations: options.load.activations.to_string(),
         warmups: 1,
-        samples_ns: Vec::new(),
-        plain_reads: Vec::new(),
-        reads: None,
-        distinct_experts: None,
-        products: test.all_tokens() as f64 * body + logits as f64 * head,
-        phases: None,
-        steps: None,
-        load,
-        clock: None,
-        others: None,
-        best: None,
+        memory_bytes: executable.memory(),
+        ..Row::default()
     };
+    let mut reads = None;
     if test.kind == Kind::Decode {
         let mut distinct: Vec<f64> = model.routers().map(|(_, _, top_k)| top_k as f64).collect();
         if test.batch > 1 && !distinct.is_empty() {
@@ -171,11 +187,12 @@ fn row(
         }
         // Each step sees its own position too.
         let positions = test.cached() as f64 + (test.tokens + 1) as f64 / 2.0;
-        row.reads = Some(model.reads(test.batch, positions, row.kv, &distinct));
+        reads = Some(model.reads(test.batch, positions, kv, &distinct));
         let mean = distinct.iter().sum::<f64>() / distinct.len().max(1) as f64;
         row.distinct_experts = (!distinct.is_empty()).then_some(mean);
     }
-    Ok(row)
+    let products = test.all_tokens() as f64 * body + logits as f64 * head;
+    Ok(Case { model, test, kv, reads, products, plain_reads: Vec::new(), row })
 }
 
 /// One repetition.
@@ -183,37 +200,6 @@ struct Timed {
     ns: u64,
     /// Parallel phases per step.
     phases: Option<f64>,
-}
-
-/// Steps of a test.
-pub(super) struct Steps {
-    /// What is cached before, off the clock.
-    pub before: Vec<Vec<Token>>,
-    /// What is timed.
-    pub timed: Vec<Vec<Token>>,
-}
-
-/// The steps of a test, in chunks of at most `chunk` rows.
-fn steps(plan: &Plan, test: Test, chunk: usize) -> Steps {
-    let vocab = plan.spec.vocab as u32;
-    // Spread over the vocabulary and, through the router, over the experts; sequences differ.
-    let token =
-        |slot: usize, position: usize| ((position + slot * 977) as u32).wrapping_mul(2_654_435_761) % vocab;
-    let row = |slot, position, logits| Token { token: token(slot, position), slot, position, logits };
-    let chunks = |slot: usize, from: usize, to: usize| -> Vec<Vec<Token>> {
-        let starts = (from..to).step_by(chunk);
-        let rows = |start: usize| (start..to.min(start + chunk)).map(|i| row(slot, i, i + 1 == to)).collect();
-        starts.map(rows).collect()
-    };
-    let end = test.cached() + test.tokens;
-    let timed = match test.kind {
-        Kind::Prefill => chunks(0, test.cached(), end),
-        Kind::Decode => {
-            let rows = |position| (0..test.batch).map(|slot| row(slot, position, true)).collect();
-            (test.cached()..end).map(rows).collect()
-        }
-    };
-    Steps { before: (0..test.batch).flat_map(|slot| chunks(slot, 0, test.cached())).collect(), timed }
 }
 
 /// Runs a test once: first, off the clock, what is cached before; then the timed steps.

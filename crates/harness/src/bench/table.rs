@@ -2,38 +2,30 @@
 
 use serde_json::Value;
 
-use super::decode::Sampling;
 use super::floor::{DISTURBED, DISTURBED_MEANS, star};
 use super::row::Row;
+use super::spread::Spread;
 
 /// Facts that rows share, then a table with a line per row.
 pub fn markdown(rows: &[Row]) -> String {
     let Some(first) = rows.first() else { return String::new() };
-    let (model, build, host) = (&first.model, &first.build, &first.host);
-    let dirty = if build.dirty { "-dirty" } else { "" };
-    let commit = if build.commit.is_empty() { "no commit" } else { &build.commit };
+    let dirty = if first.dirty { "-dirty" } else { "" };
+    let commit = if first.commit.is_empty() { "no commit" } else { &first.commit };
+    let Row { model, device, model_hash, version, rustc, cpu, cores, isa, os, .. } = first;
+    let (formats, megabytes) = (first.formats.join(" "), first.model_bytes as f64 / 1e6);
     let mut out = format!(
-        "{} ({}, {}), {:.1} MB, hash {}\nversion {} ({commit}{dirty}), {}; {}, {} cores, {}, {}\n",
-        model.name,
-        first.device,
-        model.formats.join(" "),
-        model.bytes as f64 / 1e6,
-        model.hash,
-        build.version,
-        build.rustc,
-        host.cpu,
-        host.cores,
-        host.isa,
-        host.os,
+        "{model} ({device}, {formats}), {megabytes:.1} MB, hash {model_hash}\n\
+         version {version} ({commit}{dirty}), {rustc}; {cpu}, {cores} cores, {isa}, {os}\n"
     );
     let mut loads: Vec<&Row> = rows.iter().collect();
     loads.dedup_by_key(|row| row.threads);
     loads.iter().for_each(|row| out += &load(row));
-    out += "\n| test | threads | tok/s | p10–p90 | spread | MB/token | GB/s | of bandwidth | G products/s | of int8 \
-            | of f32 | phases | host | path | ran on |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|\n";
+    out += "\n| test | threads | tok/s | p10–p90 | spread | MB/token | GB/s | of bandwidth | G products/s \
+            | of int8 | of f32 | phases | host | path | ran on |\n\
+            |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|\n";
     rows.iter().for_each(|row| out += &line(row));
     out += &sampling(rows);
-    if rows.iter().any(|row| !star(row.best.and_then(|best| best.others)).is_empty()) {
+    if rows.iter().any(|row| !star(row.floor_other_cores).is_empty()) {
         out += &format!("\n{DISTURBED} what the machine does at best was measured {DISTURBED_MEANS}\n");
     }
     out
@@ -43,8 +35,8 @@ pub fn markdown(rows: &[Row]) -> String {
 fn sampling(rows: &[Row]) -> String {
     let mut notes: Vec<(&str, Vec<String>)> = Vec::new();
     for row in rows {
-        let Some(note) = row.sampling.and_then(Sampling::note) else { continue };
-        let (test, known) = (row.test.to_string(), notes.iter().position(|(known, _)| *known == note));
+        let Some(note) = row.sampling_note else { continue };
+        let (test, known) = (row.test.clone(), notes.iter().position(|(known, _)| *known == note));
         match known {
             None => notes.push((note, vec![test])),
             Some(known) if notes[known].1.contains(&test) => {}
@@ -56,61 +48,57 @@ fn sampling(rows: &[Row]) -> String {
 }
 
 fn load(row: &Row) -> String {
-    let load = &row.load;
-    let peak = load.peak.map_or_else(String::new, |peak| {
-        let ratio = peak as f64 / row.model.bytes.max(1) as f64;
+    let Row { device_detail, load_ms, first_token_ms, memory_bytes, .. } = row;
+    let peak = row.peak_memory_bytes.zip(row.peak_memory_ratio).map_or_else(String::new, |(peak, ratio)| {
         format!(", peak {:.1} MB ({ratio:.2} × the files)", peak as f64 / 1e6)
     });
     format!(
-        "{}: loaded in {:.0} ms, first token after {:.0} ms; {:.1} MB{peak}\n",
-        row.device_detail,
-        load.ready_ns as f64 / 1e6,
-        load.first_token_ns as f64 / 1e6,
-        load.memory as f64 / 1e6,
+        "{device_detail}: loaded in {load_ms:.0} ms, first token after {first_token_ms:.0} ms; {:.1} \
+         MB{peak}\n",
+        *memory_bytes as f64 / 1e6,
     )
 }
 
 fn line(row: &Row) -> String {
-    let spread = row.spread();
+    let spread = Spread::of(&row.samples_ns);
     let number =
         |value: Option<f64>, digits: usize| value.map_or_else(String::new, |x| format!("{x:.digits$}"));
-    let star = star(row.best.and_then(|best| best.others));
+    let star = star(row.floor_other_cores);
     let percent =
         |share: Option<f64>| share.map_or_else(String::new, |x| format!("{:.0} %{star}", x * 100.0));
-    let shares = row.shares_of_peak();
-    let trust = row
-        .untrusted()
-        .map_or_else(|| format!("{:.1} %", spread.relative() * 100.0), |why| format!("**untrusted: {why}**"));
+    let trust = match &row.untrusted {
+        None => format!("{:.1} %", spread.relative() * 100.0),
+        Some(why) => format!("**untrusted: {why}**"),
+    };
     let rate = |ns: f64| {
         let rate = row.rate(ns);
         if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
     };
+    let host = row.host_ns_per_step.zip(row.step_ns);
     let cells = [
-        row.test.to_string(),
+        row.test.clone(),
         row.threads.to_string(),
         rate(spread.median),
         format!("{}–{}", rate(spread.p90), rate(spread.p10)),
         trust,
-        number(row.reads.map(|reads| reads.total() / row.test.batch as f64 / 1e6), 1),
-        number(row.achieved().map(|bytes| bytes / 1e9), 1),
-        row.share_of_plain_reads().map_or_else(String::new, |share| format!("{:.0} %", share * 100.0)),
-        number(row.products_per_second().map(|products| products / 1e9), 1),
-        percent(shares.map(|shares| shares[1])),
-        percent(shares.map(|shares| shares[0])),
-        number(row.phases, 0),
-        row.steps.as_ref().map_or_else(String::new, |steps| {
-            format!("{:.1} %", steps.host_ns / steps.step_ns.max(1.0) * 100.0)
-        }),
-        row.path.to_string(),
+        number(row.bytes_per_token.map(|bytes| bytes / 1e6), 1),
+        number(row.achieved_gb_s, 1),
+        row.share_of_plain_reads.map_or_else(String::new, |share| format!("{:.0} %", share * 100.0)),
+        number(row.products_g_s, 1),
+        percent(row.share_of_int8),
+        percent(row.share_of_f32),
+        number(row.phases_per_step, 0),
+        host.map_or_else(String::new, |(host, step)| format!("{:.1} %", host / step.max(1.0) * 100.0)),
+        row.path_reason.clone(),
         row.isa_ran.clone(),
     ];
     format!("| {} |\n", cells.join(" | "))
 }
 
-/// A header and a line per row: the keys of [`Row::json`], nested ones joined by a dot, lists joined by
-/// blanks.
+/// A header and a line per row: the keys of its JSON, nested ones joined by a dot, lists joined by blanks.
 pub fn csv(rows: &[Row]) -> String {
-    let tables: Vec<Vec<(String, String)>> = rows.iter().map(|row| flat("", &row.json())).collect();
+    let json = |row| serde_json::to_value(row).expect("a row has keys of text and plain values");
+    let tables: Vec<Vec<(String, String)>> = rows.iter().map(|row| flat("", &json(row))).collect();
     let mut keys: Vec<&String> = Vec::new();
     for (key, _) in tables.iter().flatten() {
         if !keys.contains(&key) {

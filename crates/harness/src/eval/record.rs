@@ -91,7 +91,8 @@ impl Record {
             return Ok(());
         }
         Err(Error::Foreign(format!(
-            "{}: recorded from model {}, this is {model}; record this model, or compare them with `amoeba eval --against`",
+            "{}: recorded from model {}, this is {model}; record this model, or compare them with `amoeba \
+             eval --against`",
             self.file.display(),
             self.header.model
         )))

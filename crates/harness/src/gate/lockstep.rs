@@ -1,5 +1,5 @@
-//! The reference in step with a backend: every op is computed anew from the backend's own inputs, so an error is
-//! charged to the op that made it and nothing builds up.
+//! The reference in step with a backend: every op is computed anew from the backend's own inputs, so an error
+//! is charged to the op that made it and nothing builds up.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use super::lab::Lab;
 use crate::Error;
 use crate::numbers::{Distance, worse};
 
-/// Outputs narrower than this are gates and router logits: a sigmoid or softmax sees their differences on a scale of
-/// one, so that is the least unit they are measured in.
+/// Outputs narrower than this are gates and router logits: a sigmoid or softmax sees their differences on a
+/// scale of one, so that is the least unit they are measured in.
 const NARROW: usize = 16;
 /// How blocks of experts are called among the ops.
 pub const BLOCK: &str = "block of experts";

@@ -54,7 +54,7 @@ pub struct GateOptions<'a> {
     pub baseline: Option<Summary>,
     /// Nanoseconds since some moment.
     pub clock: &'a dyn Fn() -> u64,
-    /// Hears what is looked at next.
+    /// Called with the name of each check before it runs.
     pub progress: &'a dyn Fn(&str),
 }
 

@@ -137,7 +137,11 @@ impl Tally {
                 self.decided += 1;
                 self.first.get_or_insert_with(|| {
                     let margin = margin(other);
-                    format!("{}: {found} instead of {expected}, whose logit is {lead:.1e} higher (margin {margin:.1e})", place())
+                    format!(
+                        "{}: {found} instead of {expected}, whose logit is {lead:.1e} higher (margin \
+                         {margin:.1e})",
+                        place()
+                    )
                 });
             }
         }

@@ -59,7 +59,8 @@ fn judge(times: &[[u64; 2]], tokens: usize) -> Check {
         Spread::of(&all).median / 1e3 / tokens.max(1) as f64
     };
     let detail = format!(
-        "p10; median {median:.3}, p90 {p90:.3}, {} pairs of {tokens} tokens; {:.1} against {:.1} µs per token",
+        "p10; median {median:.3}, p90 {p90:.3}, {} pairs of {tokens} tokens; {:.1} against {:.1} µs per \
+         token",
         times.len(),
         per_token(0),
         per_token(1)

@@ -87,14 +87,14 @@ fn idle(name: &'static str, (ours, token): (Spread, &Summary), (theirs, other): 
     let allowed = theirs.p90 + IDLE_MARGIN + (ours.median - ours.p10) * scale;
     let detail = format!(
         "of the unfused token's time, median of {} tokens; unfused {:.3}",
-        token.tokens, theirs.median
+        token.subject.tokens, theirs.median
     );
     Check::at_most(name, ours.median * scale, allowed, detail)
 }
 
 /// Against a stored summary, by the rules of `amoeba trace --check`.
 fn against_baseline(lab: &Lab<'_>, baseline: &Summary) -> Result<Check, Error> {
-    let (depth, tokens) = (baseline.subject.depth, baseline.tokens);
+    let (depth, tokens) = (baseline.subject.depth, baseline.subject.tokens);
     let context = lab.plan.spec.context_max.min(depth + tokens + 64);
     let mut candidate = lab.candidate(|load| load.context = Some(context))?;
     let mut tries = 1;

@@ -31,8 +31,8 @@ impl Picture {
         let dash = if dashed { " stroke-dasharray=\"5 4\"" } else { "" };
         let (class, width, points) = (class(paint), number(width), list(points));
         self.body += &format!(
-            "<polyline class=\"{class}\" fill=\"none\" stroke=\"currentColor\" stroke-width=\"{width}\"{dash} \
-             points=\"{points}\"/>\n"
+            "<polyline class=\"{class}\" fill=\"none\" stroke=\"currentColor\" \
+             stroke-width=\"{width}\"{dash} points=\"{points}\"/>\n"
         );
     }
 

@@ -115,7 +115,7 @@ fn subject(
     Subject {
         model: model.name.clone(),
         model_hash: model.hash.clone(),
-        kind: executable.kind(),
+        device_kind: executable.kind(),
         device: executable.device(),
         device_detail: executable.describe(),
         workers,
@@ -124,6 +124,7 @@ fn subject(
         kv: options.load.kv.to_string(),
         activations: options.load.activations.to_string(),
         depth: options.cached(),
+        tokens: options.tokens,
         build: options.build.clone(),
         host: options.host.clone(),
     }

@@ -4,8 +4,6 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 use super::{CaptureOptions, Subject, Summary, Trace, capture_on, load};
 use crate::Error;
 use crate::bench::Spread;
@@ -18,8 +16,6 @@ pub const TOKENS_CHECK_MIN: usize = 8;
 pub const ATTEMPTS: u32 = 5;
 /// Rest before the second of them; every further one waits twice as long.
 const REST: Duration = Duration::from_millis(100);
-/// Version of the stored form.
-const SCHEMA: u64 = 1;
 
 /// One figure that became worse.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,7 +97,7 @@ impl Summary {
                 ("cache type", kv.clone(), kv.clone()),
                 ("rounding of activations", activations.clone(), activations.clone()),
                 ("depth", depth.to_string(), depth.to_string()),
-                ("tokens", s.tokens.to_string(), s.tokens.to_string()),
+                ("tokens", s.subject.tokens.to_string(), s.subject.tokens.to_string()),
             ]
         };
         let pairs = of(self).into_iter().zip(of(baseline));
@@ -109,8 +105,11 @@ impl Summary {
         let mut found: Vec<String> = unlike
             .map(|((what, here, _), (_, there, _))| format!("{what} is {here} here and {there} there"))
             .collect();
-        if self.tokens < TOKENS_CHECK_MIN {
-            found.push(format!("{} tokens tell no spread: take at least {TOKENS_CHECK_MIN}", self.tokens));
+        if self.subject.tokens < TOKENS_CHECK_MIN {
+            found.push(format!(
+                "{} tokens tell no spread: take at least {TOKENS_CHECK_MIN}",
+                self.subject.tokens
+            ));
         }
         found
     }
@@ -140,81 +139,23 @@ impl Summary {
         found.into_iter().flatten().collect()
     }
 
-    /// The summary as JSON: what a baseline file holds.
-    pub fn json(&self) -> Value {
-        let Subject { model, model_hash, device, device_detail, workers, path, path_reason, kv, .. } =
-            &self.subject;
-        let (build, host) = (&self.subject.build, &self.subject.host);
-        let spread = |s: &Spread| json!({ "median": s.median, "p10": s.p10, "p90": s.p90 });
-        let lanes = self.workers.iter().map(|w| json!({ "busy_ns": w.busy_ns, "idle_ns": w.idle_ns }));
-        let ops = self.ops.iter().map(|op| {
-            json!({
-                "label": op.label, "ops": op.ops, "busy_ns": op.busy_ns, "wall_ns": op.wall_ns,
-                "bytes": op.bytes, "wait_ns": op.wait_ns, "expert_wait_ns": op.expert_wait_ns,
-            })
-        });
-        json!({
-            "schema": SCHEMA, "kind": "amoeba trace",
-            "model": model, "model_hash": model_hash, "device": device, "device_detail": device_detail,
-            "workers": workers, "path": path, "path_reason": path_reason, "kv_type": kv,
-            "activations": self.subject.activations,
-            "depth": self.subject.depth, "tokens": self.tokens,
-            "version": build.version, "commit": build.commit, "dirty": build.dirty, "rustc": build.rustc,
-            "cpu": host.cpu, "cores": host.cores, "isa": host.isa, "os": host.os,
-            "phases_per_token": self.phases, "bytes_per_token": self.bytes,
-            "wall_ns": spread(&self.wall_ns), "idle_share": spread(&self.idle),
-            "expert_idle_share": spread(&self.expert_idle), "tick_ns": self.tick_ns,
-            "per_worker": lanes.collect::<Vec<_>>(), "per_op": ops.collect::<Vec<_>>(),
-        })
-    }
-
-    /// Reads what [`Summary::json`] wrote, but for the tables per worker and op.
+    /// Reads a baseline: the JSON of a summary; the tables per worker and op are left out.
     ///
     /// # Errors
     /// What is missing or impossible.
-    pub fn from_json(value: &Value) -> Result<Summary, String> {
-        let missing = |key: &str| format!("no `{key}`: write the file with `amoeba trace --save-baseline`");
-        if value["kind"] != "amoeba trace" || value["schema"] != SCHEMA {
-            return Err(format!(
-                "is not a baseline of schema {SCHEMA}: write it with `amoeba trace --save-baseline`"
-            ));
+    pub fn baseline(text: &str) -> Result<Summary, String> {
+        let hint = "write the file with `amoeba trace --save-baseline`";
+        let read: Summary = serde_json::from_str(text).map_err(|error| {
+            let what = if error.is_data() { "does not hold a baseline" } else { "is not JSON" };
+            format!("{what}: {error}; {hint}")
+        })?;
+        let spreads = [read.wall_ns, read.idle, read.expert_idle];
+        let mut figures = spreads.into_iter().flat_map(|Spread { median, p10, p90 }| [median, p10, p90]);
+        let possible = |x: f64| x.is_finite() && x >= 0.0;
+        if figures.all(possible) && possible(read.phases) && possible(read.bytes) {
+            Ok(read)
+        } else {
+            Err(format!("has impossible figures: {hint}"))
         }
-        let text = |key: &str| value[key].as_str().map(str::to_owned).ok_or_else(|| missing(key));
-        let count = |key: &str| {
-            let number = value[key].as_u64().and_then(|n| usize::try_from(n).ok());
-            number.ok_or_else(|| missing(key))
-        };
-        let positive = |value: &Value, key: &str| {
-            value[key].as_f64().filter(|x| x.is_finite() && *x >= 0.0).ok_or_else(|| missing(key))
-        };
-        let spread = |key: &str| -> Result<Spread, String> {
-            let of = |part| positive(&value[key], part).map_err(|_| missing(key));
-            Ok(Spread { median: of("median")?, p10: of("p10")?, p90: of("p90")? })
-        };
-        let subject = Subject {
-            model: text("model")?,
-            model_hash: text("model_hash")?,
-            device: text("device")?,
-            device_detail: text("device_detail")?,
-            workers: count("workers")?,
-            path: text("path")?,
-            path_reason: text("path_reason")?,
-            kv: text("kv_type")?,
-            activations: text("activations")?,
-            depth: count("depth")?,
-            ..Subject::default()
-        };
-        Ok(Summary {
-            subject,
-            tokens: count("tokens")?,
-            wall_ns: spread("wall_ns")?,
-            phases: positive(value, "phases_per_token")?,
-            bytes: positive(value, "bytes_per_token")?,
-            idle: spread("idle_share")?,
-            expert_idle: spread("expert_idle_share")?,
-            tick_ns: value["tick_ns"].as_u64().unwrap_or(0),
-            workers: Vec::new(),
-            ops: Vec::new(),
-        })
     }
 }

@@ -113,7 +113,8 @@ impl Process<'_> {
             // Bytes per ns are GB per second.
             let rate = (sum / width as f64 * 1e3).round() / 1e3;
             let args = json!({ "GB/s": rate });
-            out.push(json!({ "ph": "C", "name": "bandwidth", "pid": self.pid, "tid": TOKENS, "ts": ts, "args": args }));
+            out.push(json!({ "ph": "C", "name": "bandwidth", "pid": self.pid, "tid": TOKENS, "ts": ts,
+                "args": args }));
         }
     }
 }

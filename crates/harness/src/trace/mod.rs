@@ -20,22 +20,24 @@ pub use ops::TracedOp;
 pub(crate) use ops::{row_label, traced_ops, visible};
 pub use overhead::{Overhead, overhead};
 pub use picture::picture;
-pub use summary::{LaneTime, OpTime, Summary};
+pub use summary::{FileKind, LaneTime, OpTime, Summary};
 
 use amoeba_backend::{DeviceKind, Recording, Span};
 use amoeba_plan::{Part, PathKind};
+use serde::{Deserialize, Serialize};
 
 use crate::bench::{Build, Host};
 
 /// What was traced, where, and how.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Subject {
     /// Model as a person would call it.
     pub model: String,
     /// Hash of its configuration and of the headers of its files, as in `bench`.
     pub model_hash: String,
-    /// What it ran on.
-    pub kind: DeviceKind,
+    /// What it ran on; a baseline does not say.
+    #[serde(skip)]
+    pub device_kind: DeviceKind,
     /// Device by name.
     pub device: String,
     /// Device, instruction set, workers.
@@ -47,21 +49,26 @@ pub struct Subject {
     /// The path and why it was taken.
     pub path_reason: String,
     /// What keys and values are kept as.
+    #[serde(rename = "kv_type")]
     pub kv: String,
     /// What activations are rounded to.
     pub activations: String,
     /// Positions cached before the first captured token.
     pub depth: usize,
+    /// Tokens captured.
+    pub tokens: usize,
     /// The program.
+    #[serde(flatten)]
     pub build: Build,
     /// The machine.
+    #[serde(flatten)]
     pub host: Host,
 }
 
 impl Subject {
     /// What a lane of its recordings is called.
     pub fn lane(&self, index: usize) -> String {
-        self.kind.lane(index)
+        self.device_kind.lane(index)
     }
 }
 

@@ -47,7 +47,7 @@ impl TracedOp {
     }
 }
 
-/// Of so many positions those that the last one sees.
+/// How many of `positions` cached positions the last one attends to.
 pub fn visible(positions: f64, window: Option<Window>) -> f64 {
     match window {
         None => positions,
@@ -59,8 +59,8 @@ pub fn visible(positions: f64, window: Option<Window>) -> f64 {
     }
 }
 
-/// Name of a row of the table that a span belongs to. Work that only exists because workers share is in brackets; a launch
-/// that does the work of several ops is named after all of them, each name once.
+/// Name of a row of the table that a span belongs to. Work that only exists because workers share is in
+/// brackets; a launch that does the work of several ops is named after all of them, each name once.
 pub fn row_label(ops: &[TracedOp], span: &Span) -> String {
     let ops = &ops[span.ops()];
     if ops.is_empty() || serves_others(span.stage) {

@@ -8,8 +8,8 @@ use super::{CaptureOptions, load};
 use crate::Error;
 use crate::bench::Spread;
 
-/// Durations of a token in ns, and what recording adds. Of every round the quietest tenth counts: other work on the
-/// machine only ever adds.
+/// Durations of a token in ns, and what recording adds. Of every round the quietest tenth counts: other work
+/// on the machine only ever adds.
 #[derive(Clone, Copy, Debug)]
 pub struct Overhead {
     /// Over the rounds, recording off.
@@ -20,8 +20,8 @@ pub struct Overhead {
     pub added: Spread,
 }
 
-/// Decodes `options.tokens` tokens with recording on, then off (and the other way round every second time), `rounds`
-/// times.
+/// Decodes `options.tokens` tokens with recording on, then off (and the other way round every second time),
+/// `rounds` times.
 ///
 /// # Errors
 /// As [`super::capture()`].
@@ -62,8 +62,8 @@ impl Overhead {
             |s: &Spread| format!("{:.1} µs ({:.1} to {:.1})", s.median / 1e3, s.p10 / 1e3, s.p90 / 1e3);
         let [median, p10, p90] = [self.added.median, self.added.p10, self.added.p90].map(|x| x * 100.0);
         format!(
-            "recording off: {} a token; on: {}\nrecording adds {median:.2} % ({p10:.2} to {p90:.2}), median (p10 to p90) of \
-             paired rounds\n",
+            "recording off: {} a token; on: {}\nrecording adds {median:.2} % ({p10:.2} to {p90:.2}), median \
+             (p10 to p90) of paired rounds\n",
             micros(&self.off),
             micros(&self.on)
         )

@@ -1,4 +1,5 @@
-//! Timelines above each other on one scale, as SVG: the whole token, and the way through the experts of one layer.
+//! Timelines above each other on one scale, as SVG: the whole token, and the way through the experts of one
+//! layer.
 
 use std::fmt::Write;
 
@@ -72,7 +73,8 @@ pub fn picture(traces: &[&Trace]) -> String {
     canvas.legend();
     let height = canvas.y + 20.0;
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height:.0}\" viewBox=\"0 0 {WIDTH} \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height:.0}\" viewBox=\"0 0 \
+         {WIDTH} \
          {height:.0}\" font-family=\"Helvetica, Arial, sans-serif\">\n<rect width=\"100%\" height=\"100%\" \
          fill=\"#ffffff\"/>\n{}</svg>\n",
         canvas.body
@@ -193,7 +195,8 @@ impl Canvas {
         let fill = if LIGHT.contains(&run[0].kind) { "#222222" } else { "#ffffff" };
         let _ = writeln!(
             self.body,
-            "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"11\" text-anchor=\"middle\" fill=\"{fill}\">{label}</text>"
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"11\" text-anchor=\"middle\" \
+             fill=\"{fill}\">{label}</text>"
         );
     }
 

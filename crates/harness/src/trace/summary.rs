@@ -1,38 +1,59 @@
 //! A trace added up: per worker, per op, and the waits on the way through the experts.
 
 use amoeba_backend::Span;
+use serde::{Deserialize, Serialize};
 
 use super::ops::{TracedOp, row_label, span_bytes};
 use super::{Subject, Token, Trace};
-use crate::bench::Spread;
+use crate::bench::{Schema, Spread};
 
-/// A trace added up. Times are per token; every share is one of the workers' time, duration × workers.
-#[derive(Clone, Debug)]
+/// What a file of a [`Summary`] says it is.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub enum FileKind {
+    /// A trace added up.
+    #[default]
+    #[serde(rename = "amoeba trace")]
+    Trace,
+}
+
+/// A trace added up. Times are per token; every share is one of the workers' time, duration × workers. Its
+/// JSON is what `amoeba trace` stores as a baseline.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Summary {
-    /// What was traced.
+    /// Version of the JSON.
+    pub schema: Schema<1>,
+    /// What the JSON is.
+    pub kind: FileKind,
+    /// What was traced, and how many tokens.
+    #[serde(flatten)]
     pub subject: Subject,
-    /// Tokens captured.
-    pub tokens: usize,
-    /// Duration of a token in ns.
-    pub wall_ns: Spread,
     /// Phases (launches) per token.
+    #[serde(rename = "phases_per_token")]
     pub phases: f64,
     /// Bytes read per token: stored weights, keys and values.
+    #[serde(rename = "bytes_per_token")]
     pub bytes: f64,
+    /// Duration of a token in ns.
+    pub wall_ns: Spread,
     /// Share of the workers' time without a span.
+    #[serde(rename = "idle_share")]
     pub idle: Spread,
     /// The part of it between the router's output and the weighted sum of the experts, over all layers.
+    #[serde(rename = "expert_idle_share")]
     pub expert_idle: Spread,
     /// Least difference that the device's clock tells, in ns, where that is coarse; else 0.
+    #[serde(default)]
     pub tick_ns: u64,
     /// Each worker.
+    #[serde(rename = "per_worker", skip_deserializing)]
     pub workers: Vec<LaneTime>,
     /// Each kind of op, most time first.
+    #[serde(rename = "per_op", skip_deserializing)]
     pub ops: Vec<OpTime>,
 }
 
 /// One worker, mean over the tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct LaneTime {
     /// ns at work.
     pub busy_ns: f64,
@@ -41,7 +62,7 @@ pub struct LaneTime {
 }
 
 /// One kind of op, mean over the tokens.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct OpTime {
     /// Name; in brackets the overhead of dividing work.
     pub label: String,
@@ -92,8 +113,9 @@ impl Trace {
             Spread::of_values(totals.iter().map(of).collect())
         };
         Summary {
-            subject: self.subject.clone(),
-            tokens: totals.len(),
+            schema: Schema,
+            kind: FileKind::Trace,
+            subject: Subject { tokens: totals.len(), ..self.subject.clone() },
             wall_ns: Spread::of(&totals.iter().map(|total| total.ns).collect::<Vec<_>>()),
             phases: self.tokens.iter().map(|token| f64::from(token.phases)).sum::<f64>() / n,
             bytes: ops.iter().map(|row| row.bytes).sum(),

@@ -12,7 +12,7 @@ impl Summary {
     pub fn markdown(&self) -> String {
         let Subject { model, device_detail, path_reason, depth, .. } = &self.subject;
         let wall = self.wall_ns.median;
-        let tokens = match self.tokens {
+        let tokens = match self.subject.tokens {
             1 => format!("1 token: {} µs", micros(wall)),
             n => {
                 let [p10, p90] = [self.wall_ns.p10, self.wall_ns.p90].map(micros);
@@ -20,8 +20,8 @@ impl Summary {
             }
         };
         let mut out = format!(
-            "{model} on {device_detail}, {path_reason}, {depth} cached before\n{tokens}, {:.0} phases, {:.2} MB read, \
-             {:.1} GB/s\n",
+            "{model} on {device_detail}, {path_reason}, {depth} cached before\n{tokens}, {:.0} phases, \
+             {:.2} MB read, {:.1} GB/s\n",
             self.phases,
             self.bytes / 1e6,
             self.bytes / wall,
@@ -40,8 +40,8 @@ impl Summary {
         }
         out += &self.absent();
         out += &self.idle_line();
-        out += "\n| op | per token | busy µs | share | wall µs | MB | GB/s | waits µs | of it between router and \
-                sum of experts |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
+        out += "\n| op | per token | busy µs | share | wall µs | MB | GB/s | waits µs | of it between router \
+                and sum of experts |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
         let whole: f64 = self.workers.iter().map(|worker| worker.busy_ns + worker.idle_ns).sum();
         self.ops.iter().for_each(|op| out += &line(op, whole));
         out

@@ -1,5 +1,5 @@
-//! Breaks a fast path in every way the gate claims to notice, one at a time, and sees the right check fail. No time is
-//! asserted: the doubles bring a clock of their own.
+//! Breaks a fast path in every way the gate claims to notice, one at a time, and sees the right check fail.
+//! No time is asserted: the doubles bring a clock of their own.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -50,7 +50,8 @@ fn ids_and_bare_names_are_found_in_the_cache() {
 fn a_missing_model_says_where_it_was_looked_for_and_how_to_get_it() {
     let error = Hub::new("/no/cache").resolve("Qwen3-4bit").unwrap_err().to_string();
     let expected = "`Qwen3-4bit` was not found; looked for\n    folder   Qwen3-4bit/config.json\n    \
-        cache    /no/cache/models--mlx-community--Qwen3-4bit\n  to download it: amoeba pull mlx-community/Qwen3-4bit";
+        cache    /no/cache/models--mlx-community--Qwen3-4bit\n  to download it: amoeba pull \
+        mlx-community/Qwen3-4bit";
     assert_eq!(error, expected);
 }
 

@@ -128,7 +128,8 @@ impl Reader<'_> {
             }
             (None, None) if layer >= first_shared => {
                 return Err(Error::Inconsistent(format!(
-                    "layer {layer} shares keys and values, but num_kv_shared_layers leaves no layer of its kind"
+                    "layer {layer} shares keys and values, but num_kv_shared_layers leaves no layer of its \
+                     kind"
                 )));
             }
             _ => Projections::Apart {

@@ -107,7 +107,7 @@ pub(crate) enum RopeDims {
     All,
     /// This share where `partial_rotary_factor` is absent.
     Partial(f32),
-    /// So many as this key says; else as `Partial(1.0)`.
+    /// The number that this key holds; without the key as `Partial(1.0)`.
     Key(&'static str),
 }
 

@@ -166,7 +166,8 @@ impl Reader<'_> {
         }
         if !experts.is_multiple_of(count) || keep * (experts / count) < top_k {
             return Err(Error::Inconsistent(format!(
-                "{key} {count} and topk_group {keep} do not suit {experts} experts of which {top_k} are picked"
+                "{key} {count} and topk_group {keep} do not suit {experts} experts of which {top_k} are \
+                 picked"
             )));
         }
         Ok((keep < count).then_some(Groups { count, keep, best_two }))

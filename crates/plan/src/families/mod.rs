@@ -167,7 +167,8 @@ impl Reader<'_> {
         let own = self.config.usize_or("vocab_size_per_layer_input", vocab, 1..=1 << 22)?;
         if own != vocab {
             return Err(Error::Unsupported(format!(
-                "vocab_size_per_layer_input {own} differs from vocab_size {vocab}: the two embeddings must be of one size"
+                "vocab_size_per_layer_input {own} differs from vocab_size {vocab}: the two embeddings must \
+                 be of one size"
             )));
         }
         Ok(Some(PerLayerSpec {

@@ -3,8 +3,8 @@
 use super::Group;
 use crate::{Io, Plan};
 
-/// Fills in [`Group::after`]: a group waits for an earlier one if one of the two writes a buffer's elements or a cache that
-/// the other reads or writes. Groups that another one on the list waits for are left out.
+/// Fills in [`Group::after`]: a group waits for an earlier one if one of the two writes a buffer's elements
+/// or a cache that the other reads or writes. Groups that another one on the list waits for are left out.
 pub(super) fn find(plan: &Plan, groups: &mut [Group]) {
     let io: Vec<Io> = groups.iter().map(|group| all(plan, group)).collect();
     // Of each group the earlier ones that are done when it is.
@@ -23,7 +23,8 @@ pub(super) fn find(plan: &Plan, groups: &mut [Group]) {
     }
 }
 
-/// What the ops of a group read and write. Buffers that only the group itself uses count too: another may use them.
+/// What the ops of a group read and write. Buffers that only the group itself uses count too: another may use
+/// them.
 fn all(plan: &Plan, group: &Group) -> Io {
     let mut all = Io::default();
     for step in &plan.program[group.ops.clone()] {

@@ -1,7 +1,8 @@
-//! Groups: which ops a device runs together, as one pure pass from program and capabilities to a printable list.
+//! Groups: which ops a device runs together, as one pure pass from program and capabilities to a printable
+//! list.
 //!
-//! A group is what is launched (or shared out among workers) as one piece, in stages. Backends turn groups into work;
-//! probes, traces and the gate are handed the same list. Start reading at [`groups`].
+//! A group is what is launched (or shared out among workers) as one piece, in stages. Backends turn groups
+//! into work; probes, traces and the gate are handed the same list. Start reading at [`groups`].
 
 mod dependencies;
 mod patterns;
@@ -14,8 +15,8 @@ use crate::{BufferId, NormOp, Op, PathChoice, PathKind, Plan, RopeId, Stage};
 
 pub use print::print_groups;
 
-/// Most rows of a step that count as few: experts run fused, a product keeps all rows of x at hand, attention shares out
-/// positions. The one place where this limit is written.
+/// Most rows of a step that count as few: experts run fused, a product keeps all rows of x at hand, attention
+/// shares out positions. The one place where this limit is written.
 pub const FEW_ROWS_MAX: usize = 8;
 
 /// What a device can run together; data that its backend gives.
@@ -29,9 +30,11 @@ pub struct Capabilities {
     pub experts_many: &'static [Stage],
     /// Stages of attention.
     pub attention: &'static [Stage],
-    /// Most experts of a choice by logits alone that the launch of the experts makes itself; 0 leaves it to the router.
+    /// Most experts of a choice by logits alone that the launch of the experts makes itself; 0 leaves it to
+    /// the router.
     pub choice_max: usize,
-    /// Widest head that attention of one row norms, turns and appends by itself; 0 leaves that to launches before it.
+    /// Widest head that attention of one row norms, turns and appends by itself; 0 leaves that to launches
+    /// before it.
     pub one_row_dim_max: usize,
 }
 
@@ -42,8 +45,8 @@ pub enum Sharing {
     Alone,
     /// Work on single rows runs on, and products that do not depend on each other are shared out together.
     Workers,
-    /// Launches do more than one op: a norm with the products of its result, a product with the sum that it goes into, heads
-    /// before attention, a router with its experts.
+    /// Launches do more than one op: a norm with the products of its result, a product with the sum that it
+    /// goes into, heads before attention, a router with its experts.
     Launches,
 }
 
@@ -56,9 +59,11 @@ pub struct Group {
     pub kind: GroupKind,
     /// Pieces of work in order, each with the ops that it serves. A device may cut one into several launches.
     pub stages: Vec<StageOps>,
-    /// Buffers that the ops one by one would write and the group does not: nothing after the group reads them.
+    /// Buffers that the ops one by one would write and the group does not: nothing after the group reads
+    /// them.
     pub unwritten: Vec<BufferId>,
-    /// Indices of earlier groups that must be done before this one starts, without those that the named ones wait for.
+    /// Indices of earlier groups that must be done before this one starts, without those that the named ones
+    /// wait for.
     pub after: Vec<usize>,
 }
 
@@ -131,8 +136,9 @@ pub enum Append {
     Values,
 }
 
-/// Groups of a program for steps of at most `rows` rows on a device that can do that; `path` is what was asked for of
-/// experts. Every op is in one group, in the order of the program; none reaches into the head from before it.
+/// Groups of a program for steps of at most `rows` rows on a device that can do that; `path` is what was
+/// asked for of experts. Every op is in one group, in the order of the program; none reaches into the head
+/// from before it.
 pub fn groups(plan: &Plan, can: &Capabilities, rows: usize, path: PathChoice) -> Vec<Group> {
     let path = select_path(true, rows, FEW_ROWS_MAX, path).kind;
     let search = patterns::Search { can, rows, path };

@@ -68,7 +68,8 @@ impl Search<'_> {
         (fits && op.route == router.out).then_some(op)
     }
 
-    /// Norms of heads and rotations, up to where keys and values are appended, perhaps with the attention of one row.
+    /// Norms of heads and rotations, up to where keys and values are appended, perhaps with the attention of
+    /// one row.
     fn heads(&self, ops: &[Step]) -> Option<(GroupKind, usize)> {
         let append = ops.iter().position(|step| matches!(step.op, Op::KvAppend(_)))?;
         let Op::KvAppend(KvAppendOp { cache, kv_heads, k_dim, v_dim, k, v }) = ops[append].op else {
@@ -125,7 +126,8 @@ impl Search<'_> {
     }
 }
 
-/// What workers share out together: work on single rows up to the next op that is cut otherwise, or independent products.
+/// What workers share out together: work on single rows up to the next op that is cut otherwise, or
+/// independent products.
 fn workers(ops: &[Step]) -> Option<(GroupKind, usize)> {
     let product = |step: &Step| matches!(step.op, Op::Linear(_) | Op::HeadLinear(_));
     let count = if product(&ops[0]) {

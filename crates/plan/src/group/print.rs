@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::{Group, GroupKind};
 use crate::{Plan, Stage};
 
-/// A line per group: its index and ops, what they are, its stages if there are several, what it waits for, and what it
-/// leaves unwritten.
+/// A line per group: its index and ops, what they are, its stages if there are several, what it waits for,
+/// and what it leaves unwritten.
 pub fn print_groups(plan: &Plan, groups: &[Group]) -> String {
     let mut text = String::new();
     let mut layer = None;

@@ -295,7 +295,7 @@ impl Lowering {
         BufferId(self.buffers.len() - 1)
     }
 
-    /// The buffer of that name, for a choice of that many experts.
+    /// The buffer of that name, for a choice of `top_k` experts.
     fn route_buffer(&mut self, name: &'static str, top_k: usize) -> BufferId {
         let id = self.buffer(name, 2 * top_k);
         self.buffers[id.0].kind = BufferKind::Route;

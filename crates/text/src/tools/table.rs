@@ -101,7 +101,8 @@ pub static DIALECTS: &[Dialect] = &[
     Dialect {
         name: "minimax_m2",
         families: "MiniMax-M2",
-        example: "<minimax:tool_call><invoke name=\"f\"><parameter name=\"a\">1</parameter></invoke></minimax:tool_call>",
+        example: "<minimax:tool_call><invoke name=\"f\"><parameter name=\"a\">1</parameter></invoke>\
+                  </minimax:tool_call>",
         signs: &[&["<minimax:tool_call>"]],
         open: &["<minimax:tool_call>"],
         close: &["</minimax:tool_call>"],
@@ -135,7 +136,8 @@ pub static DIALECTS: &[Dialect] = &[
     Dialect {
         name: "longcat",
         families: "LongCat-Flash",
-        example: "<longcat_tool_call>f<longcat_arg_key>a</longcat_arg_key><longcat_arg_value>1</longcat_arg_value></longcat_tool_call>",
+        example: "<longcat_tool_call>f<longcat_arg_key>a</longcat_arg_key><longcat_arg_value>1\
+                  </longcat_arg_value></longcat_tool_call>",
         signs: &[&["<longcat_tool_call>"]],
         open: &["<longcat_tool_call>"],
         close: &["</longcat_tool_call>"],
@@ -179,7 +181,9 @@ pub static DIALECTS: &[Dialect] = &[
     Dialect {
         name: "deepseek_dsml",
         families: "DeepSeek-V3.2 and later",
-        example: "<｜DSML｜function_calls><｜DSML｜invoke name=\"f\"><｜DSML｜parameter name=\"a\" string=\"false\">1</｜DSML｜parameter></｜DSML｜invoke></｜DSML｜function_calls>",
+        example: "<｜DSML｜function_calls><｜DSML｜invoke name=\"f\">\
+                  <｜DSML｜parameter name=\"a\" string=\"false\">1</｜DSML｜parameter></｜DSML｜invoke>\
+                  </｜DSML｜function_calls>",
         signs: &[&["｜DSML｜"]],
         open: &["<｜DSML｜function_calls>", "<｜DSML｜tool_calls>"],
         close: &["</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"],
@@ -192,7 +196,8 @@ pub static DIALECTS: &[Dialect] = &[
     Dialect {
         name: "deepseek",
         families: "DeepSeek-V3, V3.1, R1",
-        example: "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": 1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        example: "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": 1}<｜tool▁call▁end｜>\
+                  <｜tool▁calls▁end｜>",
         signs: &[&["<｜tool▁calls▁begin｜>"]],
         open: &["<｜tool▁calls▁begin｜>"],
         close: &["<｜tool▁calls▁end｜>"],
@@ -205,7 +210,8 @@ pub static DIALECTS: &[Dialect] = &[
     Dialect {
         name: "kimi_k2",
         families: "Kimi-K2, Kimi-Linear",
-        example: "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{\"a\": 1}<|tool_call_end|><|tool_calls_section_end|>",
+        example: "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>\
+                  {\"a\": 1}<|tool_call_end|><|tool_calls_section_end|>",
         signs: &[&["<|tool_calls_section_begin|>"]],
         open: &["<|tool_calls_section_begin|>"],
         close: &["<|tool_calls_section_end|>"],
@@ -218,7 +224,8 @@ pub static DIALECTS: &[Dialect] = &[
     Dialect {
         name: "solar",
         families: "Solar Open",
-        example: "<|tool_calls|><|tool_call:begin|>a1b2<|tool_call:name|>f<|tool_call:args|>{\"a\": 1}<|tool_call:end|><|calls|>",
+        example: "<|tool_calls|><|tool_call:begin|>a1b2<|tool_call:name|>f<|tool_call:args|>{\"a\": 1}\
+                  <|tool_call:end|><|calls|>",
         signs: &[&["<|tool_call:begin|>", "<|tool_calls|>"]],
         open: &["<|tool_calls|>"],
         close: &["<|calls|>"],

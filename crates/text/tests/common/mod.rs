@@ -83,7 +83,8 @@ pub fn dialect(name: &str) -> &'static Dialect {
 /// A format with one tool, `f(a: integer, b: string, l: array, o: object)`.
 pub fn format(dialect: &'static Dialect) -> Format {
     let parameters = json!({ "type": "object", "properties": {
-        "a": { "type": "integer" }, "b": { "type": "string" }, "l": { "type": "array" }, "o": { "type": "object" },
+        "a": { "type": "integer" }, "b": { "type": "string" }, "l": { "type": "array" },
+        "o": { "type": "object" },
     } });
     let tool = json!({ "type": "function", "function": { "name": "f", "parameters": parameters } });
     let tools = Tools::of(&Chat { tools: Some(json!([tool])), ..Chat::default() });

@@ -11,7 +11,7 @@ use crate::cli::failure::Failure;
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
-    /// Most tokens to generate; -1 is no limit
+    /// Most tokens to generate; -1 for any number
     #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", allow_negative_numbers = true)]
     #[arg(default_value_t = -1, value_parser = clap::value_parser!(i64).range(-1..))]
     max_tokens: i64,
@@ -51,7 +51,7 @@ pub struct Settings {
     pub sampling: Sampling,
     /// The seed; `None` takes a new one each time.
     pub seed: Option<u64>,
-    /// Most tokens to generate; `None` is no limit.
+    /// Most tokens to generate; `None` for any number.
     pub max_tokens: Option<usize>,
     /// Stop strings.
     pub stop: Vec<String>,
@@ -126,8 +126,8 @@ impl Settings {
         let (reasoning, ignore) = (on(self.show_reasoning), on(self.ignore_eos));
         format!(
             "  temp {temperature}\n  top-p {top_p}\n  top-k {top_k}\n  min-p {min_p}\n  \
-             repeat-penalty {repeat_penalty}\n  repeat-last-n {repeat_last_n}\n  seed {seed}\n  max-tokens {most}\n  \
-             stop {:?}\n  reasoning {reasoning}\n  ignore-eos {ignore}",
+             repeat-penalty {repeat_penalty}\n  repeat-last-n {repeat_last_n}\n  seed {seed}\n  \
+             max-tokens {most}\n  stop {:?}\n  reasoning {reasoning}\n  ignore-eos {ignore}",
             self.stop,
         )
     }

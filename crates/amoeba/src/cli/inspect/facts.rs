@@ -24,24 +24,20 @@ pub struct Facts {
     pub bytes: u64,
     /// Parameters one token uses.
     pub active: f64,
-    /// Format, part, number of tensors and bytes.
-    pub formats: Vec<(String, Part, usize, u64)>,
+    /// Number of tensors and bytes, by part and format.
+    pub formats: BTreeMap<(Part, String), (usize, u64)>,
     /// Bytes read per decoded token by part.
-    pub reads: Vec<(Part, f64)>,
-    /// Bytes of keys and values per position.
-    pub cache_per_position: u64,
-    /// Bytes of the states of recurrent layers, per sequence.
-    pub state: u64,
+    pub reads: BTreeMap<Part, f64>,
     /// Memory needed.
     pub need: Need,
     /// Memory of the machine.
     pub memory: Option<Memory>,
     /// Layers and their paths.
     pub layers: Vec<Layers>,
-    /// Path of a decode step.
-    pub decode: String,
-    /// Path of a prefill chunk, and its rows.
-    pub prefill: (String, usize),
+    /// Paths of a decode step and of a prefill chunk.
+    pub paths: [String; 2],
+    /// Rows of a prefill chunk.
+    pub rows: usize,
     /// Tokenizer and template, or why they cannot be used.
     pub text: Result<TextFacts, String>,
 }
@@ -81,8 +77,7 @@ impl Facts {
             (plan, stored, None)
         };
         let parts = parts(&plan);
-        let mut formats: BTreeMap<(Part, String), (usize, u64)> = BTreeMap::new();
-        let mut reads = BTreeMap::new();
+        let (mut formats, mut reads) = (BTreeMap::<_, (usize, u64)>::new(), BTreeMap::new());
         let mut active = 0.0;
         for (index, (weight, (format, bytes))) in plan.weights.iter().zip(&stored).enumerate() {
             let share = plan.share_read_per_token(WeightId(index));
@@ -95,7 +90,9 @@ impl Facts {
             let entry = formats.entry((parts[index], name)).or_default();
             (entry.0, entry.1) = (entry.0 + 1, entry.1 + bytes);
         }
+        reads.retain(|_, bytes| *bytes > 0.0);
         let bytes = stored.iter().map(|(_, bytes)| bytes).sum();
+        let stored = stored.iter().map(|&(format, bytes)| Stored { format, bytes: bytes as usize });
         let has_experts = plan.program.iter().any(|step| matches!(step.op, Op::Experts(_)));
         let rows = options.limits(&plan)?.rows;
         let path = |rows: usize| select_path(has_experts, rows, FEW_ROWS_MAX, options.path).to_string();
@@ -104,21 +101,13 @@ impl Facts {
             files,
             bytes,
             active,
-            formats: formats
-                .into_iter()
-                .map(|((part, format), (n, bytes))| (format, part, n, bytes))
-                .collect(),
-            reads: reads.into_iter().filter(|(_, bytes)| *bytes > 0.0).collect(),
-            cache_per_position: 4 * plan.cache_elements_per_position() as u64,
-            state: 4 * plan.cache_elements_per_sequence() as u64,
-            need: {
-                let stored = stored.iter().map(|&(format, bytes)| Stored { format, bytes: bytes as usize });
-                Need::new(&plan, &stored.collect::<Vec<_>>(), options)?
-            },
+            formats,
+            reads,
+            need: Need::new(&plan, &stored.collect::<Vec<_>>(), options)?,
             memory: system::memory(),
             layers: layers(&plan, options, rows),
-            decode: path(1),
-            prefill: (path(rows), rows),
+            paths: [1, rows].map(path),
+            rows,
             text: text_facts(dir).map_err(|error| error.to_string()),
             plan,
         })
@@ -126,7 +115,13 @@ impl Facts {
 
     /// Bytes read per decoded token, keys and values apart.
     pub fn bytes_per_token(&self) -> f64 {
-        self.reads.iter().map(|(_, bytes)| bytes).sum()
+        self.reads.values().sum()
+    }
+
+    /// Bytes of keys and values per position, and of the states of recurrent layers per sequence.
+    pub fn cache_bytes(&self) -> [u64; 2] {
+        let plan = &self.plan;
+        [plan.cache_elements_per_position(), plan.cache_elements_per_sequence()].map(|n| 4 * n as u64)
     }
 
     /// Bits per parameter, scales and biases included.

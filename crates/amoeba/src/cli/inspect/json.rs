@@ -10,16 +10,18 @@ pub fn render(facts: &Facts) -> Value {
     let formats: Vec<Value> = facts
         .formats
         .iter()
-        .map(|(format, part, tensors, bytes)| {
+        .map(|((part, format), (tensors, bytes))| {
             json!({ "format": format, "part": part.to_string(), "tensors": tensors, "bytes": bytes })
         })
         .collect();
-    let reads: serde_json::Map<String, Value> =
-        facts.reads.iter().map(|(part, bytes)| (part.to_string(), json!(bytes.round()))).collect();
+    let reads: Value = facts.reads.iter().map(|(part, bytes)| (part.to_string(), bytes.round())).collect();
+    let [cache_per_position, state] = facts.cache_bytes();
+    let [decode, prefill] = &facts.paths;
+    let end = |(id, text): &(u32, String)| json!({ "id": id, "text": text });
     let text = match &facts.text {
         Ok(text) => json!({
             "vocabulary": text.vocab,
-            "end_tokens": text.ends.iter().map(|(id, text)| json!({ "id": id, "text": text })).collect::<Vec<_>>(),
+            "end_tokens": text.ends.iter().map(end).collect::<Vec<_>>(),
             "chat_template_bytes": text.template,
             "reasoning_tags": text.reasoning,
             "tool_dialect": text.dialect,
@@ -46,8 +48,8 @@ pub fn render(facts: &Facts) -> Value {
         "bytes_per_token": {
             "total": facts.bytes_per_token().round(),
             "parts": reads,
-            "cache_per_position": facts.cache_per_position,
-            "state": facts.state,
+            "cache_per_position": cache_per_position,
+            "state": state,
         },
         "memory": {
             "context": facts.need.context,
@@ -62,7 +64,7 @@ pub fn render(facts: &Facts) -> Value {
             "first": layers.first, "last": layers.last, "blocks": layers.blocks,
             "decode": layers.decode, "prefill": layers.prefill,
         })).collect::<Vec<_>>(),
-        "path": { "decode": facts.decode, "prefill": facts.prefill.0, "prefill_rows": facts.prefill.1 },
+        "path": { "decode": decode, "prefill": prefill, "prefill_rows": facts.rows },
         "text": text,
     })
 }

@@ -28,11 +28,11 @@ pub struct Args {
     /// The same, as other verbs take it
     #[arg(short, long = "model", value_name = "MODEL", conflicts_with = "model", hide = true)]
     named: Option<String>,
-    /// Print the decode program, or with --device cpu, cuda or reference the groups of ops that run together there; no
-    /// such device is needed
+    /// Print the decode program, or with --device cpu, cuda or reference the groups of ops that run together
+    /// there; no such device is needed
     #[arg(long, group = "what")]
     plan: bool,
-    /// With --plan and --device: groups of a step of that many rows
+    /// With --plan and --device: groups of a step of N rows
     #[arg(long, value_name = "N", default_value = "1", requires = "plan")]
     rows: NonZeroUsize,
     /// List the tensors

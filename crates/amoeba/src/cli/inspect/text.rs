@@ -7,8 +7,7 @@ use crate::cli::console::{bytes, count, row, table};
 /// Everything on one screen.
 pub fn render(facts: &Facts, path_asked: bool) -> String {
     let asked = if path_asked { " (as asked)" } else { "" };
-    let mut paths =
-        vec![row([&"layers", &"", &"decode step", &format!("prefill, {} rows", facts.prefill.1)])];
+    let mut paths = vec![row([&"layers", &"", &"decode step", &format!("prefill, {} rows", facts.rows)])];
     paths.extend(facts.layers.iter().map(|layers| {
         let range = match layers.first == layers.last {
             true => layers.first.to_string(),
@@ -100,8 +99,10 @@ fn describe_experts(spec: &MoeSpec) -> String {
 
 fn quantisation(facts: &Facts) -> String {
     let mut rows = vec![row([&"part", &"format", &"tensors", &"bytes"])];
-    let lines = facts.formats.iter();
-    rows.extend(lines.map(|(format, part, tensors, size)| row([part, format, tensors, &bytes(*size)])));
+    let line = |((part, format), (tensors, size)): (&(Part, String), &(usize, u64))| {
+        row([part, format, tensors, &bytes(*size)])
+    };
+    rows.extend(facts.formats.iter().map(line));
     format!("quantisation\n{}", table(&rows, [false, false, true, true]))
 }
 
@@ -110,18 +111,18 @@ fn reads(facts: &Facts) -> String {
     let line = |name: &str, size: f64| {
         row([&name, &bytes(size.round() as u64), &format!("{:.1} %", size / total.max(1.0) * 100.0)])
     };
-    let read = |part: &Part| facts.reads.iter().find(|(p, _)| p == part);
-    let parts = Part::ALL.iter().filter_map(read);
+    let parts = facts.reads.iter();
     let mut rows: Vec<_> = parts.map(|(part, size)| line(&part.to_string(), *size)).collect();
     rows.push(line("all", total));
-    let cache = bytes(facts.cache_per_position);
-    let state = match facts.state {
+    let [cache, state] = facts.cache_bytes();
+    let state = match state {
         0 => String::new(),
         state => format!(", and {} of state, which are written too", bytes(state)),
     };
     format!(
-        "read per decoded token\n{}  and {cache} of keys and values per position{state}\n",
-        table(&rows, [false, true, true])
+        "read per decoded token\n{}  and {} of keys and values per position{state}\n",
+        table(&rows, [false, true, true]),
+        bytes(cache)
     )
 }
 
@@ -129,7 +130,10 @@ fn memory(facts: &Facts) -> String {
     let need = facts.need;
     let rows = [
         row([&"weights", &bytes(need.weights)]),
-        row([&if facts.state > 0 { "keys, values, states" } else { "keys and values" }, &bytes(need.cache)]),
+        row([
+            &if facts.cache_bytes()[1] > 0 { "keys, values, states" } else { "keys and values" },
+            &bytes(need.cache),
+        ]),
         row([&"buffers", &bytes(need.buffers)]),
         row([&"needed", &bytes(need.total())]),
     ];

@@ -38,7 +38,8 @@ pub struct Args {
     /// Give the model the prompt as it is, without chat template
     #[arg(long)]
     raw: bool,
-    /// Tools the model may call: a JSON array as in the chat completions interface. Calls are printed, not made
+    /// Tools the model may call: a JSON array as in the chat completions interface. Calls are printed, not
+    /// made
     #[arg(long, value_name = "FILE", conflicts_with = "raw")]
     tools: Option<PathBuf>,
     /// Show what the model thinks before it answers (on standard error)

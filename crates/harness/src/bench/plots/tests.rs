@@ -2,19 +2,25 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use roxmltree::{Document, Node};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
 /// A row that decodes on two threads at 50 GB/s and 1000 G int8 multiply-adds per second at best.
-fn row(depth: usize, changes: &[(&str, Value)]) -> Value {
+fn row(depth: usize, changes: &[(&str, Value)]) -> Row {
     // Bytes, products and ns: 80 %, 40 % and 20 % of the bandwidth; the head multiplies more per byte.
-    let op = |bytes: f64, products: f64, ns: f64| json!({ "wall_ns": ns, "worker_ns": ns * 0.9, "bytes": bytes, "products": products });
+    let op = |bytes: f64, products: f64, ns: f64| {
+        json!({ "wall_ns": ns, "worker_ns": ns * 0.9,
+        "bytes": bytes, "products": products })
+    };
     let mut row = json!({
-        "schema": 4, "test": format!("tg128@{depth}"), "kind": "decode", "tokens": 128, "depth": depth, "batch": 1,
-        "threads": 2, "path": "fused", "kv_type": "f32", "model": "model", "cpu": "cpu", "isa": "avx2", "device_detail": "cpu (avx2)",
-        "commit": "0123456789abcdef", "dirty": true, "isa_ran": "avx2", "bandwidth_gb_s": 50.0, "f32_g_s": 200.0,
-        "int8_g_s": 1000.0, "amx_g_s": null, "tok_s_median": 100.0 - depth as f64 / 100.0, "median_ns": 1e9, "p10_ns": 0.9e9, "p90_ns": 1.2e9,
+        "schema": 4, "test": format!("tg128@{depth}"), "kind": "decode", "tokens": 128, "depth": depth,
+        "batch": 1, "threads": 2, "path": "fused", "kv_type": "f32", "model": "model", "cpu": "cpu",
+        "isa": "avx2",
+        "device_detail": "cpu (avx2)", "commit": "0123456789abcdef", "dirty": true, "isa_ran": "avx2",
+        "bandwidth_gb_s": 50.0, "f32_g_s": 200.0, "int8_g_s": 1000.0, "amx_g_s": null,
+        "tok_s_median": 100.0 - depth as f64 / 100.0, "median_ns": 1e9,
+        "p10_ns": 0.9e9, "p90_ns": 1.2e9,
         "rows_per_step": 1.0, "step_ns": 4.2e6,
         "op_times": {
             "experts": op(80e6, 160e6, 2e6), "q_proj": op(10e6, 20e6, 0.5e6), "lm_head": op(10e6, 90e6, 1e6),
@@ -23,10 +29,10 @@ fn row(depth: usize, changes: &[(&str, Value)]) -> Value {
         },
     });
     changes.iter().for_each(|(key, value)| row[*key] = value.clone());
-    row
+    serde_json::from_value(row).unwrap()
 }
 
-fn rows() -> Vec<Value> {
+fn rows() -> Vec<Row> {
     let prefill = [("kind", json!("prefill")), ("test", json!("pp512")), ("path", json!("unfused"))];
     let amx = [("isa_ran", json!("avx512+amx")), ("amx_g_s", json!(1100.0)), ("threads", json!(16))];
     let long = [("model", json!("<a long> & \"winded\" name of a model")), ("kv_type", json!("f16"))];
@@ -139,7 +145,7 @@ fn points_of_a_roofline_lie_under_the_roofs_at_their_distance() {
 
 #[test]
 fn bars_are_as_long_as_a_token_takes() {
-    let svg = ops(&[&row(0, &[("rows_per_step", json!(2.0))])]).unwrap().svg();
+    let svg = ops("decode", &[&row(0, &[("rows_per_step", json!(2.0))])]).unwrap().svg();
     let document = Document::parse(&svg).unwrap();
     let rects: Vec<_> =
         document.root_element().children().filter(|node| node.attribute("height") == Some("30")).collect();

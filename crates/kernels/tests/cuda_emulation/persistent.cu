@@ -1,6 +1,7 @@
-// One launch that runs all bodies of a decode layer: a stand-in for a kernel that does a whole token. The ops'
-// entries come before it as functions, each in a namespace of its own, so bodies of several shapes meet here.
-// Macros: OPS(F), which is F(number, entry) for each op in order, COUNT of them, and THREADS of a block.
+// One launch that runs all bodies of a decode layer: a stand-in for a kernel that does a whole token. The
+// entries of the ops come before it as functions, each in a namespace of its own, so bodies of several shapes
+// meet here. Macros: OPS(F), which is F(number, entry) for each op in order, COUNT of them, and THREADS of a
+// block.
 
 // The block of an op's grid that a thread block runs at the moment. The barrier between ops has waited.
 struct Task {

@@ -150,26 +150,3 @@ pub fn check_finite(logits: &[f32], row: usize) -> Result<(), Error> {
         None => Ok(()),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use amoeba_checkpoint::Checkpoint;
-
-    use super::*;
-
-    #[test]
-    fn a_row_that_is_not_finite_is_named_and_ends_its_own_sequence_alone() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/qwen3_next-q4g64");
-        let plan = Plan::of(&Checkpoint::open(&dir).unwrap()).unwrap();
-        let mut step = StepRows::new(&plan, Limits { slots: 2, context: 8, rows: 4 }, PathChoice::Auto, 8);
-        let row = |slot, position, logits| Row { token: 1, slot, position, logits };
-        step.begin(&[row(0, 0, true), row(1, 0, false), row(1, 1, true)]).unwrap();
-        let logits = [[0.0, 1.0], [0.0, f32::NAN]];
-        let found = step.finish(|n| &logits[n]);
-        assert!(matches!(found, Err(Error::NotFinite { row: 2, token: 1, .. })), "{found:?}");
-        step.begin(&[row(0, 1, false)]).unwrap();
-        assert!(matches!(step.begin(&[row(1, 2, false)]), Err(Error::NotContinuous { next: None, .. })));
-    }
-}

@@ -13,7 +13,13 @@ use common::open;
 
 mod common;
 
-const MODELS: [&str; 3] = ["models/tiny-chat-moe-4bit", "fixtures/qwen2_moe-q4g64", "fixtures/llama-q4g64"];
+const MODELS: [&str; 5] = [
+    "models/tiny-chat-moe-4bit",
+    "fixtures/qwen2_moe-q4g64",
+    "fixtures/llama-q4g64",
+    "fixtures/qwen3_next-q4g64",
+    "fixtures/nemotron_h-q4g64",
+];
 const LIMITS: Limits = Limits { slots: 1, context: 400, rows: 400 };
 
 fn cpu(model: &str, threads: usize, path: PathChoice) -> Cpu {

@@ -5,9 +5,7 @@
 
 mod common;
 
-use amoeba_backend::{
-    Buffers, Cpu, Error, Executable, Flow, KvType, Limits, LoadOptions, Probe, Reference, Row,
-};
+use amoeba_backend::{Buffers, Error, Executable, Flow, KvType, Limits, LoadOptions, Probe, Reference, Row};
 use amoeba_kernels::simd::Isa;
 use common::{VOCAB, cpu, model, options, row};
 
@@ -169,31 +167,4 @@ fn states_are_f32_whatever_keys_are_and_are_counted() {
     // Rows are padded to sixteen, columns of a delta rule to four.
     let stored = 4 * plan.cache_elements_per_sequence();
     assert!(states >= stored && states < stored * 3 / 2, "{states} bytes of state, {stored} stored");
-}
-
-#[test]
-fn a_recorded_step_shows_every_recurrent_op() {
-    let mut cpu: Cpu = cpu("recorded", &options(2, LIMITS));
-    cpu.record(4096).unwrap();
-    let mut probed = Vec::new();
-    struct All<'a>(&'a mut Vec<usize>);
-    impl Probe for All<'_> {
-        fn wants(&self, _: usize) -> bool {
-            true
-        }
-        fn see(&mut self, op: usize, _: &dyn Buffers) -> Flow {
-            self.0.push(op);
-            Flow::Continue
-        }
-    }
-    for rows in [vec![row(0, 0)], (0..20).map(|position| row(1, position)).collect()] {
-        cpu.step(&rows, None).unwrap();
-        let recording = cpu.recorded().unwrap();
-        let mut seen: Vec<u32> = recording.lanes.iter().flatten().filter_map(|span| span.op).collect();
-        seen.sort_unstable();
-        seen.dedup();
-        assert_eq!(seen.len(), cpu.plan().program.len(), "{} rows", rows.len());
-    }
-    cpu.step(&[row(2, 0)], Some(&mut All(&mut probed))).unwrap();
-    assert_eq!(probed, (0..cpu.plan().program.len()).collect::<Vec<_>>());
 }

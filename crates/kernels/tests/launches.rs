@@ -6,7 +6,7 @@ use std::path::Path;
 
 use amoeba_checkpoint::Checkpoint;
 use amoeba_kernels::gpu::{self, Matrix, Place, Places, Setting, Staged, WeightPlace};
-use amoeba_plan::{PathChoice, Plan, Stage, WeightShape, groups};
+use amoeba_plan::{PathChoice, Plan, WeightShape, groups};
 
 /// Everything at an address of its own that nobody reads.
 fn places(plan: &Plan, checkpoint: &Checkpoint, fused: bool) -> Places {
@@ -77,20 +77,4 @@ fn every_fixture_is_lowered_the_same_whatever_buffers_are_called() {
             }
         }
     }
-}
-
-#[test]
-fn experts_asked_for_unfused_run_unfused_at_one_row_too() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/qwen3_moe-q4g64");
-    let checkpoint = Checkpoint::open(&folder).unwrap();
-    let plan = Plan::of(&checkpoint).unwrap();
-    let at = places(&plan, &checkpoint, true);
-    let stages = |path| -> Vec<Stage> {
-        let all = launches(&plan, &at, 1, path).into_iter().flatten().map(|staged| staged.stage);
-        all.filter(|stage| *stage != Stage::Whole).collect()
-    };
-    let layers = plan.spec.layers.len();
-    assert_eq!(stages(PathChoice::Auto), [Stage::FusedUp, Stage::FusedDown].repeat(layers));
-    let unfused = [Stage::Start, Stage::GateUp, Stage::Inner, Stage::Down, Stage::Combine];
-    assert_eq!(stages(PathChoice::Unfused), unfused.repeat(layers));
 }

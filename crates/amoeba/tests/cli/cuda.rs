@@ -60,7 +60,11 @@ fn auto_takes_the_device_if_there_is_one_that_takes_the_model() {
     let dir = repository("fixtures/qwen3_moe-q4g64");
     let verify =
         |settings: &[(&str, &str)], said: &[&str]| on_fake(&["verify", &dir], settings).expect(0, said);
-    assert!(verify(&[], &[]).out.contains("cuda:0 (fibers"));
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let logged = [("FAKE_CUDA_LOG", log.path().to_str().unwrap())];
+    assert!(verify(&logged, &[]).out.contains("cuda:0 (fibers"));
+    let opened = std::fs::read_to_string(log.path()).unwrap();
+    assert_eq!(opened.lines().filter(|line| *line == "context").count(), 1, "the device is opened once");
     let without = verify(&[NO_DEVICE], &[]);
     assert!(without.out.contains("cpu (") && without.err.is_empty(), "{} {}", without.out, without.err);
     let small = verify(&[("FAKE_CUDA_MEMORY", "268800000")], &["running on the CPU", "too few"]);
@@ -69,18 +73,6 @@ fn auto_takes_the_device_if_there_is_one_that_takes_the_model() {
     assert!(old.out.contains("cpu ("), "{}", old.out);
     let rounded = on_fake(&["verify", &dir, "--activations", "int8"], &[]);
     assert!(rounded.err.contains("--activations int8 is not for a GPU"), "{}", rounded.err);
-}
-
-#[test]
-fn the_device_is_opened_once() {
-    let folder = tempfile::tempdir().unwrap();
-    for device in ["auto", "cuda"] {
-        let log = folder.path().join(device);
-        let settings = [("FAKE_CUDA_LOG", log.to_str().unwrap())];
-        on_fake(&["run", "x", "-n", "1", "--device", device], &settings).expect(0, &["cuda:0 (fibers"]);
-        let lines = std::fs::read_to_string(&log).unwrap();
-        assert_eq!(lines.lines().filter(|line| *line == "context").count(), 1, "{device}");
-    }
 }
 
 #[test]

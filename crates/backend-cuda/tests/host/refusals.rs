@@ -1,27 +1,10 @@
-//! What cannot be: too little memory, kernels that fail, rows that break the limits, parts that are missing.
+//! What cannot be: kernels that fail, parts that are missing.
 
-use amoeba_backend::{Device, DeviceSampler, Executable, LoadOptions, Row, gpu};
+use amoeba_backend::{Device, Executable, LoadOptions};
 use amoeba_backend_cuda::{Error, Libraries, Machine, Missing};
-use amoeba_kernels::sample::Sampling;
 
 use crate::fake_cuda::{Fake, on_fake};
-use crate::{load, load_with, options, row, rows};
-
-#[test]
-fn what_does_not_fit_is_refused_before_anything_is_sent() {
-    // Less than is left alone for the driver, and a little more.
-    on_fake(
-        "refusals::what_does_not_fit_is_refused_before_anything_is_sent",
-        &[("FAKE_CUDA_MEMORY", "268800000")],
-        || match load_with(&options(Fake::build().kernels)).map(|_| ()) {
-            Err(error @ Error::Gpu(gpu::Error::NoFit { .. })) => {
-                let said = error.to_string();
-                assert!(said.contains("cuda:0 (fibers") && said.contains("too few"), "{said}");
-            }
-            other => panic!("{other:?}"),
-        },
-    );
-}
+use crate::{load, load_with, options, row};
 
 #[test]
 fn a_kernel_that_fails_is_an_error_and_stays_one() {
@@ -39,18 +22,6 @@ fn a_kernel_that_fails_is_an_error_and_stays_one() {
             }
         },
     );
-}
-
-#[test]
-fn bad_rows_are_refused_as_on_any_device() {
-    on_fake("refusals::bad_rows_are_refused_as_on_any_device", &[], || {
-        let mut cuda = load();
-        assert!(cuda.step(&[], None).is_err());
-        assert!(cuda.step(&rows(0..21), None).is_err());
-        assert!(cuda.step(&[Row { token: 1 << 20, ..row(0) }], None).is_err());
-        assert!(cuda.step(&[row(64)], None).is_err());
-        cuda.step(&[row(0)], None).unwrap();
-    });
 }
 
 #[test]
@@ -86,15 +57,5 @@ fn devices_are_described_and_chosen_by_number() {
         };
         assert!(matches!(on(1), Err(Error::TooOld(_))));
         assert!(matches!(on(2), Err(Error::NoSuchDevice { asked: 2, found: 2 })));
-    });
-}
-
-#[test]
-fn a_draw_that_fails_is_an_error() {
-    on_fake("refusals::a_draw_that_fails_is_an_error", &[("FAKE_CUDA_FAIL", "sample_scan")], || {
-        let mut cuda = load();
-        cuda.begin(0, &Sampling::greedy(), &[5]).unwrap();
-        let said = cuda.enqueue(&[row(0)]).unwrap_err().to_string();
-        assert!(said.contains("cuda:0 (fibers") && said.contains("CUDA_ERROR_LAUNCH_FAILED"), "{said}");
     });
 }

@@ -71,10 +71,14 @@ pub trait Driver: Send + Sync + Sized + 'static {
     fn arch(&self) -> &str;
 
     /// Whether a launch may begin while the one before it ends.
-    fn overlaps(&self) -> bool;
+    fn overlaps(&self) -> bool {
+        false
+    }
 
     /// Lets this thread use the device; called before each step.
-    fn bind(&self) -> Result<(), Fault>;
+    fn bind(&self) -> Result<(), Fault> {
+        Ok(())
+    }
 
     /// Bytes of device memory that a model may take.
     fn free_bytes(&self) -> Result<usize, Fault>;

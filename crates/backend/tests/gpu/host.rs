@@ -92,14 +92,6 @@ impl Driver for HostDriver {
         "emulated"
     }
 
-    fn overlaps(&self) -> bool {
-        false
-    }
-
-    fn bind(&self) -> Result<(), Fault> {
-        Ok(())
-    }
-
     fn free_bytes(&self) -> Result<usize, Fault> {
         Ok(self.bytes)
     }

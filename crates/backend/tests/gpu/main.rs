@@ -3,7 +3,8 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use amoeba_backend::{Buffers, Executable, Flow, Limits, LoadOptions, Probe, Row, Stage, gpu};
+use amoeba_backend::{Buffers, DeviceSampler, Executable, Flow, Limits, LoadOptions, Probe, Row, Stage, gpu};
+use amoeba_kernels::sample::Sampling;
 use amoeba_plan::{Op, PathChoice};
 use host::{HostDriver, Log, OnHost};
 
@@ -204,6 +205,9 @@ fn what_fails_or_does_not_fit_is_an_error_with_the_device() {
     }
     let fails = HostDriver { bytes: 4 << 30, fails: Some("attention_one"), ..HostDriver::default() };
     let mut gpu = host::load_on(fails, MODEL, &options).unwrap();
-    let said = gpu.step(&[row(0)], None).unwrap_err().to_string();
-    assert!(said.contains("host:0 (emulation)") && said.contains("it was to fail"), "{said}");
+    gpu.begin(0, &Sampling::greedy(), &[5]).unwrap();
+    for failed in [gpu.step(&[row(0)], None), gpu.enqueue(&[row(0)])] {
+        let said = failed.unwrap_err().to_string();
+        assert!(said.contains("host:0 (emulation)") && said.contains("it was to fail"), "{said}");
+    }
 }

@@ -2,7 +2,6 @@
 //!
 //! A rule is a function from the repository's files to faults. Exceptions live in [`LONG_FILES`] with their
 //! reason; the table only ever shrinks: an entry that is no longer needed is itself a fault.
-mod devices;
 mod docs;
 mod layers;
 mod names;
@@ -104,7 +103,6 @@ pub fn run(root: &Path) -> Result<(), String> {
         faults.extend(long_file(file));
         faults.extend(module_docs(file));
         faults.extend(safety::check(file));
-        faults.extend(devices::check(file));
     }
     faults.extend(stale_exceptions(&rust));
     faults.extend(names::check(&rust));

@@ -46,8 +46,8 @@ fn places(plan: &Plan, checkpoint: &Checkpoint, fused: bool) -> Places {
 }
 
 /// Launches, group by group.
-fn launches(plan: &Plan, at: &Places, rows: usize, path: PathChoice) -> Vec<Vec<Staged>> {
-    let found = groups(plan, &gpu::capabilities(at.setting.fused), rows, path);
+fn launches(plan: &Plan, at: &Places, rows: usize) -> Vec<Vec<Staged>> {
+    let found = groups(plan, &gpu::capabilities(at.setting.fused), rows, PathChoice::Auto);
     let lowered = found.iter().map(|group| {
         let lowered = gpu::lower(plan, group, at, rows).unwrap();
         for staged in &lowered {
@@ -72,8 +72,8 @@ fn every_fixture_is_lowered_the_same_whatever_buffers_are_called() {
         for fused in [true, false] {
             let at = places(&plan, &checkpoint, fused);
             for rows in [1, 2, 9] {
-                let of = |plan: &Plan| launches(plan, &at, rows, PathChoice::Auto);
-                assert!(of(&plan) == of(&renamed), "{}", folder.display());
+                let same = launches(&plan, &at, rows) == launches(&renamed, &at, rows);
+                assert!(same, "{}", folder.display());
             }
         }
     }

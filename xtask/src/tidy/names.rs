@@ -1,4 +1,5 @@
-//! Rules on what decides: never the name of a buffer or of a kernel, and one limit for steps of few rows.
+//! Rules on what decides: never the name of a buffer, of a kernel or of a device, and one limit for steps of few
+//! rows.
 use super::{Fault, RustFile};
 
 /// Where buffers are found by name: the definition, the lowering that makes them, and `dump`, which is asked
@@ -11,6 +12,11 @@ const BUFFER_NAMES: [&str; 5] =
     ["buffer_named(", "buffer.name ==", "buffer.name !=", ").name ==", ").name !="];
 /// Code that looks at the name of a kernel.
 const KERNEL_NAMES: [&str; 5] = [".kernel ==", ".kernel !=", "match call.kernel", ".kernel.", "kernel: &str"];
+/// Where a device's name is read.
+const DEVICE_PARSER: &str = "crates/backend/src/device.rs";
+/// Code that looks at the beginning of a device's name: the next backend would pass for one of the others.
+const DEVICE_NAMES: [&str; 4] =
+    ["starts_with(\"cuda", "starts_with(\"gpu", "strip_prefix(\"cuda", "strip_prefix(\"gpu"];
 
 /// Checks all files.
 pub fn check(files: &[RustFile]) -> Vec<Fault> {
@@ -19,6 +25,7 @@ pub fn check(files: &[RustFile]) -> Vec<Fault> {
     for file in files {
         let lines = file.lines();
         for (index, line) in lines.iter().enumerate().filter(|(_, line)| !(file.is_test || line.test)) {
+            let device = DEVICE_NAMES.iter().any(|name| line.text.contains(name));
             // Without what stands in texts.
             let line = line.text.split('"').step_by(2).collect::<Vec<_>>().join("\"\"");
             let mut fault =
@@ -32,6 +39,10 @@ pub fn check(files: &[RustFile]) -> Vec<Fault> {
             if found(&KERNEL_NAMES) {
                 let message = "a kernel's name decides: let its lowering say what is to be known";
                 fault("kernel-name", message.to_owned());
+            }
+            if device && file.name != DEVICE_PARSER {
+                let message = "a device's name decides: match on `Device` or ask `DeviceKind`";
+                fault("device-name", message.to_owned());
             }
             if line.contains("const ") && line.contains("ROWS_MAX") && line.trim_end().ends_with("= 8;") {
                 match &limit {
@@ -60,6 +71,7 @@ mod tests {
         assert_eq!(rules("let id = plan.buffer_named(\"logits\");"), ["buffer-name"]);
         assert_eq!(rules("if plan.buffer(x).name == \"shared\" {}"), ["buffer-name"]);
         assert_eq!(rules("fn stage(kernel: &str) -> Stage {}"), ["kernel-name"]);
+        assert_eq!(rules("let gpu = device.starts_with(\"cuda\");"), ["device-name"]);
         assert_eq!(rules("pub const ROWS_MAX: usize = 8;"), ["row-limit"]);
         let fine = "// buffer_named(\nlet text = \"buffer_named(\";\nfn call(kernel: &'static str) {}\n\
             const N: usize = 8;";

@@ -181,13 +181,3 @@ fn doctor_tells_what_there_is() {
     let text = on_fake(&["doctor"], &[NO_DEVICE]).expect(0, &[]).out;
     assert!(text.contains("none: the NVIDIA driver finds no GPU"), "{text}");
 }
-
-#[test]
-fn a_model_speaks_the_same_words_on_the_device() {
-    let said = |device: &str| {
-        let args =
-            ["run", "--raw", "-n", "12", "--temp", "0", "--device", device, "The capital of France is"];
-        on_fake(&args, &[]).expect(0, &[]).out
-    };
-    assert_eq!(said("cuda"), said("cpu"));
-}

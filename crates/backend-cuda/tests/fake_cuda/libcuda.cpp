@@ -26,9 +26,9 @@
 typedef int Result;
 typedef uint32_t u32;
 typedef uint64_t u64;
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101 };
-enum { INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
-enum { COOPERATIVE_LAUNCH_TOO_LARGE = 720, CAPTURE_UNSUPPORTED = 900 };
+constexpr int OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101;
+constexpr int INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NOT_FOUND = 500, LAUNCH_FAILED = 719;
+constexpr int COOPERATIVE_LAUNCH_TOO_LARGE = 720, CAPTURE_UNSUPPORTED = 900;
 enum { WARP = 10, MAJOR = 75, MINOR = 76, MANAGED = 89, PROCESSORS = 16, SHARED_MAX = 232448 };
 
 typedef int (*EmuLaunch)(const char*, const u32*, u32, u32, const void*);
@@ -57,8 +57,7 @@ static int context_;               // its address is the context
   do { if (current != &context_) return INVALID_CONTEXT; if (sticky) return sticky; } while (0)
 
 static u64 number(const char* name, u64 otherwise) {
-  const char* s = getenv(name);
-  return s ? strtoull(s, nullptr, 10) : otherwise;
+  return getenv(name) ? strtoull(getenv(name), nullptr, 10) : otherwise;
 }
 static u64 memory() { return number("FAKE_CUDA_MEMORY", u64(4) << 30); }
 static bool inside(std::map<u64, size_t>& pieces, u64 p, size_t n) {
@@ -75,11 +74,8 @@ static Result act(void* stream, std::function<Result()> f, bool kernel = false) 
 }
 static bool capturing(void* stream) { return stream && ((Stream*)stream)->capture; }
 static void log_(const std::string& line) {
-  if (const char* path = getenv("FAKE_CUDA_LOG"))
-    if (FILE* f = fopen(path, "a")) {
-      fputs((line + "\n").c_str(), f);
-      fclose(f);
-    }
+  const char* path = getenv("FAKE_CUDA_LOG");
+  if (FILE* f = path ? fopen(path, "a") : nullptr) fputs((line + "\n").c_str(), f), fclose(f);
 }
 
 // Bytes of a shared object: its section headers come last.

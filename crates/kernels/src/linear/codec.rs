@@ -1,5 +1,5 @@
-//! How packed codes become numbers: [`Codes`] for small integers, [`Codec`] for floats, [`Scales`] for what
-//! follows them in a unit.
+//! How packed codes become numbers: [`Codes`] for small integers, [`Codec`] for floats, [`UnitScales`] for
+//! what follows integers in a unit.
 
 #![allow(
     clippy::needless_range_loop,
@@ -11,52 +11,6 @@ use amoeba_checkpoint::{Float, Format};
 use super::pack::Layout;
 use crate::simd::{LANES, Simd};
 
-/// Scales (and biases) of one unit.
-pub(super) enum Scales<S: Simd> {
-    /// Dense weights.
-    None,
-    /// Microscaling formats.
-    Scale(S::F),
-    /// Affine formats.
-    Affine(S::F, S::F),
-}
-
-impl<S: Simd> Scales<S> {
-    #[inline(always)]
-    pub(super) fn read(simd: S, layout: &Layout, unit: &[u8]) -> Scales<S> {
-        Scales::after_codes(simd, layout, unit, LANES * layout.format.row_bytes(layout.unit_cols()))
-    }
-
-    /// The same where the bytes of the codes are known.
-    #[inline(always)]
-    fn after_codes(simd: S, layout: &Layout, unit: &[u8], codes: usize) -> Scales<S> {
-        match layout.format {
-            Format::Dense(_) => Scales::None,
-            Format::Mxfp4 => Scales::Scale(simd.e8m0(simd.bytes(array(unit, codes)))),
-            // The factor 2^8 that `e4m3` leaves out.
-            Format::Mxfp8 => {
-                Scales::Scale(simd.mul(simd.e8m0(simd.bytes(array(unit, codes))), simd.splat(256.0)))
-            }
-            Format::Nvfp4 => {
-                Scales::Scale(simd.mul(simd.e4m3(simd.bytes(array(unit, codes)), 0), simd.splat(256.0)))
-            }
-            Format::Affine { scale, .. } => {
-                let next = codes + LANES * scale.bytes();
-                Scales::Affine(floats(simd, unit, codes, scale), floats(simd, unit, next, scale))
-            }
-        }
-    }
-
-    /// `y + scale · dot`, for sums of floats.
-    #[inline(always)]
-    pub(super) fn apply(&self, simd: S, dot: S::F, y: S::F) -> S::F {
-        match self {
-            Scales::None => simd.add(y, dot),
-            Scales::Scale(scale) | Scales::Affine(scale, _) => simd.fma(*scale, dot, y),
-        }
-    }
-}
-
 /// Scales and biases of one unit of integers.
 pub(super) struct UnitScales<S: Simd> {
     pub(super) scale: S::F,
@@ -65,25 +19,27 @@ pub(super) struct UnitScales<S: Simd> {
 }
 
 impl<S: Simd> UnitScales<S> {
+    /// Those of a unit of `cols` columns. Only the formats that `C` stores are compiled.
     #[inline(always)]
-    pub(super) fn read<C: Codes>(simd: S, layout: &Layout, unit: &[u8]) -> UnitScales<S> {
-        UnitScales::of(simd, Scales::read(simd, layout, unit))
-    }
-
-    /// Those of a unit of `cols` columns.
-    #[inline(always)]
-    pub(super) fn read_cols<C: Codes>(simd: S, layout: &Layout, unit: &[u8], cols: usize) -> UnitScales<S> {
-        UnitScales::of(simd, Scales::after_codes(simd, layout, unit, LANES * cols * C::BITS / 8))
-    }
-
-    #[inline(always)]
-    fn of(simd: S, scales: Scales<S>) -> UnitScales<S> {
-        let zero = simd.splat(0.0);
-        match scales {
-            Scales::Affine(scale, bias) => UnitScales { scale, bias },
-            Scales::Scale(scale) => UnitScales { scale, bias: zero },
-            Scales::None => UnitScales { scale: simd.splat(1.0), bias: zero },
+    pub(super) fn read<C: Codes>(simd: S, layout: &Layout, unit: &[u8], cols: usize) -> UnitScales<S> {
+        let codes = LANES * cols * C::BITS / 8;
+        if C::BIASED {
+            let Format::Affine { scale, .. } = layout.format else {
+                unreachable!("only affine groups have biases")
+            };
+            let bias = codes + LANES * scale.bytes();
+            return UnitScales {
+                scale: floats(simd, unit, codes, scale),
+                bias: floats(simd, unit, bias, scale),
+            };
         }
+        let bytes = simd.bytes(array(unit, codes));
+        let scale = match layout.format {
+            // The factor 2^8 that `e4m3` leaves out.
+            Format::Nvfp4 => simd.mul(simd.e4m3(bytes, 0), simd.splat(256.0)),
+            _ => simd.e8m0(bytes),
+        };
+        UnitScales { scale, bias: simd.splat(0.0) }
     }
 }
 
@@ -116,6 +72,12 @@ pub(super) trait Codec {
 
     /// Sixteen values of each of four columns: quad `quad` of word `word` of a unit of `cols` columns.
     fn quad<S: Simd>(simd: S, unit: &[u8], cols: usize, word: usize, quad: usize) -> [S::F; 4];
+
+    /// The scale of a unit of `cols` columns, if it has one.
+    #[inline(always)]
+    fn scale<S: Simd>(_simd: S, _unit: &[u8], _cols: usize) -> Option<S::F> {
+        None
+    }
 
     /// Sixteen values of one column after the last quad; only dense units have such columns.
     #[inline(always)]
@@ -193,6 +155,12 @@ impl Codec for E4m3 {
             q[j] = simd.e4m3(codes, 8 * j as u32);
         }
         q
+    }
+
+    #[inline(always)]
+    fn scale<S: Simd>(simd: S, unit: &[u8], cols: usize) -> Option<S::F> {
+        // The factor 2^8 that `e4m3` leaves out.
+        Some(simd.mul(simd.e8m0(simd.bytes(array(unit, LANES * cols))), simd.splat(256.0)))
     }
 }
 

@@ -14,7 +14,7 @@
 
 use std::ops::Range;
 
-use super::codec::{Codec, Scales};
+use super::codec::Codec;
 use super::digits::{Arrangement, Digits};
 use super::pack::Weights;
 use crate::simd::{LANES, Simd, lanes, lanes_mut};
@@ -169,9 +169,9 @@ fn tile<S: Simd, C: Codec, const R: usize>(
                     }
                 }
             }
-            let scales = Scales::read(simd, layout, unit);
+            let scale = C::scale(simd, unit, cols);
             for r in 0..R {
-                part[r] = scales.apply(simd, fold(simd, acc[r]), part[r]);
+                part[r] = apply(simd, scale, fold(simd, acc[r]), part[r]);
             }
             start += cols;
         }
@@ -197,8 +197,7 @@ fn pass<S: Simd, C: Codec>(simd: S, args: &Args<'_>, block: usize, rows: Range<u
             let cols = unit_cols.min(end - start);
             let mut decoded = [0.0; UNIT_MAX * LANES];
             decode::<S, C>(simd, unit, cols, &mut decoded);
-            let unit =
-                Decoded { q: &decoded[..cols * LANES], scales: Scales::read(simd, layout, unit), start };
+            let unit = Decoded { q: &decoded[..cols * LANES], scale: C::scale(simd, unit, cols), start };
             let mut row = rows.start;
             while row < rows.end {
                 dot::<S, TILE>(simd, args, &unit, row, &rows, &mut part);
@@ -236,7 +235,7 @@ fn decode<S: Simd, C: Codec>(simd: S, unit: &[u8], cols: usize, out: &mut [f32])
 /// A decoded unit.
 struct Decoded<'a, S: Simd> {
     q: &'a [f32],
-    scales: Scales<S>,
+    scale: Option<S::F>,
     /// First column.
     start: usize,
 }
@@ -274,7 +273,7 @@ fn dot<S: Simd, const R: usize>(
     for r in 0..R {
         if first + r < pass.end {
             let at = (first + r - pass.start) * LANES;
-            let updated = unit.scales.apply(simd, fold(simd, acc[r]), simd.load(lanes(part, at)));
+            let updated = apply(simd, unit.scale, fold(simd, acc[r]), simd.load(lanes(part, at)));
             simd.store(updated, lanes_mut(part, at));
         }
     }
@@ -300,6 +299,15 @@ fn accumulate<S: Simd, const R: usize>(
 #[inline(always)]
 fn fold<S: Simd>(simd: S, acc: [S::F; 4]) -> S::F {
     simd.add(simd.add(acc[0], acc[1]), simd.add(acc[2], acc[3]))
+}
+
+/// `y + scale · dot`.
+#[inline(always)]
+fn apply<S: Simd>(simd: S, scale: Option<S::F>, dot: S::F, y: S::F) -> S::F {
+    match scale {
+        Some(scale) => simd.fma(scale, dot, y),
+        None => simd.add(y, dot),
+    }
 }
 
 /// The sums of a tile whose first row is `first`; rows from `rows` on are dropped.

@@ -16,28 +16,28 @@ use super::digits::{Digits, HEADER, MOST};
 use super::pack::{Layout, Span};
 use crate::simd::{LANES, Simd, lanes, lanes_mut};
 
-/// Runs all blocks; the counterpart of `cpu::run` for integer codes.
+/// Up to [`TILE`] rows with all blocks, x in `D` digits; with [`many`] the counterpart of `cpu::run` for
+/// integer codes.
 #[inline(always)]
-pub(super) fn run<S: Simd, C: Codes>(simd: S, args: Args<'_>, sink: &mut Sink<'_>) {
+pub(super) fn few<S: Simd, C: Codes, const D: usize>(simd: S, args: Args<'_>, sink: &mut Sink<'_>) {
     if S::COMPACT {
         return compact::<S, C>(simd, &args, sink);
     }
-    match args.x.digits() {
-        Digits::One => with_digits::<S, C, 1>(simd, args, sink),
-        Digits::Two => with_digits::<S, C, 2>(simd, args, sink),
-        Digits::Three => with_digits::<S, C, 3>(simd, args, sink),
+    match args.x.rows {
+        0 => {}
+        1 => tiles::<S, C, D, 1, 2>(simd, &args, sink),
+        2 => tiles::<S, C, D, 2, 1>(simd, &args, sink),
+        _ => tiles::<S, C, D, TILE, 1>(simd, &args, sink),
     }
 }
 
+/// Any number of rows with all blocks.
 #[inline(always)]
-fn with_digits<S: Simd, C: Codes, const D: usize>(simd: S, args: Args<'_>, sink: &mut Sink<'_>) {
-    let rows = args.x.rows;
-    match rows {
-        1 => return tiles::<S, C, D, 1, 2>(simd, &args, sink),
-        2 => return tiles::<S, C, D, 2, 1>(simd, &args, sink),
-        3..=TILE => return tiles::<S, C, D, TILE, 1>(simd, &args, sink),
-        _ => {}
+pub(super) fn many<S: Simd, C: Codes, const D: usize>(simd: S, args: Args<'_>, sink: &mut Sink<'_>) {
+    if S::COMPACT {
+        return compact::<S, C>(simd, &args, sink);
     }
+    let rows = args.x.rows;
     // Written by the first slice; without one the sums are zero.
     let (mut total, mut part) = ([0.0; PASS * LANES], [0.0; PASS * LANES]);
     let mut first = 0;
@@ -56,7 +56,7 @@ fn with_digits<S: Simd, C: Codes, const D: usize>(simd: S, args: Args<'_>, sink:
 
 /// The same sums in plain loops over one row at a time, for lanes without vector instructions: little code,
 /// not fast.
-#[inline(always)]
+#[inline(never)]
 fn compact<S: Simd, C: Codes>(simd: S, args: &Args<'_>, sink: &mut Sink<'_>) {
     let (layout, digits) = (args.w.layout, args.x.digits());
     let (unit_cols, unit_bytes) = (layout.unit_cols(), layout.unit_bytes());
@@ -78,7 +78,7 @@ fn compact<S: Simd, C: Codes>(simd: S, args: &Args<'_>, sink: &mut Sink<'_>) {
                             acc[digit] = simd.dot4(acc[digit], codes, x);
                         }
                     }
-                    let scales = UnitScales::read::<C>(simd, layout, unit);
+                    let scales = UnitScales::read::<C>(simd, layout, unit, unit_cols);
                     part = match digits {
                         Digits::One => finish::<S, C, 1>(simd, &scales, [acc[0]], factors::<C>(x), part),
                         Digits::Two => {
@@ -147,7 +147,7 @@ fn units<S: Simd, C: Codes, const D: usize, const R: usize, const SETS: usize>(
             128 if C::BIASED => unit_sums::<S, C, D, R, SETS, 32>(simd, unit, &x),
             _ => unit_sums::<S, C, D, R, SETS, 8>(simd, unit, &x),
         };
-        let scales = UnitScales::read::<C>(simd, layout, unit);
+        let scales = UnitScales::read::<C>(simd, layout, unit, unit_cols);
         for r in 0..R {
             part[r] = finish::<S, C, D>(simd, &scales, acc[r], factors::<C>(x[r]), part[r]);
         }
@@ -288,7 +288,7 @@ fn strip<S: Simd, C: Codes, const D: usize, const Q: usize>(
         let steps = 8 / C::PLANE;
         codes[q] = C::bytes(simd, unit, 4 * Q, q / steps, q % steps);
     }
-    let scales = UnitScales::read::<C>(simd, layout, unit);
+    let scales = UnitScales::read::<C>(simd, layout, unit, 4 * Q);
     let len = HEADER + Q * D;
     for (starts, part) in
         x.starts.as_chunks::<TILE>().0.iter().zip(part.as_chunks_mut::<{ TILE * LANES }>().0)

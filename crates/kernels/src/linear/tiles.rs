@@ -21,7 +21,6 @@ use self::arrange::{arrange, ask, ask_x, unpack};
 use self::scratch::{CODE_TILES, Lines, ROW_TILES, Rows, SLOTS, STEPS, Scratch, strip_slots};
 use super::codec::{Codes, UnitScales};
 use super::cpu::{Args, Sink};
-use super::digits::Digits;
 use super::int::{each, finish};
 use crate::simd::tiles::{Sums, TILE_BYTES, TILE_ROWS, Tile, Tiles};
 use crate::simd::{LANES, Simd};
@@ -36,32 +35,22 @@ pub(super) fn tile_cols(group: usize) -> usize {
     group.min(TILE_BYTES)
 }
 
-/// Runs all blocks for all rows; the counterpart of `int::run`.
+/// Runs all blocks for all rows; the counterpart of `int::many`.
 #[inline(always)]
-pub(super) fn run<S: Simd, T: Tiles, C: Codes>(simd: S, tiles: &mut T, args: &Args<'_>, sink: &mut Sink<'_>) {
-    let mut scratch = Scratch::take();
-    match args.x.digits() {
-        Digits::One => with_digits::<S, T, C, 1>(simd, tiles, args, &mut scratch, sink),
-        Digits::Two => with_digits::<S, T, C, 2>(simd, tiles, args, &mut scratch, sink),
-        Digits::Three => with_digits::<S, T, C, 3>(simd, tiles, args, &mut scratch, sink),
-    }
-    scratch.keep();
-}
-
-#[inline(always)]
-fn with_digits<S: Simd, T: Tiles, C: Codes, const D: usize>(
+pub(super) fn run<S: Simd, T: Tiles, C: Codes, const D: usize>(
     simd: S,
     tiles: &mut T,
     args: &Args<'_>,
-    scratch: &mut Scratch,
     sink: &mut Sink<'_>,
 ) {
+    let mut scratch = Scratch::take();
     match args.w.layout.unit_cols() {
-        16 if !C::BIASED => passes::<S, T, C, D, 4, 1>(simd, tiles, args, scratch, sink),
-        64 if C::BIASED => passes::<S, T, C, D, 16, 1>(simd, tiles, args, scratch, sink),
-        128 if C::BIASED => passes::<S, T, C, D, 32, 2>(simd, tiles, args, scratch, sink),
-        _ => passes::<S, T, C, D, 8, 1>(simd, tiles, args, scratch, sink),
+        16 if !C::BIASED => passes::<S, T, C, D, 4, 1>(simd, tiles, args, &mut scratch, sink),
+        64 if C::BIASED => passes::<S, T, C, D, 16, 1>(simd, tiles, args, &mut scratch, sink),
+        128 if C::BIASED => passes::<S, T, C, D, 32, 2>(simd, tiles, args, &mut scratch, sink),
+        _ => passes::<S, T, C, D, 8, 1>(simd, tiles, args, &mut scratch, sink),
     }
+    scratch.keep();
 }
 
 /// Part `i` of `parts` of `0..n`, as even as can be.

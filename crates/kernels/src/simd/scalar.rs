@@ -1,4 +1,7 @@
 //! [`Simd`] in plain Rust: the meaning of every lane operation, and the fallback.
+//!
+//! Operations without a vector instruction on every machine are never inlined: inlined, a kernel of them
+//! would be sixteen times as long, and all of them a quarter of this crate's machine code.
 
 use half::{bf16, f16};
 
@@ -42,6 +45,7 @@ impl Simd for Scalar {
     fn div(self, a: Self::F, b: Self::F) -> Self::F {
         zip(a, b, |a, b| a / b)
     }
+    #[inline(never)]
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
     }
@@ -51,9 +55,11 @@ impl Simd for Scalar {
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
         zip(a, b, |a, b| if a > b { a } else { b })
     }
+    #[inline(never)]
     fn round(self, a: Self::F) -> Self::F {
         a.map(f32::round_ties_even)
     }
+    #[inline(never)]
     fn exp2_integer(self, n: Self::F) -> Self::F {
         n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
     }
@@ -73,6 +79,7 @@ impl Simd for Scalar {
     fn bytes_join(self, u: Self::U, v: Self::U, up: u32) -> Self::U {
         std::array::from_fn(|i| u[i] | v[i] << up)
     }
+    #[inline(never)]
     fn bytes_e2m1(self, u: Self::U) -> Self::U {
         u.map(|u| {
             u32::from_le_bytes(u.to_le_bytes().map(|code| (E2M1[code as usize & 15] * 2.0 + 12.0) as u8))
@@ -87,6 +94,7 @@ impl Simd for Scalar {
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I {
         std::array::from_fn(|i| a[i].wrapping_add(b[i]))
     }
+    #[inline(never)]
     fn dot4(self, acc: Self::I, u: Self::U, x: i32) -> Self::I {
         let x = x.to_le_bytes().map(|x| i32::from(x as i8));
         std::array::from_fn(|i| {
@@ -94,6 +102,7 @@ impl Simd for Scalar {
             acc[i] + u[0] * x[0] + u[1] * x[1] + u[2] * x[2] + u[3] * x[3]
         })
     }
+    #[inline(never)]
     fn to_int(self, a: Self::F) -> Self::I {
         a.map(|a| a.round_ties_even() as i32)
     }
@@ -120,9 +129,11 @@ impl Simd for Scalar {
             out.copy_from_slice(&u.to_le_bytes());
         }
     }
+    #[inline(never)]
     fn e2m1(self, u: Self::U, shift: u32) -> Self::F {
         u.map(|u| E2M1[(u >> shift) as usize & 15])
     }
+    #[inline(never)]
     fn e4m3(self, u: Self::U, shift: u32) -> Self::F {
         u.map(|u| {
             let byte = (u >> shift) as u16 & 0xff;
@@ -139,6 +150,7 @@ impl Simd for Scalar {
     fn bf16(self, x: &[u8; 32]) -> Self::F {
         std::array::from_fn(|i| bf16::from_le_bytes([x[2 * i], x[2 * i + 1]]).to_f32())
     }
+    #[inline(never)]
     fn f16(self, x: &[u8; 32]) -> Self::F {
         std::array::from_fn(|i| f16::from_le_bytes([x[2 * i], x[2 * i + 1]]).to_f32())
     }

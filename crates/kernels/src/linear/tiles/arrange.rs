@@ -89,7 +89,7 @@ pub(super) fn unpack<S: Simd, C: Codes, const Q: usize, const H: usize>(
             simd.store_u(four::<S, C, Q>(simd, packed, q), &mut codes[q / (Q / H)].0[q % (Q / H)]);
         }
     }
-    let read = UnitScales::read_cols::<C>(simd, layout, bytes, 4 * Q);
+    let read = UnitScales::read::<C>(simd, layout, bytes, 4 * Q);
     let [scale, bias] = scales.scales_mut();
     simd.store(read.scale, scale);
     simd.store(read.bias, bias);

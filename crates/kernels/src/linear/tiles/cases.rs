@@ -5,15 +5,24 @@ use amoeba_checkpoint::Format;
 
 use super::*;
 use crate::linear::codec::{E2m1, Int};
-use crate::linear::{Arrangement, Input, Layout, Packed, Weights, matmul, prepare};
+use crate::linear::{Arrangement, Digits, Input, Layout, Packed, Weights, matmul, prepare};
 use crate::simd::tiles::emulated::Emulated;
 use crate::simd::{Isa, dispatch};
 use crate::testing::{OwnedMatrix, Rng, formats};
 
-/// A function for every way of storing codes: a single one of all of them takes minutes to compile.
+/// A product on the emulated tile unit of one way of storing codes and one number of digits.
+type Product = fn(Isa, &Args<'_>, &mut Sink<'_>);
+
 macro_rules! emulated {
     ($($name:ident = $codes:ty,)*) => {
-        $(dispatch! { fn $name(args: &Args<'_>, sink: &mut Sink<'_>) = emulated_with::<_, $codes> })*
+        $(mod $name {
+            use super::*;
+
+            dispatch! { fn one(args: &Args<'_>, sink: &mut Sink<'_>) = emulated_with::<_, $codes, 1> }
+            dispatch! { fn two(args: &Args<'_>, sink: &mut Sink<'_>) = emulated_with::<_, $codes, 2> }
+            dispatch! { fn three(args: &Args<'_>, sink: &mut Sink<'_>) = emulated_with::<_, $codes, 3> }
+            pub(super) const ALL: [Product; 3] = [one, two, three];
+        })*
     };
 }
 
@@ -28,9 +37,10 @@ emulated! {
 }
 
 #[inline(always)]
-fn emulated_with<S: Simd, C: Codes>(simd: S, args: &Args<'_>, sink: &mut Sink<'_>) {
+fn emulated_with<S: Simd, C: Codes, const D: usize>(simd: S, args: &Args<'_>, sink: &mut Sink<'_>) {
     if S::UNROLL || is_plain::<C>() {
-        run::<S, _, C>(simd, &mut Emulated::set_up(tile_cols(args.w.layout.unit_cols())), args, sink);
+        let mut tiles = Emulated::set_up(tile_cols(args.w.layout.unit_cols()));
+        run::<S, _, C, D>(simd, &mut tiles, args, sink);
     }
 }
 
@@ -44,16 +54,16 @@ fn emulates(isa: Isa, format: Format) -> bool {
 }
 
 fn emulated(isa: Isa, args: &Args<'_>, sink: &mut Sink<'_>) {
-    let product = match args.w.layout.format {
-        Format::Affine { bits: 2, .. } => int2,
-        Format::Affine { bits: 3, .. } => int3,
-        Format::Affine { bits: 4, .. } => int4,
-        Format::Affine { bits: 5, .. } => int5,
-        Format::Affine { bits: 6, .. } => int6,
-        Format::Affine { .. } => int8,
-        _ => e2m1,
+    let products = match args.w.layout.format {
+        Format::Affine { bits: 2, .. } => int2::ALL,
+        Format::Affine { bits: 3, .. } => int3::ALL,
+        Format::Affine { bits: 4, .. } => int4::ALL,
+        Format::Affine { bits: 5, .. } => int5::ALL,
+        Format::Affine { bits: 6, .. } => int6::ALL,
+        Format::Affine { .. } => int8::ALL,
+        _ => e2m1::ALL,
     };
-    product(isa, args, sink);
+    products[args.x.digits().count() - 1](isa, args, sink);
 }
 
 /// Packed weights and prepared rows of x.

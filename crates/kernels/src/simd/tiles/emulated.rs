@@ -78,6 +78,8 @@ impl Emulated {
 }
 
 impl Tiles for Emulated {
+    // Inlined into every kernel it would be most of what the tests compile.
+    #[inline(never)]
     fn products<const H: usize, const D: usize>(
         &mut self,
         a: &[[Tile; D]; H],

@@ -23,7 +23,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   test   builds and runs the tests: a line for each, what was skipped, the ten slowest
   check  everything else: format, tidy, size, gate, doc tests, docs, clippy, CUDA kernels; a table of times
   ci     both: everything a change must pass
-  tidy   house rules: file and function sizes, layers, unsafe, dead links
+  tidy   house rules: lengths of files and lines, layers, unsafe, dead links
   size   lines of code per crate, number of tests, size of the release binary
   nvrtc [LIBRARY]
          compiles the CUDA kernels for three architectures and writes docs/results/nvrtc.md; spills are faults

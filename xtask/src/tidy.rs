@@ -2,6 +2,7 @@
 //!
 //! A rule is a function from the repository's files to faults. Exceptions live in [`LONG_FILES`] with their
 //! reason; the table only ever shrinks: an entry that is no longer needed is itself a fault.
+mod columns;
 mod docs;
 mod layers;
 mod names;
@@ -108,6 +109,7 @@ pub fn run(root: &Path) -> Result<(), String> {
     faults.extend(names::check(&rust));
     faults.extend(layers::check(root, &names));
     faults.extend(docs::check(root, &names));
+    faults.extend(columns::check(root, &names));
     print!("{}", safety::inventory(&rust));
     for fault in &faults {
         println!("{fault}");

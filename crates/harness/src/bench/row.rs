@@ -2,11 +2,10 @@
 //! `amoeba bench --help` says about them.
 
 use amoeba_backend::DeviceKind;
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
 use super::floor::{Bandwidth, Compute};
-use super::parts::{OpTimes, Reads};
+use super::parts::{OpTimes, Reads, lenient};
 use super::subject::Kind;
 
 /// Version of the JSON of a row. Keys are only ever added within a version.
@@ -34,13 +33,6 @@ macro_rules! keys {
             pub const KEYS: &[(&str, &[&str])] = &[$((stringify!($key), &[$($doc),+])),*];
         }
     };
-}
-
-/// A value of another type counts as missing: one odd figure must not make a file of rows unreadable.
-pub(super) fn lenient<'de, D: Deserializer<'de>, T: Default + serde::de::DeserializeOwned>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(T::deserialize(Value::deserialize(deserializer)?).unwrap_or_default())
 }
 
 keys! {

@@ -31,8 +31,8 @@ pub struct Tests {
 pub fn run(root: &Path) -> Result<Tests, String> {
     if !answers("cargo", &["nextest", "--version"], "nextest") {
         println!(
-            "cargo-nextest is not installed: `cargo test` runs the tests, without a table of the slowest and a \
-             count of what was skipped"
+            "cargo-nextest is not installed: `cargo test` runs the tests, without a table of the slowest and \
+             a count of what was skipped"
         );
         return plain(root);
     }

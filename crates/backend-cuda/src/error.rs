@@ -12,8 +12,8 @@ pub enum Error {
     Missing(Missing),
     /// No compiler for kernels.
     #[error(
-        "NVRTC, which compiles the kernels, was not found; install it (`pip install nvidia-cuda-nvrtc`) or put \
-         the folder of libnvrtc.so into LD_LIBRARY_PATH"
+        "NVRTC, which compiles the kernels, was not found; install it (`pip install nvidia-cuda-nvrtc`) or \
+         put the folder of libnvrtc.so into LD_LIBRARY_PATH"
     )]
     NoNvrtc,
     /// A device number that does not exist.

@@ -44,8 +44,8 @@ pub enum Error {
     },
     /// A sequence of a recurrent model asked to continue elsewhere than where it ended, or twice in a step.
     #[error(
-        "sequence {slot} cannot continue at position {position}: this model keeps a summary of what it read and \
-         cannot go back; \
+        "sequence {slot} cannot continue at position {position}: this model keeps a summary of what it \
+         read and cannot go back; \
          {}", next.map_or("start the sequence again, at position 0".to_owned(), |next| format!(
             "continue at position {next}, row by row without gaps, or start the sequence again, at position 0"
         ))
@@ -79,8 +79,8 @@ pub enum Error {
     Isa(amoeba_kernels::simd::Isa),
     /// NaN or infinity in the logits.
     #[error(
-        "the model computed {value} as logit of token {token} (row {row} of the step): the weights are damaged or \
-         the activations overflowed; check the file with `amoeba inspect --check-tensors`"
+        "the model computed {value} as logit of token {token} (row {row} of the step): the weights are \
+         damaged or the activations overflowed; check the file with `amoeba inspect --check-tensors`"
     )]
     NotFinite {
         /// Row of the step.

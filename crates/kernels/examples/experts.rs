@@ -98,7 +98,8 @@ fn ladder(name: &str, shape: Shape, options: &Options) {
         for &threads in &options.threads {
             let isa = Isa::best();
             println!(
-                "\n{name}: hidden {}, {} experts, top-{}, d_ff {}; {}; {layers} layers, {} MiB; {isa}; rows {rows}, threads {threads}\n",
+                "\n{name}: hidden {}, {} experts, top-{}, d_ff {}; {}; {layers} layers, {} MiB; {isa}; \
+                 rows {rows}, threads {threads}\n",
                 shape.hidden,
                 shape.experts,
                 shape.top_k,

@@ -1,5 +1,5 @@
-//! Rules on what decides: never the name of a buffer, of a kernel or of a device, and one limit for steps of few
-//! rows.
+//! Rules on what decides: never the name of a buffer, of a kernel or of a device; and one limit for steps of
+//! few rows.
 use super::{Fault, RustFile};
 
 /// Where buffers are found by name: the definition, the lowering that makes them, and `dump`, which is asked

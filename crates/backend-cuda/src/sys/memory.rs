@@ -62,8 +62,8 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // Nothing that was launched may still be using it. Errors cannot be reported from here, and the process's
-        // end frees all.
+        // Nothing that was launched may still be using it. Errors cannot be reported from
+        // here, and the process's end frees all.
         if self.gpu.bind().is_ok() && self.gpu.wait().is_ok() {
             // SAFETY: reserved by `new`, freed here only, and nothing is running.
             let _ = unsafe { result::free_sync(self.base) };

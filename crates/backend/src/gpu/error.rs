@@ -7,8 +7,8 @@ use super::Fault;
 pub enum Error {
     /// Does not fit into the device's memory.
     #[error(
-        "the model needs {} on {device} ({} weights, {} caches of {context} positions, {} buffers) and {} are \
-         free: {} too few; take a smaller context (-c), --kv-cache f16, a smaller model, or --device cpu",
+        "the model needs {} on {device} ({} weights, {} caches of {context} positions, {} buffers) and {} \
+         are free: {} too few; take a smaller context (-c), --kv-cache f16, a smaller model, or --device cpu",
         size(.need.total()), size(.need.weights), size(.need.caches), size(.need.buffers), size(*.free),
         size(.need.total().saturating_sub(*.free))
     )]

@@ -18,6 +18,11 @@ pub type OnHost = Loaded<Gpu<HostDriver>>;
 /// What was done, a line for each launch and graph.
 pub type Log = Arc<Mutex<Vec<String>>>;
 
+/// Words of a ring, and of an entry.
+type Tokens = (Vec<u32>, usize);
+
+type Done = Result<(), Fault>;
+
 /// A queue that is always empty.
 #[derive(Clone, Default)]
 pub struct HostDriver {
@@ -63,7 +68,7 @@ impl HostDriver {
         unsafe { std::ptr::copy(from, to, count) };
     }
 
-    fn run(&self, Launch(call, _): &Launch) -> Result<(), Fault> {
+    fn run(&self, Launch(call, _): &Launch) -> Done {
         self.log.lock().unwrap().push(format!("launch {}", call.kernel));
         if self.fails == Some(call.kernel) {
             return Err(Fault("it was to fail".to_owned()));
@@ -78,7 +83,7 @@ impl Driver for HostDriver {
     type Host<T: Plain> = Vec<T>;
     type Launch = Launch;
     type Graph = Graph;
-    type Ring = (Vec<u32>, usize);
+    type Ring = Tokens;
 
     fn kind(&self) -> DeviceKind {
         DeviceKind::Cuda(0)
@@ -100,7 +105,7 @@ impl Driver for HostDriver {
         Ok(self.clone())
     }
 
-    fn wait(&self) -> Result<(), Fault> {
+    fn wait(&self) -> Done {
         Ok(())
     }
 
@@ -118,7 +123,7 @@ impl Driver for HostDriver {
         memory.0 as u64
     }
 
-    fn zero(&self, memory: &Memory, range: Range<usize>) -> Result<(), Fault> {
+    fn zero(&self, memory: &Memory, range: Range<usize>) -> Done {
         // SAFETY: `at` checks the range.
         unsafe { memory.at(range.start, range.len()).write_bytes(0, range.len()) };
         Ok(())
@@ -137,25 +142,13 @@ impl Driver for HostDriver {
         host
     }
 
-    fn send<T: Plain>(
-        &self,
-        from: &mut Vec<T>,
-        count: usize,
-        to: &Memory,
-        offset: usize,
-    ) -> Result<(), Fault> {
+    fn send<T: Plain>(&self, from: &mut Vec<T>, count: usize, to: &Memory, offset: usize) -> Done {
         let to = to.at(offset, count * size_of::<T>()).cast();
         HostDriver::copy(from[..count].as_ptr(), to, count);
         Ok(())
     }
 
-    fn fetch<T: Plain>(
-        &self,
-        to: &mut Vec<T>,
-        count: usize,
-        from: &Memory,
-        offset: usize,
-    ) -> Result<(), Fault> {
+    fn fetch<T: Plain>(&self, to: &mut Vec<T>, count: usize, from: &Memory, offset: usize) -> Done {
         let from = from.at(offset, count * size_of::<T>()).cast();
         HostDriver::copy(from, to[..count].as_mut_ptr(), count);
         Ok(())
@@ -175,7 +168,7 @@ impl Driver for HostDriver {
         Ok(Launch(call, memories.to_vec()))
     }
 
-    fn put<'a>(&self, launches: impl IntoIterator<Item = &'a Launch>) -> Result<(), Fault> {
+    fn put<'a>(&self, launches: impl IntoIterator<Item = &'a Launch>) -> Done {
         launches.into_iter().try_for_each(|launch| self.run(launch))
     }
 
@@ -184,7 +177,7 @@ impl Driver for HostDriver {
         Ok(Graph(copy, lists))
     }
 
-    fn replay(&self, graph: &mut Graph, from: Option<&mut Vec<u32>>) -> Result<(), Fault> {
+    fn replay(&self, graph: &mut Graph, from: Option<&mut Vec<u32>>) -> Done {
         let Graph(copy, lists) = graph;
         assert_eq!(copy.is_some(), from.is_some());
         let launches = lists.iter().flat_map(|list| list.iter());
@@ -195,24 +188,19 @@ impl Driver for HostDriver {
         self.put(launches)
     }
 
-    fn ring(&self, entries: usize, words: usize) -> Result<(Vec<u32>, usize), Fault> {
+    fn ring(&self, entries: usize, words: usize) -> Result<Tokens, Fault> {
         Ok((vec![0; entries * words], words))
     }
 
-    fn ring_address((ring, _): &(Vec<u32>, usize)) -> u64 {
+    fn ring_address((ring, _): &Tokens) -> u64 {
         ring.as_ptr() as u64
     }
 
-    fn ring_written(&self, _: &mut (Vec<u32>, usize), _: usize) -> Result<(), Fault> {
+    fn ring_written(&self, _: &mut Tokens, _: usize) -> Done {
         Ok(())
     }
 
-    fn ring_read(
-        &self,
-        (ring, words): &mut (Vec<u32>, usize),
-        entry: usize,
-        to: &mut [u32],
-    ) -> Result<(), Fault> {
+    fn ring_read(&self, (ring, words): &mut Tokens, entry: usize, to: &mut [u32]) -> Done {
         for (i, word) in to.iter_mut().enumerate() {
             // SAFETY: an element of the ring, which kernels wrote by its address.
             *word = unsafe { (&raw const ring[entry * *words + i]).read_volatile() };

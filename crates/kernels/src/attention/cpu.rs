@@ -42,7 +42,13 @@ dispatch! {
     /// Partial attention of up to [`QUERIES`] queries over the chunk at the start of `head`.
     ///
     /// `out` holds [`partial_len`] f32 per query; the maximum of a query that sees nothing is -∞.
-    pub fn chunk(shape: &Shape, queries: &[Query<'_>], head: Head<'_>, scratch: &mut Scratch, out: &mut [f32]) = chunk_with
+    pub fn chunk(
+        shape: &Shape,
+        queries: &[Query<'_>],
+        head: Head<'_>,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) = chunk_with
 }
 
 #[inline(always)]

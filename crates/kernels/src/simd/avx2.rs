@@ -245,7 +245,8 @@ impl Simd for Avx2 {
         both!(i => {
             let shifted = _mm256_srl_epi32(u[i], _mm_cvtsi32_si128(shift as i32));
             // The permute reads the low three bits; bit 3 becomes the sign.
-            let magnitude = _mm256_permutevar8x32_ps(_mm256_setr_ps(0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0), shifted);
+            let table = _mm256_setr_ps(0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0);
+            let magnitude = _mm256_permutevar8x32_ps(table, shifted);
             let sign = _mm256_and_si256(_mm256_slli_epi32::<28>(shifted), _mm256_set1_epi32(i32::MIN));
             _mm256_or_ps(magnitude, _mm256_castsi256_ps(sign))
         })

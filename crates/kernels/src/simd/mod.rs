@@ -210,7 +210,8 @@ impl fmt::Display for Isa {
 /// Defines `pub fn $name(isa: Isa, args…)` that runs the generic `$kernel(simd, args…)` compiled for `isa`.
 /// An `isa` the machine lacks falls back to scalar, which gives the same bits.
 macro_rules! dispatch {
-    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $kernel:path) => {
+    ($(#[$doc:meta])*
+     $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $kernel:path) => {
         $(#[$doc])*
         $vis fn $name(isa: $crate::simd::Isa, $($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]

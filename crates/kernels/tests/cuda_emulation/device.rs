@@ -36,7 +36,9 @@ macro_rules! library {
         impl $library {
             fn open(names: &[&CStr]) -> $library {
                 // SAFETY: runs the initialisers of NVIDIA's libraries; they stay open.
-                let open = |name: &&CStr| unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+                let open = |name: &&CStr| unsafe {
+                    libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL)
+                };
                 let library = names.iter().map(open).find(|library| !library.is_null());
                 let library = library.unwrap_or_else(|| panic!("none of {names:?} is on the loader's path"));
                 let symbol = |name: &CStr| {
@@ -49,7 +51,8 @@ macro_rules! library {
                     let name = CString::new(stringify!($name)).unwrap();
                     // SAFETY: the type is that of the function of this name in NVIDIA's headers.
                     let $name = unsafe {
-                        std::mem::transmute::<Handle, unsafe extern "C" fn($($arg),*) -> Status>(symbol(&name))
+                        type Function = unsafe extern "C" fn($($arg),*) -> Status;
+                        std::mem::transmute::<Handle, Function>(symbol(&name))
                     };
                 )*
                 $library { $($name,)* }
@@ -70,7 +73,9 @@ library!(Driver {
     cuModuleLoadData(*mut Handle, *const c_void);
     cuModuleGetFunction(*mut Handle, Handle, *const c_char);
     cuFuncSetAttribute(Handle, c_int, c_int);
-    cuLaunchKernel(Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *const c_void, Handle);
+    cuLaunchKernel(
+        Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *const c_void, Handle
+    );
 });
 
 library!(Nvrtc {

@@ -41,7 +41,8 @@ impl Amx {
         // of palette 1 (at most 16 rows of at most 64 bytes), so it does not fault. It changes no register
         // that Rust knows.
         unsafe {
-            asm!("ldtilecfg [{0}]", in(reg) configuration.as_ptr(), options(nostack, preserves_flags, readonly));
+            let at = configuration.as_ptr();
+            asm!("ldtilecfg [{0}]", in(reg) at, options(nostack, preserves_flags, readonly));
         }
         Configured(PhantomData)
     }

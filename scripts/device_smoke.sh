@@ -85,7 +85,8 @@ run() {
 # Every folder, four to a process, eight processes at a time; one table of all.
 verify_all() {
     rm -rf "$out/verify" && mkdir "$out/verify"
-    printf '%s\0' fixtures/*/ | xargs -0 -P "${JOBS:-8}" -n 4 sh -c '
+    # Some folders hold no model.
+    for file in fixtures/*/expected.json; do printf '%s\0' "${file%/*}"; done | xargs -0 -P "${JOBS:-8}" -n 4 sh -c '
         to=$1/$$ && amoeba=$2 && device=$3 && shift 3
         "$amoeba" verify "$@" --device "$device" --markdown >"$to.md" 2>"$to.err"' - "$out/verify" "$amoeba" "$device"
     local code=$?

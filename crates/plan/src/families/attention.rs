@@ -120,7 +120,7 @@ impl Reader<'_> {
             (Some(fused), _) => Projections::Fused(projection(fused)),
             (None, _) if computes == Some(true) => {
                 let [q, k, v] = [names.q, names.k, names.v].map(projection);
-                Projections::Lent { q, k, v }
+                Projections::Sharing { q, k, v }
             }
             (None, _) if computes == Some(false) => Projections::Borrowed(projection(names.q)),
             (None, Some(source)) if layer >= first_shared => {

@@ -67,20 +67,20 @@ impl Lowering {
                 self.part((fused, q_width), k, k_width);
                 self.part((fused, q_width + k_width), v, v_width);
             }
-            Projections::Lent { q: of_q, k: of_k, v: of_v } => {
+            Projections::Sharing { q: of_q, k: of_k, v: of_v } => {
                 self.query(spec, of_q, x, q);
-                for (linear, own, name, width) in [(of_k, k, "k_lent", k_width), (of_v, v, "v_lent", v_width)]
+                for (linear, own, name, width) in [(of_k, k, "shared_k", k_width), (of_v, v, "shared_v", v_width)]
                 {
-                    let lent = self.project(linear, name, width, self.hidden, x);
-                    self.part((lent, 0), own, width);
+                    let shared = self.project(linear, name, width, self.hidden, x);
+                    self.part((shared, 0), own, width);
                 }
             }
             Projections::Borrowed(of_q) => {
                 self.query(spec, of_q, x, q);
-                let [k_lent, v_lent] =
-                    [("k_lent", k_width), ("v_lent", v_width)].map(|(name, width)| self.buffer(name, width));
-                self.part((k_lent, 0), k, k_width);
-                self.part((v_lent, 0), v, v_width);
+                let [shared_k, shared_v] =
+                    [("shared_k", k_width), ("shared_v", v_width)].map(|(name, width)| self.buffer(name, width));
+                self.part((shared_k, 0), k, k_width);
+                self.part((shared_v, 0), v, v_width);
             }
             Projections::Shared { q: of_q, .. } => self.query(spec, of_q, x, q),
         }

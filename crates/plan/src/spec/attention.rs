@@ -40,7 +40,7 @@ pub enum Projections {
     Fused(LinearSpec),
     /// As `Apart`; keys and values are also kept for the layers that follow, before norms and rotation
     /// (Hunyuan).
-    Lent {
+    Sharing {
         /// `[heads·head_dim, hidden]`.
         q: LinearSpec,
         /// `[kv_heads·head_dim, hidden]`.

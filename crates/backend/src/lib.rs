@@ -1,5 +1,5 @@
-//! Runs decode programs: the [`Executable`] trait, what all backends share ([`Loaded`]), the reference interpreter,
-//! the CPU backend, and models on a GPU ([`gpu`]), whatever drives it.
+//! Runs decode programs: the [`Executable`] trait, what all backends share ([`Loaded`]), the reference
+//! interpreter, the CPU backend, and models on a GPU ([`gpu`]), whatever drives it.
 //!
 //! Invariant: no maths here. A backend owns memory, workers and order of execution; what is computed is in
 //! `amoeba_kernels`. Start reading at [`Executable`].

@@ -69,7 +69,8 @@ impl Lowering {
             }
             Projections::Sharing { q: of_q, k: of_k, v: of_v } => {
                 self.query(spec, of_q, x, q);
-                for (linear, own, name, width) in [(of_k, k, "shared_k", k_width), (of_v, v, "shared_v", v_width)]
+                for (linear, own, name, width) in
+                    [(of_k, k, "shared_k", k_width), (of_v, v, "shared_v", v_width)]
                 {
                     let shared = self.project(linear, name, width, self.hidden, x);
                     self.part((shared, 0), own, width);
@@ -77,8 +78,8 @@ impl Lowering {
             }
             Projections::Borrowed(of_q) => {
                 self.query(spec, of_q, x, q);
-                let [shared_k, shared_v] =
-                    [("shared_k", k_width), ("shared_v", v_width)].map(|(name, width)| self.buffer(name, width));
+                let [shared_k, shared_v] = [("shared_k", k_width), ("shared_v", v_width)]
+                    .map(|(name, width)| self.buffer(name, width));
                 self.part((shared_k, 0), k, k_width);
                 self.part((shared_v, 0), v, v_width);
             }

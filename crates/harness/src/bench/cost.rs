@@ -16,7 +16,7 @@ use crate::trace::visible;
 pub struct Model {
     /// As a person would call it.
     pub name: String,
-    /// Hash of `config.json`, of all shard headers (names, types, shapes, places), and of [`SAMPLE`] bytes at
+    /// Hash of `config.json`, of all shard headers (names, types, shapes, places), and of `SAMPLE` bytes at
     /// the beginning, in the middle and at the end of every tensor. Other training changes it, a few changed
     /// bytes may not.
     pub hash: String,

@@ -62,16 +62,16 @@ impl Reads {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OpTime {
-    /// ns during which at least one worker was at it; none of [`IDLE`].
+    /// ns during which at least one worker was at it; none of `IDLE`.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
     pub wall_ns: Option<f64>,
     /// ns at work, mean of the workers.
     #[serde(deserialize_with = "lenient")]
     pub worker_ns: Option<f64>,
-    /// Bytes of weights, keys and values that it must read; none of [`IDLE`].
+    /// Bytes of weights, keys and values that it must read; none of `IDLE`.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
     pub bytes: Option<f64>,
-    /// Products of a weight, key or value and another number; none of [`IDLE`].
+    /// Products of a weight, key or value and another number; none of `IDLE`.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
     pub products: Option<f64>,
 }
@@ -80,7 +80,7 @@ pub struct OpTime {
 pub const IDLE: &str = "idle";
 
 /// Kinds of op by name as in `trace` (in brackets the overhead of dividing work), most time first, then
-/// [`IDLE`]: an object of JSON in this order.
+/// `IDLE`: an object of JSON in this order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OpTimes(pub Vec<(String, OpTime)>);
 

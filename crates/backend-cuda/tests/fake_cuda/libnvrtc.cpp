@@ -1,7 +1,9 @@
 // A libnvrtc.so that compiles units with the system's C++ compiler and the kernels' emulator: what it calls a
 // CUBIN is a shared object for the fake libcuda.so beside this file. FAKE_NVRTC_INCLUDE: where emulate.h is.
-// FAKE_NVRTC_LOG: a file that gets a line per compilation.
-#include <sys/stat.h>
+// FAKE_NVRTC_UNITS: a folder where units are kept, so that a second program need not build them again.
+// FAKE_NVRTC_LOG: a file that gets a line per compilation, of kept units too.
+#include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -22,6 +24,10 @@ static std::string read(const std::string& path) {
   std::stringstream s;
   s << f.rdbuf();
   return s.str();
+}
+static std::string setting(const char* name, const char* otherwise) {
+  const char* value = getenv(name);
+  return value ? value : otherwise;
 }
 static std::string quoted(const std::string& s) {
   std::string q = "'";
@@ -47,28 +53,33 @@ Result nvrtcDestroyProgram(void** p) {
 }
 Result nvrtcCompileProgram(void* p, int n, const char* const* options) {
   auto program = (Program*)p;
-  char dir[] = "/tmp/fake-nvrtc-XXXXXX";
-  if (!mkdtemp(dir)) return COMPILATION;
-  std::string base = dir, flags;
+  std::string flags;
   for (int i = 0; i < n; i++) {
     const std::string option = options[i], define = "--define-macro=";
     if (option.rfind(define, 0) == 0) flags += " -D" + quoted(option.substr(define.size()));
   }
-  { std::ofstream(base + "/unit.cpp") << program->source; }
-  const char* compiler = getenv("CXX");
-  const char* include = getenv("FAKE_NVRTC_INCLUDE");
-  std::string command = std::string(compiler ? compiler : "c++") +
-                        " -std=c++17 -O1 -shared -fPIC -w -fno-gnu-unique -DAMOEBA_EMULATE -I" +
-                        quoted(include ? include : ".") + flags + " " + base + "/unit.cpp -o " + base +
-                        "/unit.so > " + base + "/log 2>&1";
-  int failed = system(command.c_str());
-  program->log = read(base + "/log");
-  program->code = read(base + "/unit.so");
-  for (const char* file : {"/unit.cpp", "/unit.so", "/log"}) unlink((base + file).c_str());
-  rmdir(dir);
   if (const char* path = getenv("FAKE_NVRTC_LOG"))
     std::ofstream(path, std::ios::app) << program->name << flags << "\n";
-  return failed ? COMPILATION : OK;
+  const std::string folder = setting("FAKE_NVRTC_UNITS", "/tmp");
+  const std::string command =
+      setting("CXX", "c++") +
+      " -std=c++17 -nostdinc++ -Og -shared -fPIC -w -fno-gnu-unique -DAMOEBA_EMULATE -I" +
+      quoted(setting("FAKE_NVRTC_INCLUDE", ".")) + flags;
+  const size_t key = std::hash<std::string>()(command + program->source);
+  const std::string base = folder + "/unit-" + std::to_string(key), unit = base + ".so";
+  // One process builds a unit, the others wait for it.
+  int turn = open((base + ".lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+  if (turn < 0 || flock(turn, LOCK_EX)) return COMPILATION;
+  if (access(unit.c_str(), R_OK)) {
+    { std::ofstream(base + ".cpp") << program->source; }
+    system((command + " " + base + ".cpp -o " + base + ".tmp > " + base + ".log 2>&1").c_str());
+    program->log = read(base + ".log");
+    rename((base + ".tmp").c_str(), unit.c_str());
+    for (const char* file : {".cpp", ".log"}) unlink((base + file).c_str());
+  }
+  close(turn);
+  program->code = read(unit);
+  return program->code.empty() ? COMPILATION : OK;
 }
 Result nvrtcGetProgramLogSize(void* p, size_t* n) {
   *n = ((Program*)p)->log.size() + 1;

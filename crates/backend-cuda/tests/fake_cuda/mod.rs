@@ -11,6 +11,8 @@ pub struct Fake {
     libraries: PathBuf,
     /// Where compiled kernels are kept from run to run.
     pub kernels: PathBuf,
+    /// Where the fake compiler keeps units, for all tests.
+    units: PathBuf,
 }
 
 /// Where `cuda-emulation/` of the kernels is.
@@ -48,13 +50,16 @@ impl Fake {
                 std::fs::remove_dir_all(&aside).unwrap();
             }
         }
-        Fake { libraries, kernels: root.join("kernels") }
+        let units = root.join("units");
+        std::fs::create_dir_all(&units).unwrap();
+        Fake { libraries, kernels: root.join("kernels"), units }
     }
 
     /// A program that finds the fake driver and the fake compiler.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env("LD_LIBRARY_PATH", &self.libraries).env("FAKE_NVRTC_INCLUDE", emulation());
+        command.env("FAKE_NVRTC_UNITS", &self.units);
         command
     }
 }

@@ -217,11 +217,13 @@ macro_rules! dispatch {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
             fn avx2(simd: $crate::simd::Avx2, $($arg: $ty),*) $(-> $ret)? {
+                $crate::simd::align_frame();
                 $kernel(simd, $($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
             fn avx512(simd: $crate::simd::Avx512, $($arg: $ty),*) $(-> $ret)? {
+                $crate::simd::align_frame();
                 $kernel(simd, $($arg),*)
             }
             // One function for each: together they would make one so large that it takes minutes to compile.
@@ -267,6 +269,17 @@ macro_rules! dispatch {
     };
 }
 pub(crate) use dispatch;
+
+/// Aligns the stack frame of the caller to a cache line. A compiler aligns a frame for variables but not for
+/// registers it spills: half of the spilled vectors would cross a line, wherever the thread's stack happens
+/// to start (measured in `linear/NOTES.md`).
+#[inline(always)]
+pub(crate) fn align_frame() {
+    #[repr(align(64))]
+    struct Line;
+    let line = std::mem::MaybeUninit::<(Line, u8)>::uninit();
+    std::hint::black_box(&line);
+}
 
 /// The `[f32; 16]` at `x[at..]`.
 #[inline(always)]

@@ -5,7 +5,6 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 
 use amoeba_kernels::gpu::{Call, Unit};
@@ -77,25 +76,16 @@ fn built(unit: &Unit) -> PathBuf {
     let stem =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cuda-emulation-{:016x}", hasher.finish()));
     let library = stem.with_extension("so");
+    // Tests run side by side, in threads and in processes: one builds, the others wait for it.
+    let turn = std::fs::File::create(stem.with_extension("lock")).unwrap();
+    turn.lock().unwrap();
     if !library.exists() {
-        // Tests run side by side, in threads and in processes: each builds under a name of its own, the last
-        // to finish wins.
-        static BUILDS: AtomicUsize = AtomicUsize::new(0);
-        let build = BUILDS.fetch_add(1, Ordering::Relaxed);
-        let own = format!("{}-{}-{build}", stem.display(), std::process::id());
-        let (text, result) = (format!("{own}.cpp"), format!("{own}.tmp"));
+        let (text, result) = (stem.with_extension("cpp"), stem.with_extension("tmp"));
         std::fs::write(&text, source).unwrap();
         let mut command = Command::new(COMPILER.as_ref().unwrap());
-        command.args([
-            "-std=c++17",
-            "-O1",
-            "-Wall",
-            "-Werror",
-            "-Wno-unknown-pragmas",
-            "-Wno-unused-function",
-        ]);
-        command.args(["-shared", "-fPIC", "-fvisibility=hidden", "-DAMOEBA_EMULATE", "-I"]).arg(&header);
-        let output = command.arg(&text).arg("-o").arg(&result).output().unwrap();
+        command.args(["-std=c++17", "-nostdinc++", "-Og", "-Wall", "-Werror", "-Wno-unknown-pragmas"]);
+        command.args(["-Wno-unused-function", "-shared", "-fPIC", "-fvisibility=hidden", "-DAMOEBA_EMULATE"]);
+        let output = command.arg("-I").arg(&header).arg(&text).arg("-o").arg(&result).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{:?} of {:?}:\n{errors}", unit.op.0, unit.defines);
         std::fs::rename(result, &library).unwrap();

@@ -39,7 +39,9 @@ const STEPS: &[Step] = &[
     ("size", |root| crate::size::run(root).map(|()| done())),
     ("deny", deny),
     ("gate", gate),
-    ("doc-tests", |root| plain(root, &["test", "--doc", "--workspace"])),
+    ("doc-tests", |root| {
+        plain(root, &["test", "--doc", "--workspace", "--features", "amoeba-kernels/ladder"])
+    }),
     ("docs", docs),
     ("clippy", |root| plain(root, CLIPPY)),
     ("arm64", arm64),

@@ -10,8 +10,9 @@ use std::process::Stdio;
 
 use crate::command::{answers, cargo, finish};
 
-/// What is built and run. Examples are left to `check`, which lints them.
-pub const TARGETS: &[&str] = &["--workspace", "--lib", "--bins", "--tests"];
+/// What is built and run, all that only benches use included. Examples are left to `check`, which lints them.
+pub const TARGETS: &[&str] =
+    &["--workspace", "--lib", "--bins", "--tests", "--features", "amoeba-kernels/ladder"];
 /// Where nextest writes what `.config/nextest.toml` asks for, below the folder of the build.
 const JUNIT: &str = "nextest/default/junit.xml";
 /// How a test that cannot run here starts the line that says why.

@@ -89,10 +89,22 @@ fn test_modules(file: &RustFile) -> Vec<String> {
         if let Some((_, name)) = line.text.strip_suffix(';').and_then(|l| l.rsplit_once("mod ")) {
             found.push(format!("{home}/{name}"));
         } else if let Some(path) = line.text.strip_prefix("#[path = \"").and_then(|p| p.strip_suffix("\"]")) {
-            found.push(format!("{folder}/{path}"));
+            found.push(resolved(folder, path));
         }
     }
     found
+}
+
+/// A relative path seen from a folder.
+fn resolved(folder: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = folder.split('/').collect();
+    for part in path.split('/') {
+        match part {
+            ".." => _ = parts.pop(),
+            _ => parts.push(part),
+        }
+    }
+    parts.join("/")
 }
 
 /// Checks every rule, prints the faults and the inventory of unsafe code.
@@ -163,9 +175,9 @@ mod tests {
     #[test]
     fn test_modules_in_files_of_their_own_are_found() {
         let text =
-            "#[cfg(test)]\nmod cases;\nmod real;\n#[cfg(test)]\n#[path = \"x_tests.rs\"]\nmod tests;\n";
+            "#[cfg(test)]\nmod cases;\nmod real;\n#[cfg(test)]\n#[path = \"../x_tests.rs\"]\nmod tests;\n";
         let declared = |name| test_modules(&sample(name, text));
-        assert_eq!(declared("c/src/lib.rs"), ["c/src/cases", "c/src/x_tests.rs", "c/src/tests"]);
-        assert_eq!(declared("c/src/x.rs"), ["c/src/x/cases", "c/src/x_tests.rs", "c/src/x/tests"]);
+        assert_eq!(declared("c/src/lib.rs"), ["c/src/cases", "c/x_tests.rs", "c/src/tests"]);
+        assert_eq!(declared("c/src/x.rs"), ["c/src/x/cases", "c/x_tests.rs", "c/src/x/tests"]);
     }
 }

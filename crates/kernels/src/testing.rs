@@ -5,6 +5,13 @@ mod ops;
 
 pub use ops::{attention, delta_net, rms_norm, router_rule, ssm};
 
+/// What cases of the products on tiles reach into.
+pub mod tiles {
+    pub use crate::linear::codec::{Codes, E2m1, Int};
+    pub use crate::linear::tiles::{run, tile_cols};
+    pub use crate::simd::tiles::emulated::Emulated;
+}
+
 use amoeba_checkpoint::{Float, Format, Matrix};
 use amoeba_plan::Activation;
 use half::{bf16, f16};

@@ -3,14 +3,14 @@
 use amoeba_checkpoint::{Float, Format};
 use amoeba_plan::{Activation, FEW_ROWS_MAX};
 
-use super::cpu::{Rows, Scratch};
-use super::reference::{Experts, Stored};
-use super::{Bank, Partials, Projection, combine, fused_item};
-use crate::activate::activate;
-use crate::linear::cpu::Sink;
-use crate::linear::{Arrangement, Digits, Input, Layout, Packed, matmul, prepare};
-use crate::simd::Isa;
-use crate::testing::{ACTIVATIONS, OwnedMatrix, Rng, formats, rms, views};
+use amoeba_kernels::activate::activate;
+use amoeba_kernels::experts::cpu::{Rows, Scratch};
+use amoeba_kernels::experts::reference::{Experts, Stored};
+use amoeba_kernels::experts::{Bank, Partials, Projection, combine, fused_item};
+use amoeba_kernels::linear::cpu::Sink;
+use amoeba_kernels::linear::{Arrangement, Digits, Input, Layout, Packed, matmul, prepare};
+use amoeba_kernels::simd::Isa;
+use amoeba_kernels::testing::{ACTIVATIONS, OwnedMatrix, Rng, formats, rms, views};
 
 /// A layer's experts in both forms, and a batch routed through them.
 struct Case {

@@ -17,7 +17,4 @@ mod grouped;
 pub mod ladder;
 pub mod reference;
 
-#[cfg(test)]
-mod cases;
-
 pub use cpu::{Bank, Partials, Projection, combine, fused_item};

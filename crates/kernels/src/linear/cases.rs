@@ -3,10 +3,10 @@
 
 use amoeba_checkpoint::Matrix;
 
-use super::{Arrangement, Digits, Input, Layout, Packed, matmul, prepare, reference};
-use crate::quant::dequantise_row;
-use crate::simd::Isa;
-use crate::testing::{OwnedMatrix, Rng, allowed, formats};
+use amoeba_kernels::linear::{Arrangement, Digits, Input, Layout, Packed, matmul, prepare, reference};
+use amoeba_kernels::quant::dequantise_row;
+use amoeba_kernels::simd::Isa;
+use amoeba_kernels::testing::{OwnedMatrix, Rng, allowed, formats};
 
 /// All outputs of `x` rows against `matrix`, through the packed kernel.
 fn run(isa: Isa, matrix: &Matrix<'_>, slices: usize, x: &[f32], rows: usize) -> Vec<f32> {

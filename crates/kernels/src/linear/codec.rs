@@ -87,7 +87,7 @@ pub(super) trait Codec {
 }
 
 /// How a unit's codes become unsigned bytes.
-pub(super) trait Codes {
+pub trait Codes {
     /// Bits of a code.
     const BITS: usize;
     /// Width of the low plane.
@@ -104,7 +104,7 @@ pub(super) trait Codes {
 }
 
 /// Unsigned integers in planes of `LO` and `HI` bits.
-pub(super) struct Int<const LO: usize, const HI: usize>;
+pub struct Int<const LO: usize, const HI: usize>;
 
 impl<const LO: usize, const HI: usize> Codes for Int<LO, HI> {
     const BITS: usize = LO + HI;
@@ -125,7 +125,7 @@ impl<const LO: usize, const HI: usize> Codes for Int<LO, HI> {
 }
 
 /// 4-bit floats, as twice their value plus 12.
-pub(super) struct E2m1;
+pub struct E2m1;
 
 impl Codes for E2m1 {
     const BITS: usize = 4;

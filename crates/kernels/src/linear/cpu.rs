@@ -72,7 +72,7 @@ impl<'a> Input<'a> {
 
     /// Digits of the prepared rows.
     #[inline(always)]
-    pub(super) fn digits(&self) -> Digits {
+    pub fn digits(&self) -> Digits {
         self.arrangement.map_or_else(Digits::default, |arrangement| arrangement.digits)
     }
 
@@ -93,11 +93,15 @@ impl<'a> Input<'a> {
 pub type Sink<'a> = dyn FnMut(usize, usize, &[f32]) + 'a;
 
 /// Arguments of [`matmul`](super::matmul).
-pub(super) struct Args<'a> {
-    pub(super) w: Weights<'a>,
-    pub(super) blocks: Range<usize>,
-    pub(super) slices: Range<usize>,
-    pub(super) x: &'a Input<'a>,
+pub struct Args<'a> {
+    /// The matrix.
+    pub w: Weights<'a>,
+    /// Blocks of sixteen outputs.
+    pub blocks: Range<usize>,
+    /// Slices of columns.
+    pub slices: Range<usize>,
+    /// Rows of x.
+    pub x: &'a Input<'a>,
 }
 
 /// Rows whose sums are kept in registers at a time.

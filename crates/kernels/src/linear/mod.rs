@@ -10,7 +10,7 @@
 
 use amoeba_checkpoint::Format;
 
-mod codec;
+pub(crate) mod codec;
 pub mod cpu;
 pub(crate) mod cuda;
 mod digits;
@@ -20,10 +20,7 @@ mod matmul;
 mod pack;
 pub mod reference;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only tests use it there"))]
-mod tiles;
-
-#[cfg(test)]
-mod cases;
+pub(crate) mod tiles;
 
 pub use cpu::Input;
 pub use digits::{Arrangement, Digits, prepare};

@@ -31,13 +31,13 @@ pub(super) const ROWS_MIN: usize = TILE_ROWS;
 const BLOCKS_AHEAD: usize = 3;
 
 /// Columns that one tile holds of groups of `group` columns; what the tile unit is to be set up for.
-pub(super) fn tile_cols(group: usize) -> usize {
+pub fn tile_cols(group: usize) -> usize {
     group.min(TILE_BYTES)
 }
 
 /// Runs all blocks for all rows; the counterpart of `int::many`.
 #[inline(always)]
-pub(super) fn run<S: Simd, T: Tiles, C: Codes, const D: usize>(
+pub fn run<S: Simd, T: Tiles, C: Codes, const D: usize>(
     simd: S,
     tiles: &mut T,
     args: &Args<'_>,
@@ -383,6 +383,3 @@ fn emit_all(batch: &Batch<'_>, scratch: &mut Scratch, sink: &mut Sink<'_>) {
         sink(row, batch.blocks.start * LANES, &scratch.row[..blocks * LANES]);
     }
 }
-
-#[cfg(test)]
-mod cases;

@@ -209,6 +209,8 @@ impl fmt::Display for Isa {
 
 /// Defines `pub fn $name(isa: Isa, args…)` that runs the generic `$kernel(simd, args…)` compiled for `isa`.
 /// An `isa` the machine lacks falls back to scalar, which gives the same bits.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! dispatch {
     ($(#[$doc:meta])*
      $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $kernel:path) => {
@@ -268,13 +270,14 @@ macro_rules! dispatch {
         }
     };
 }
-pub(crate) use dispatch;
+pub(crate) use crate::dispatch;
 
 /// Aligns the stack frame of the caller to a cache line. A compiler aligns a frame for variables but not for
 /// registers it spills: half of the spilled vectors would cross a line, wherever the thread's stack happens
 /// to start (measured in `linear/NOTES.md`).
 #[inline(always)]
-pub(crate) fn align_frame() {
+#[doc(hidden)]
+pub fn align_frame() {
     #[repr(align(64))]
     struct Line;
     let line = std::mem::MaybeUninit::<(Line, u8)>::uninit();

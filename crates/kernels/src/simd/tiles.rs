@@ -6,7 +6,6 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
-#[cfg(test)]
 pub mod emulated;
 
 #[cfg(target_arch = "x86_64")]

@@ -3,10 +3,10 @@
 use amoeba_checkpoint::{Float, Format, Matrix};
 use amoeba_plan::Activation;
 
-use super::{Batch, Memory, Shape, Which, drive, steps};
-use crate::experts::reference::{Experts, Stored};
-use crate::simd::Isa;
-use crate::testing::{Rng, rms};
+use amoeba_kernels::experts::ladder::{Batch, Memory, Shape, Step, Which, drive, steps};
+use amoeba_kernels::experts::reference::{Experts, Stored};
+use amoeba_kernels::simd::Isa;
+use amoeba_kernels::testing::{Rng, rms};
 
 const SHAPE: Shape = Shape { hidden: 256, experts: 5, top_k: 3, d_ff: 512 };
 const LAYERS: usize = 2;
@@ -34,7 +34,7 @@ fn used(format: Format, rows: usize, workers: usize, rng: &mut Rng) -> Vec<(&'st
     let memory = Memory::random(SHAPE, format, LAYERS, rng);
     let batches: Vec<Batch> = (0..LAYERS).map(|layer| Batch::random(SHAPE, layer, rows, rng)).collect();
     let steps = steps(&memory, Isa::best(), rows, workers);
-    let of = |step: &super::Step<'_>| {
+    let of = |step: &Step<'_>| {
         let version = step.version.as_deref()?;
         let mut worst = 0.0f64;
         for batch in &batches {

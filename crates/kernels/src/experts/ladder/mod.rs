@@ -16,9 +16,6 @@ mod v0_naive;
 mod v2_packed;
 mod v3_digits;
 
-#[cfg(test)]
-mod cases;
-
 pub use drive::drive;
 pub use fused::Fused;
 pub use memory::{Batch, Group, Memory, Shape, Tensors, Which};

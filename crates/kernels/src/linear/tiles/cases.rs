@@ -3,12 +3,12 @@
 
 use amoeba_checkpoint::Format;
 
-use super::*;
-use crate::linear::codec::{E2m1, Int};
-use crate::linear::{Arrangement, Digits, Input, Layout, Packed, Weights, matmul, prepare};
-use crate::simd::tiles::emulated::Emulated;
-use crate::simd::{Isa, dispatch};
-use crate::testing::{OwnedMatrix, Rng, formats};
+use amoeba_kernels::dispatch;
+use amoeba_kernels::linear::cpu::{Args, Sink};
+use amoeba_kernels::linear::{Arrangement, Digits, Input, Layout, Packed, Weights, matmul, prepare};
+use amoeba_kernels::simd::{Isa, LANES, Simd};
+use amoeba_kernels::testing::tiles::{Codes, E2m1, Emulated, Int, run, tile_cols};
+use amoeba_kernels::testing::{OwnedMatrix, Rng, formats};
 
 /// A product on the emulated tile unit of one way of storing codes and one number of digits.
 type Product = fn(Isa, &Args<'_>, &mut Sink<'_>);

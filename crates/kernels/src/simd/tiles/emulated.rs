@@ -106,6 +106,7 @@ impl Tiles for Emulated {
     }
 }
 
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::Rng;

@@ -31,7 +31,8 @@ fn cuts_change_nothing() {
 #[test]
 fn no_marker_holds_another() {
     for dialect in DIALECTS {
-        let open = dialect.open.iter().chain(dialect.drop).copied();
+        let open = dialect.open.iter().chain(dialect.drop).chain(dialect.close).copied();
+        let open = open.chain(dialect.alone.map(|[begin, _]| begin));
         let open: Vec<&str> = open.chain(dialect.thoughts.map(|(open, _)| open)).collect();
         let sets = if dialect.name == "harmony" { vec![] } else { vec![open] };
         for set in sets.into_iter().chain([dialect.close.to_vec()]) {

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
-use serde_json::{Deserializer, Map, Value};
+use serde_json::{Deserializer, Value};
 
 use super::loose::Reader;
-use super::schema::{is_name, typed};
+use super::schema::is_name;
 use super::table::Body;
+use super::tags::{pairs, tags};
 use super::{ToolCall, Tools};
 use crate::limits;
 
@@ -21,7 +22,8 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    fn add(&mut self, calls: Vec<ToolCall>, end: usize) -> bool {
+    /// Whether there was room for them.
+    pub fn add(&mut self, calls: Vec<ToolCall>, end: usize) -> bool {
         let fits = self.list.len() + calls.len() <= limits::CALLS;
         if fits {
             self.list.extend(calls);
@@ -30,6 +32,10 @@ impl Calls {
         fits
     }
 }
+
+/// The tags of the family with the most models: others of its kin fall back on them.
+const FUNCTION: [&str; 2] = ["<function=", "</function>"];
+const PARAMETER: [&str; 2] = ["<parameter=", "</parameter>"];
 
 /// Reads a section. `closed`: its closing marker was seen, so that it is not the beginning of something
 /// longer. `recipient`: whom a header names.
@@ -43,9 +49,14 @@ pub(super) fn read(body: Body, text: &str, closed: bool, recipient: Option<&str>
             }
         }
         Body::Channels => {}
+        Body::Json if text.trim_start().starts_with("<function=") => {
+            tags(text, FUNCTION, PARAMETER, closed, tools, &mut calls);
+        }
         Body::Json => json(text, &mut calls),
         Body::Named { marks, first } => named(text, marks, first, &mut calls),
-        Body::Pairs { .. } if text.trim_start().starts_with('{') => json(text, &mut calls),
+        Body::Pairs { .. } | Body::Tags { .. } if text.trim_start().starts_with(['{', '[']) => {
+            json(text, &mut calls);
+        }
         Body::Pairs { key, value } if closed => {
             if let Some(call) = pairs(text, key, value, tools) {
                 calls.add(vec![call], text.len());
@@ -101,7 +112,7 @@ fn one_line(json: &str) -> String {
 }
 
 /// The JSON value that a text starts with, and where it ends.
-fn json_value(text: &str) -> Option<(&str, usize)> {
+pub(super) fn json_value(text: &str) -> Option<(&str, usize)> {
     let mut values = Deserializer::from_str(text).into_iter::<&RawValue>();
     let value = values.next()?.ok()?;
     Some((value.get(), values.byte_offset()))
@@ -111,8 +122,10 @@ fn json(text: &str, calls: &mut Calls) {
     let mut at = 0;
     loop {
         at += text[at..].len() - text[at..].trim_start_matches([' ', '\n', '\r', '\t', ',', ';']).len();
-        let Some((raw, length)) = json_value(&text[at..]) else { return };
-        at += length;
+        // Templates that show their example in double braces teach them.
+        let doubled = text[at..].trim_end().strip_prefix("{{").and_then(|inner| inner.strip_suffix('}'));
+        let Some((raw, length)) = json_value(&text[at + usize::from(doubled.is_some())..]) else { return };
+        at = if doubled.is_some() { text.len() } else { at + length };
         let list = match serde_json::from_str::<Vec<&RawValue>>(raw) {
             Ok(list) => list.into_iter().map(|item| named_object(item.get(), 0)).collect(),
             Err(_) => named_object(raw, 0).map(|call| vec![call]),
@@ -168,82 +181,4 @@ fn marks_length(text: &str, marks: &[&str]) -> usize {
             None => return text.len() - rest.len(),
         }
     }
-}
-
-fn pairs(text: &str, key: [&str; 2], value: [&str; 2], tools: &Tools) -> Option<ToolCall> {
-    let (name, mut rest) = text.split_at(text.find(key[0]).unwrap_or(text.len()));
-    let name = name.trim();
-    let parameters = tools.parameters(name);
-    let mut arguments = Map::new();
-    while !rest.trim_start().is_empty() {
-        let (name, after) = rest.trim_start().strip_prefix(key[0])?.split_once(key[1])?;
-        let (text, after) = after.trim_start().strip_prefix(value[0])?.split_once(value[1])?;
-        let name = name.trim();
-        arguments.insert(name.into(), typed(text, parameters, name));
-        rest = after;
-    }
-    call(name, &Value::Object(arguments).to_string())
-}
-
-fn tags(text: &str, tag: [&str; 2], parameter: [&str; 2], closed: bool, tools: &Tools, calls: &mut Calls) {
-    let mut rest = text;
-    while let Some((call, after)) = tagged(rest, tag, parameter, closed, tools) {
-        rest = after;
-        if !calls.add(vec![call], text.len() - rest.len()) {
-            return;
-        }
-    }
-}
-
-/// One call in tags, and the text after it. Models forget the closing tag of a parameter: its value then ends
-/// with the call.
-fn tagged<'t>(
-    text: &'t str,
-    tag: [&str; 2],
-    parameter: [&str; 2],
-    closed: bool,
-    tools: &Tools,
-) -> Option<(ToolCall, &'t str)> {
-    let (head, mut rest) = text.trim_start().strip_prefix(tag[0])?.split_once('>')?;
-    let (name, _) = attribute(head);
-    let parameters = tools.parameters(name);
-    let mut arguments = Map::new();
-    let after = loop {
-        rest = rest.trim_start();
-        if let Some(after) = rest.strip_prefix(tag[1]) {
-            break after;
-        }
-        if rest.is_empty() && closed {
-            break rest;
-        }
-        let (head, value) = rest.strip_prefix(parameter[0])?.split_once('>')?;
-        let (name, string) = attribute(head);
-        let to_the_end = || match value.find(tag[1]) {
-            Some(end) => Some(value.split_at(end)),
-            None => closed.then_some((value, "")),
-        };
-        let (value, after) = value.split_once(parameter[1]).or_else(to_the_end)?;
-        let value = value.strip_prefix('\n').unwrap_or(value);
-        let value = value.strip_suffix('\n').unwrap_or(value);
-        let value = match string {
-            Some(false) => serde_json::from_str(value).ok()?,
-            Some(true) => value.into(),
-            None => typed(value, parameters, name),
-        };
-        arguments.insert(name.into(), value);
-        rest = after;
-    };
-    Some((call(name, &Value::Object(arguments).to_string())?, after))
-}
-
-/// The name in the head of a tag, quoted or not, and whether an attribute says that the value is a string.
-fn attribute(head: &str) -> (&str, Option<bool>) {
-    let head = head.trim();
-    let name = match head.chars().next() {
-        Some(quote @ ('"' | '\'')) => head[1..].split(quote).next(),
-        _ => head.split_whitespace().next(),
-    };
-    let says = |text: &str| head.contains(text);
-    let string = if says("string=\"true\"") { Some(true) } else { says("string=\"false\"").then_some(false) };
-    (name.unwrap_or_default(), string)
 }

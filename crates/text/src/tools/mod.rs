@@ -2,7 +2,8 @@
 //!
 //! * `table.rs`: the dialects, one row each, and how a row is recognised;
 //! * `splitter.rs`: streamed text to [`Piece`]s;
-//! * `body.rs`, `loose.rs`: one call's text to name and arguments;
+//! * `unmarked.rs`: calls and thoughts whose opening marker was left out;
+//! * `body.rs`, `tags.rs`, `loose.rs`: one call's text to name and arguments;
 //! * `schema.rs`: the tools of a chat, and what types they give to arguments that a dialect leaves untyped.
 //!
 //! A model's output is as untrusted as a file: every buffer, count and nesting is bounded
@@ -14,6 +15,8 @@ mod loose;
 mod schema;
 mod splitter;
 mod table;
+mod tags;
+mod unmarked;
 
 pub use schema::Tools;
 pub use splitter::Splitter;

@@ -48,11 +48,20 @@ impl Tools {
         self.0.is_empty()
     }
 
-    /// The schema of a function's parameters.
-    pub(super) fn parameters(&self, function: &str) -> Option<&Value> {
+    fn get(&self, function: &str) -> Option<&Value> {
         let of = |tool: &'_ Value| tool.get("function").is_some_and(|it| it["name"] == function);
         let tool = self.0.iter().find(|tool| of(tool) || tool["name"] == function)?;
-        tool.get("function").unwrap_or(tool).get("parameters")
+        Some(tool.get("function").unwrap_or(tool))
+    }
+
+    /// Whether there is a function of that name.
+    pub(super) fn has(&self, function: &str) -> bool {
+        self.get(function).is_some()
+    }
+
+    /// The schema of a function's parameters.
+    pub(super) fn parameters(&self, function: &str) -> Option<&Value> {
+        self.get(function)?.get("parameters")
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! A reader is in one of four modes and looks for the markers of that mode. Outside of calls only an ending
 //! that may begin a marker is held back. A call is held until it is closed; if it cannot be read then, or is
-//! too large, all of it becomes part of the answer.
+//! too large, all of it becomes part of the answer. A call in a thought counts if nothing follows it: models
+//! draft calls there, and write them again after the thought.
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Input};
 
 use super::body::{self, Calls};
 use super::table::Body;
+use super::unmarked::{begins_call, begins_thought, calls_in_thought, floor, is_call};
 use super::{Format, Piece};
 use crate::limits;
 use crate::stop::begun;
@@ -19,6 +21,8 @@ enum Mode {
     /// Between the messages of a dialect with channels.
     Header,
     Call,
+    /// In a call without its section.
+    Alone,
 }
 
 /// Markers that matter in one mode, and where they lead; `None` stays.
@@ -81,7 +85,7 @@ impl Quotes {
 pub struct Splitter {
     format: Format,
     /// By mode, in the order of its variants.
-    markers: [Markers; 4],
+    markers: [Markers; 5],
     mode: Mode,
     /// Text that is not decided; in a call, all of it.
     held: String,
@@ -95,8 +99,10 @@ pub struct Splitter {
     calls: usize,
     /// Nothing but white space has been answered.
     fresh: bool,
-    /// White space directly after a call is not part of the answer.
+    /// White space directly after a call is not part of the answer, and neither is a second closing marker.
     after_call: bool,
+    /// The last of the thought.
+    thought: String,
 }
 
 impl Splitter {
@@ -109,14 +115,20 @@ impl Splitter {
         let channels = dialect.is_some_and(|dialect| dialect.body == Body::Channels);
         let lists = if channels {
             let ends: Vec<_> = lead(close, Some(Mode::Header)).collect();
-            [ends.clone(), ends.clone(), lead(open, None).collect(), ends]
+            [ends.clone(), ends.clone(), lead(open, None).collect(), ends, Vec::new()]
         } else {
             let tags = format.reasoning.iter();
             let drop = dialect.map_or(&[][..], |dialect| dialect.drop);
             let opens = tags.clone().map(|(open, _)| (open.as_str(), Some(Mode::Thought)));
             let ends = tags.map(|(_, close)| (close.as_str(), Some(Mode::Answer)));
-            let answer = opens.chain(lead(open, Some(Mode::Call))).chain(lead(drop, None)).collect();
-            [answer, ends.collect(), Vec::new(), lead(close, Some(Mode::Answer)).collect()]
+            let closes: Vec<_> = lead(close, Some(Mode::Answer)).collect();
+            let alone = dialect.and_then(|dialect| dialect.alone);
+            let begins = alone.into_iter().map(|[begin, _]| (begin, Some(Mode::Alone)));
+            let answer = opens.chain(lead(open, Some(Mode::Call))).chain(lead(drop, None));
+            let answer = answer.chain(begins).chain(closes.clone()).collect();
+            let call_ends = alone.into_iter().map(|[_, end]| (end, Some(Mode::Answer)));
+            let call_ends = call_ends.chain(closes.clone()).collect();
+            [answer, ends.collect(), Vec::new(), closes, call_ends]
         };
         let mode = match (channels, format.starts_inside) {
             (true, _) => Mode::Header,
@@ -135,6 +147,7 @@ impl Splitter {
             calls: 0,
             fresh: true,
             after_call: false,
+            thought: String::new(),
         }
     }
 
@@ -152,7 +165,7 @@ impl Splitter {
             let next = match self.mode {
                 Mode::Answer | Mode::Thought => self.text(at, &mut pieces),
                 Mode::Header => self.header(at, &mut pieces),
-                Mode::Call => self.call(at, &mut pieces),
+                Mode::Call | Mode::Alone => self.call(at, &mut pieces),
             };
             match next {
                 Some(next) => at = next,
@@ -170,12 +183,15 @@ impl Splitter {
         let mut pieces = Vec::new();
         let held = std::mem::take(&mut self.held);
         match self.mode {
-            Mode::Call => self.close(&held, "", false, &mut pieces),
+            Mode::Call | Mode::Alone => self.close(&held, "", false, &mut pieces),
             // A message that was cut off in its header has no text.
             Mode::Header if held.starts_with("<|") => {}
             _ => self.emit(&held, &mut pieces),
         }
         (self.mode, self.searched) = (Mode::Answer, 0);
+        if self.fresh && self.calls == 0 {
+            pieces.extend(calls_in_thought(&self.format, &self.thought).into_iter().map(Piece::Call));
+        }
         pieces
     }
 
@@ -195,6 +211,16 @@ impl Splitter {
                 Some(false) => self.fresh = false,
             }
         }
+        if self.fresh && self.mode == Mode::Answer {
+            match begins_thought(&self.held[at..], &self.format) {
+                None => return None,
+                Some(0) => {}
+                Some(length) => {
+                    self.enter(Mode::Thought, at..at + length);
+                    return Some(at + length);
+                }
+            }
+        }
         let markers = &self.markers[self.mode as usize];
         let (start, end, next) = match markers.find(&self.held, at) {
             Some(found) => found,
@@ -205,8 +231,25 @@ impl Splitter {
         };
         let text = self.held[at..start].to_owned();
         self.emit(&text, pieces);
-        if let Some(mode) = next {
-            self.enter(mode, start..end);
+        match (self.mode, next) {
+            // A section that ends before it began.
+            (Mode::Answer, Some(Mode::Answer)) => {
+                let marker = self.held[start..end].to_owned();
+                self.emit(if self.after_call { "" } else { &marker }, pieces);
+            }
+            (_, Some(Mode::Alone)) => match is_call(&self.held[start..], &self.format) {
+                None => return (start > at).then_some(start),
+                Some(true) => {
+                    self.enter(Mode::Alone, start..start);
+                    return Some(start);
+                }
+                Some(false) => {
+                    let marker = self.held[start..end].to_owned();
+                    self.emit(&marker, pieces);
+                }
+            },
+            (_, Some(mode)) => self.enter(mode, start..end),
+            (_, None) => {}
         }
         // The first marks of a header belong to it.
         let end = if next == Some(Mode::Header) && self.heads(start) { start } else { end };
@@ -256,7 +299,8 @@ impl Splitter {
             Body::Python => b"\"'",
             Body::Pairs { .. } | Body::Tags { .. } | Body::Braces { .. } => b"",
         };
-        let markers = &self.markers[Mode::Call as usize];
+        let markers = &self.markers[self.mode as usize];
+        let own = self.format.dialect?.alone.filter(|_| self.mode == Mode::Alone).map(|[_, end]| end);
         loop {
             let found = markers.find(&self.held, at.max(self.searched));
             let start = found.map_or(self.held.len() - markers.begun(&self.held[at..]), |(start, ..)| start);
@@ -270,7 +314,9 @@ impl Splitter {
                 self.searched = end;
                 continue;
             }
-            let (text, marker) = (self.held[at..start].to_owned(), self.held[start..end].to_owned());
+            // The end of a call without a section belongs to it.
+            let split = if Some(&self.held[start..end]) == own { end } else { start };
+            let (text, marker) = (self.held[at..split].to_owned(), self.held[split..end].to_owned());
             self.close(&text, &marker, true, pieces);
             self.enter(next.unwrap_or(Mode::Answer), start..end);
             let end = if self.mode == Mode::Header && self.heads(start) { start } else { end };
@@ -294,10 +340,11 @@ impl Splitter {
             Some(dialect) => body::read(dialect.body, text, closed, recipient.as_deref(), &self.format.tools),
             None => Calls::default(),
         };
+        let unknown = self.mode == Mode::Alone && list.iter().any(|call| !self.format.tools.has(&call.name));
         self.mode = Mode::Answer;
         let head = std::mem::take(&mut self.head);
         self.fresh = false;
-        if list.is_empty() || self.calls + list.len() > limits::CALLS {
+        if list.is_empty() || unknown || self.calls + list.len() > limits::CALLS {
             self.emit(&(head + text + marker), pieces);
             return;
         }
@@ -319,6 +366,12 @@ impl Splitter {
             return;
         }
         if inside {
+            self.thought.push_str(text);
+            let excess = self.thought.len().saturating_sub(2 * limits::CALL_BYTES);
+            if excess > 0 {
+                let from = floor(&self.thought, limits::CALL_BYTES + excess);
+                self.thought.drain(..from);
+            }
             pieces.push(Piece::Thought(text.to_owned()));
         } else {
             self.after_call = false;
@@ -326,48 +379,4 @@ impl Splitter {
             pieces.push(Piece::Answer(text.to_owned()));
         }
     }
-}
-
-/// The last boundary between characters at or before `at`.
-fn floor(text: &str, at: usize) -> usize {
-    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
-}
-
-/// Whether an answer that begins so is a call without a marker; `None` while that is open.
-fn begins_call(text: &str, body: Body) -> Option<bool> {
-    let text = &text[..floor(text, limits::HEADER_BYTES)];
-    let full = text.len() + 4 > limits::HEADER_BYTES;
-    let rest = text.trim_start();
-    let verdict = match body {
-        Body::Python => match rest.strip_prefix('[') {
-            Some(name) => {
-                let name = name.trim_start();
-                let end = name.find(|char: char| !char.is_alphanumeric() && !"_.-".contains(char));
-                end.map(|end| end > 0 && name[end..].starts_with('('))
-            }
-            None => (!rest.is_empty()).then_some(false),
-        },
-        _ => {
-            let inner = rest.strip_prefix('[').unwrap_or(rest).trim_start();
-            match inner.strip_prefix('{').map(str::trim_start) {
-                Some(key) => {
-                    let of = |word: &str| {
-                        if key.starts_with(word) {
-                            Some(true)
-                        } else {
-                            (!word.starts_with(key)).then_some(false)
-                        }
-                    };
-                    let words = ["\"name\"", "\"type\"", "\"function\"", "\"parameters\""].map(of);
-                    if words.contains(&Some(true)) {
-                        Some(true)
-                    } else {
-                        (!words.contains(&None)).then_some(false)
-                    }
-                }
-                None => (!inner.is_empty()).then_some(false),
-            }
-        }
-    };
-    verdict.or(full.then_some(false))
 }

@@ -22,6 +22,8 @@ pub struct Dialect {
     pub close: &'static [&'static str],
     /// What is in between.
     pub body: Body,
+    /// Beginning and end of one call that models also write without the section around it.
+    pub alone: Option<[&'static str; 2]>,
     /// Tags around thoughts, where they are not among the usual ones.
     pub thoughts: Option<(&'static str, &'static str)>,
     /// Markers of structure that are not part of the answer.
@@ -65,7 +67,11 @@ impl Dialect {
         };
         let lists = [self.open, self.close, self.drop, listed].into_iter().flatten().copied();
         let tags = self.thoughts.into_iter().flat_map(|(open, close)| [open, close]);
-        lists.chain(fixed).chain(tags).filter(|marker| !marker.is_empty())
+        lists
+            .chain(fixed)
+            .chain(tags)
+            .chain(self.alone.into_iter().flatten())
+            .filter(|marker| !marker.is_empty())
     }
 }
 
@@ -78,6 +84,7 @@ const ROW: Dialect = Dialect {
     open: &[],
     close: &[],
     body: Body::Json,
+    alone: None,
     thoughts: None,
     drop: &[],
     bare: false,
@@ -110,6 +117,7 @@ pub static DIALECTS: &[Dialect] = &[
             call: ["<invoke name=", "</invoke>"],
             parameter: ["<parameter name=", "</parameter>"],
         },
+        alone: Some(["<invoke name=", "</invoke>"]),
         ..ROW
     },
     Dialect {
@@ -121,6 +129,7 @@ pub static DIALECTS: &[Dialect] = &[
         close: &["<tool_call|>"],
         body: Body::Braces { quote: "<|\"|>" },
         thoughts: Some(("<|channel>thought", "<channel|>")),
+        drop: &["<channel|>"],
         ..ROW
     },
     Dialect {
@@ -166,6 +175,7 @@ pub static DIALECTS: &[Dialect] = &[
         open: &["<seed:tool_call>"],
         close: &["</seed:tool_call>"],
         body: Body::Tags { call: ["<function=", "</function>"], parameter: ["<parameter=", "</parameter>"] },
+        alone: Some(["<function=", "</function>"]),
         ..ROW
     },
     Dialect {
@@ -176,6 +186,7 @@ pub static DIALECTS: &[Dialect] = &[
         open: &["<tool_call>"],
         close: &["</tool_call>"],
         body: Body::Tags { call: ["<function=", "</function>"], parameter: ["<parameter=", "</parameter>"] },
+        alone: Some(["<function=", "</function>"]),
         ..ROW
     },
     Dialect {
@@ -191,6 +202,7 @@ pub static DIALECTS: &[Dialect] = &[
             call: ["<｜DSML｜invoke name=", "</｜DSML｜invoke>"],
             parameter: ["<｜DSML｜parameter name=", "</｜DSML｜parameter>"],
         },
+        alone: Some(["<｜DSML｜invoke name=", "</｜DSML｜invoke>"]),
         ..ROW
     },
     Dialect {
@@ -199,12 +211,18 @@ pub static DIALECTS: &[Dialect] = &[
         example: "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": 1}<｜tool▁call▁end｜>\
                   <｜tool▁calls▁end｜>",
         signs: &[&["<｜tool▁calls▁begin｜>"]],
-        open: &["<｜tool▁calls▁begin｜>"],
-        close: &["<｜tool▁calls▁end｜>"],
+        open: &[
+            "<｜tool▁calls▁begin｜>",
+            "<｜tool_calls_begin｜>",
+            "<｜tool calls begin｜>",
+            "<｜tool▁calls｜>",
+        ],
+        close: &["<｜tool▁calls▁end｜>", "<｜tool_calls_end｜>", "<｜tool calls end｜>"],
         body: Body::Named {
             marks: &["<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", "```json", "```"],
             first: false,
         },
+        alone: Some(["<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"]),
         ..ROW
     },
     Dialect {
@@ -213,12 +231,13 @@ pub static DIALECTS: &[Dialect] = &[
         example: "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>\
                   {\"a\": 1}<|tool_call_end|><|tool_calls_section_end|>",
         signs: &[&["<|tool_calls_section_begin|>"]],
-        open: &["<|tool_calls_section_begin|>"],
-        close: &["<|tool_calls_section_end|>"],
+        open: &["<|tool_calls_section_begin|>", "<|tool_call_section_begin|>"],
+        close: &["<|tool_calls_section_end|>", "<|tool_call_section_end|>"],
         body: Body::Named {
             marks: &["<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"],
             first: true,
         },
+        alone: Some(["<|tool_call_begin|>", "<|tool_call_end|>"]),
         ..ROW
     },
     Dialect {

@@ -32,6 +32,13 @@ pub enum Error {
         /// What is wrong, with the place when known.
         reason: String,
     },
+    /// A folder without a tokenizer.
+    #[error("{} has no tokenizer: none of tokenizer.json, vocab.json with merges.txt, tiktoken.model, \
+             hy.tiktoken and tokenizer.model is there; check that the folder is complete", dir.display())]
+    NoTokenizer {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// The tokenizer refused a text.
     #[error("the tokenizer cannot encode this text: {0}; check tokenizer.json (its unknown token first)")]
     Encode(String),

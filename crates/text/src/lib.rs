@@ -12,6 +12,7 @@
 //! Start reading at `tokenizer.rs` (ids) and `template.rs` (prompts).
 
 mod chat;
+mod checks;
 mod clock;
 mod detokenise;
 mod environment;
@@ -22,6 +23,7 @@ mod json;
 pub mod limits;
 mod methods;
 mod model;
+mod sources;
 mod stop;
 mod template;
 mod tokenizer;
@@ -30,6 +32,7 @@ mod tools;
 pub use chat::{Chat, Message};
 pub use detokenise::Detokeniser;
 pub use error::Error;
+pub use sources::has_tokenizer;
 pub use stop::{StopMatcher, StopResult};
 pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;

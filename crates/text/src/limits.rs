@@ -2,6 +2,12 @@
 
 /// Largest `tokenizer.json`, in bytes.
 pub const TOKENIZER_BYTES: u64 = 256 << 20;
+/// How many times longer the steps of a tokenizer may make a text: Unicode's own forms reach 18.
+pub const TEXT_GROWTH: f64 = 256.0;
+/// Deepest nesting of a tokenizer's steps.
+pub const STEP_DEPTH: usize = 16;
+/// Longest added token, text put in front, and token of a file that is converted, in bytes.
+pub const TOKEN_BYTES: usize = 1024;
 /// Largest of the small JSON files in its folder, in bytes.
 pub const CONFIG_BYTES: u64 = 32 << 20;
 /// Largest template source, in bytes.

@@ -1,19 +1,21 @@
 //! Text to ids and back: a Hugging Face `tokenizer.json` with the checks and views this program needs.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 use tokenizers::{
     AddedToken, DecoderWrapper, Model, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
     TokenizerImpl,
 };
 
+use crate::checks::{Head, ListedToken, cut};
 use crate::files::{self, invalid};
 use crate::guard::Guard;
 use crate::model::SharedModel;
-use crate::{Detokeniser, Error, limits};
+use crate::{Detokeniser, Error, sources};
 
 pub(crate) type Inner =
     TokenizerImpl<SharedModel, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
@@ -29,44 +31,17 @@ pub struct Tokenizer {
     vocab_size: usize,
 }
 
-/// The parts of `tokenizer.json` that the loader checks before and after the tokenizers crate reads it.
-#[derive(Deserialize)]
-struct Head {
-    #[serde(default)]
-    added_tokens: Vec<ListedToken>,
-    model: ModelHead,
-}
-
-#[derive(Deserialize)]
-struct ListedToken {
-    id: u32,
-    content: String,
-}
-
-#[derive(Deserialize)]
-struct ModelHead {
-    #[serde(default)]
-    unk_token: Option<String>,
-    #[serde(default)]
-    unk_id: Option<u32>,
-    #[serde(default)]
-    continuing_subword_prefix: Option<String>,
-    #[serde(default, rename = "type")]
-    kind: Option<String>,
-}
-
 impl Tokenizer {
-    /// Opens `tokenizer.json` in a model folder. End-of-sequence ids come from `config.json`,
-    /// `generation_config.json` and `tokenizer_config.json` there.
+    /// Opens `tokenizer.json` in a model folder, or what stands for it (`sources`). End-of-sequence ids come
+    /// from `config.json`, `generation_config.json` and `tokenizer_config.json` there.
     pub fn open(dir: &Path) -> Result<Tokenizer, Error> {
-        let path = dir.join("tokenizer.json");
-        let missing = || Error::Read { path: path.clone(), source: std::io::ErrorKind::NotFound.into() };
-        let bytes = files::read(&path, limits::TOKENIZER_BYTES)?.ok_or_else(missing)?;
+        let (path, bytes) = sources::read(dir)?;
         let head: Head = serde_json::from_slice(&bytes).map_err(|error| invalid(&path, error))?;
-        check_head(&head).map_err(|reason| invalid(&path, reason))?;
-        let inner = parse(&bytes).map_err(|reason| invalid(&path, reason))?;
+        head.check().map_err(|reason| invalid(&path, reason))?;
+        let mut inner = parse(&bytes).map_err(|reason| invalid(&path, reason))?;
         drop(bytes);
         check_ids(&inner, &head).map_err(|reason| invalid(&path, reason))?;
+        complete(&mut inner, &sources::added_tokens(&files::object(&dir.join("tokenizer_config.json"))?));
 
         let added: BTreeMap<u32, AddedToken> = inner.get_added_tokens_decoder().into_iter().collect();
         let special: HashSet<u32> =
@@ -95,7 +70,8 @@ impl Tokenizer {
 
     /// The text of some ids; `skip_special` leaves special tokens out. Unknown ids have no text.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, Error> {
-        self.inner.decode(ids, skip_special).map_err(|error| Error::Decode(error.to_string()))
+        let decode = || self.inner.decode(ids, skip_special).map_err(|error| error.to_string());
+        guarded(decode).map_err(Error::Decode)
     }
 
     /// How many tokens there are, added ones included. A model's embedding may have more rows.
@@ -130,26 +106,8 @@ impl Tokenizer {
 }
 
 pub(crate) fn run(inner: &Inner, text: &str, add_special: bool) -> Result<Vec<u32>, Error> {
-    let encoding = inner.encode_fast(text, add_special).map_err(|error| Error::Encode(error.to_string()))?;
-    Ok(encoding.get_ids().to_vec())
-}
-
-/// What the tokenizers crate would index or unwrap without looking.
-fn check_head(head: &Head) -> Result<(), String> {
-    let (mut ids, mut contents) = (HashMap::new(), HashMap::new());
-    for ListedToken { id, content } in &head.added_tokens {
-        if let Some(other) = ids.insert(id, content).filter(|other| *other != content) {
-            return Err(format!("added tokens {other:?} and {content:?} both have id {id}"));
-        }
-        if let Some(other) = contents.insert(content, id).filter(|other| *other != id) {
-            return Err(format!("added token {content:?} has two ids, {other} and {id}"));
-        }
-    }
-    let prefix = head.model.continuing_subword_prefix.as_deref().unwrap_or_default();
-    if head.model.kind.as_deref() == Some("BPE") && !prefix.is_empty() {
-        return Err(format!("BPE with continuing_subword_prefix {prefix:?} is not supported"));
-    }
-    Ok(())
+    let encode = || inner.encode_fast(text, add_special).map_err(|error| error.to_string());
+    Ok(guarded(encode).map_err(Error::Encode)?.get_ids().to_vec())
 }
 
 fn check_ids(inner: &Inner, head: &Head) -> Result<(), String> {
@@ -157,23 +115,38 @@ fn check_ids(inner: &Inner, head: &Head) -> Result<(), String> {
         let given = inner.token_to_id(content);
         if given.is_some_and(|given| given != *id) {
             return Err(format!(
-                "added token {content:?} is listed with id {id} but the vocabulary gives it {given:?}"
+                "added token {:?} is listed with id {id} but the vocabulary gives it {given:?}",
+                cut(content)
             ));
         }
     }
     Ok(())
 }
 
+/// Adds tokens that `tokenizer_config.json` lists and `tokenizer.json` does not, as transformers does: those
+/// that are in the vocabulary, and those that come next after it. Others have no row that could be theirs.
+fn complete(inner: &mut Inner, listed: &[(u64, Value)]) {
+    let known = inner.get_added_tokens_decoder();
+    for (id, token) in listed.iter().filter(|(id, _)| !known.contains_key(&(*id as u32))) {
+        let Ok(token) = AddedToken::deserialize(token) else { continue };
+        let id = *id as u32;
+        let place = inner.token_to_id(&token.content).unwrap_or(inner.get_vocab_size(true) as u32);
+        if place == id && !token.content.is_empty() {
+            inner.add_tokens(&[token]);
+        }
+    }
+}
+
+/// The crate reads untrusted files with indexing and `unwrap`; `Head::check` refuses the cases known to
+/// panic, and this keeps an unknown one from ending the process. A tokenizer is not changed by what it reads.
+fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    done.unwrap_or_else(|_| Err("the tokenizers crate panicked on it".into()))
+}
+
 /// Parses, without the truncation and padding that only batch training wants.
 fn parse(bytes: &[u8]) -> Result<Inner, String> {
-    // The crate reads untrusted vocabularies with indexing and `unwrap`; `check_head` refuses the cases known
-    // to panic, and this keeps an unknown one from ending the process. Nothing survives a panic here.
-    let parsed = std::panic::catch_unwind(|| serde_json::from_slice::<Inner>(bytes));
-    let mut inner = match parsed {
-        Ok(Ok(inner)) => inner,
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err("the tokenizers crate panicked on it".into()),
-    };
+    let mut inner = guarded(|| serde_json::from_slice::<Inner>(bytes).map_err(|error| error.to_string()))?;
     inner.with_truncation(None).map_err(|error| error.to_string())?;
     inner.with_padding(None);
     Ok(inner)

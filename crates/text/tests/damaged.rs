@@ -28,7 +28,7 @@ fn bpe(extra: Value) -> Value {
 #[test]
 fn refused() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(Tokenizer::open(dir.path()), Err(Error::Read { .. })));
+    assert!(matches!(Tokenizer::open(dir.path()), Err(Error::NoTokenizer { .. })));
     let mut overlap = bpe(json!({}));
     overlap["added_tokens"] = json!([added(3, "<x>"), added(3, "<y>")]);
     let mut twice = bpe(json!({}));

@@ -96,8 +96,8 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
 
 /// The prompts as tokens; none where the folder has no tokenizer.
 fn prompts(dir: &Path, fast: bool, console: &Console) -> Result<Vec<Prompt>, Failure> {
-    if !dir.join("tokenizer.json").is_file() {
-        console.note("the folder has no tokenizer.json: random tokens instead of text");
+    if !amoeba_text::has_tokenizer(dir) {
+        console.note("the folder has no tokenizer: random tokens instead of text");
         return Ok(Vec::new());
     }
     let tokenizer = Tokenizer::open(dir)?;

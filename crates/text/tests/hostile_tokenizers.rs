@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 /// A small vocabulary with these parts replaced.
 fn open(parts: Value) -> Result<Tokenizer, String> {
     let mut tokenizer = json!({
-        "version": "1.0", "added_tokens": [], "model": { "type": "BPE", "vocab": { "h": 0, "i": 1, "e": 2 }, "merges": [] },
+        "version": "1.0", "added_tokens": [],
+        "model": { "type": "BPE", "vocab": { "h": 0, "i": 1, "e": 2 }, "merges": [] },
     });
     for (key, part) in parts.as_object().unwrap() {
         tokenizer[key] = part.clone();

@@ -99,7 +99,7 @@ impl Error {
 }
 
 /// Text from a file made fit for a terminal: control characters escaped, at most 200 characters.
-pub(crate) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     const LONGEST: usize = 200;
     let escaped = text.chars().flat_map(|c| {
         let printable = !c.is_control() && c != '\u{feff}' && !('\u{202a}'..='\u{202e}').contains(&c);

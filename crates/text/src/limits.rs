@@ -2,8 +2,6 @@
 
 /// Largest `tokenizer.json`, in bytes.
 pub const TOKENIZER_BYTES: u64 = 256 << 20;
-/// Largest of the small JSON files in its folder, in bytes.
-pub const CONFIG_BYTES: u64 = 32 << 20;
 /// Largest template source, in bytes.
 pub const TEMPLATE_BYTES: u64 = 256 << 10;
 /// Work one rendering may do; an instruction costs one step and so do 64 bytes of data.

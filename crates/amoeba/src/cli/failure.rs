@@ -75,6 +75,7 @@ fn text_code(error: &amoeba_text::Error) -> u8 {
         Error::EmptyStop(_) | Error::Chat(_) => USAGE,
         Error::Template { raised: true, .. } => USAGE,
         Error::Encode(_) => FAILED,
+        Error::File(error) => checkpoint_code(error),
         _ => CORRUPT,
     }
 }

@@ -40,7 +40,7 @@ mod weights;
 pub use checkpoint::{Checkpoint, Tensor};
 pub use config::Config;
 pub use dtype::DType;
-pub use error::{Error, ErrorKind, shown};
+pub use error::{Error, ErrorKind, shown, shown_to};
 pub use folder::missing_weights;
 pub use format::{Float, Format};
 pub use index::{TensorIndex, TensorInfo};

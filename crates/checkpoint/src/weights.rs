@@ -17,8 +17,9 @@ pub(crate) struct Weights {
 
 /// Maps and parses the weight files, or makes one from a seed.
 ///
-/// What the index names is read and nothing else, as transformers and mlx-vlm do. Where the index does not fit
-/// the files, the files are believed: the others are read too, but for those that would bring a tensor twice.
+/// What the index names is read and nothing else, as transformers and mlx-vlm do. Where the index does not
+/// fit the files, the files are believed: the others are read too, but for those that would bring a tensor
+/// twice.
 pub(crate) fn open(dir: &Path) -> Result<Weights, Error> {
     if let Some(bytes) = seeded::image(dir)? {
         let shard = Shard::made(seeded::RECIPE, bytes);

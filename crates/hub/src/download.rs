@@ -97,8 +97,8 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// Opens what an earlier run left, or starts. Without a digest nobody could tell whether both runs see the
-    /// same file, so it starts.
+    /// Opens what an earlier run left, or starts. Without a digest nobody could tell whether both runs see
+    /// the same file, so it starts.
     fn open(path: &Path, item: &'a Item) -> Result<Self, Error> {
         let known = !matches!(item.digest, Digest::Unknown(_));
         // A pipe would block, a link would have something else written to.

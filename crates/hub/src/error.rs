@@ -112,7 +112,7 @@ pub enum Error {
     },
     /// The listing has no digest for a file, so nothing could tell whether it arrives as it is.
     #[error(
-        "{url}: the server gives no checksum for {file}\n  ask another HF_ENDPOINT, or trust the lengths alone \
+        "{url}: the server gives no checksum for {file}\n  ask another HF_ENDPOINT, or trust lengths alone \
          with --no-verify"
     )]
     NoDigest {

@@ -146,14 +146,14 @@ mod tests {
     #[test]
     fn only_files_of_a_model_are_wanted() {
         for file in "config.json tokenizer.json tokenizer.model chat_template.jinja model.safetensors \
-            model-00001-of-00002.safetensors model.safetensors.index.json tiktoken.model hy.tiktoken merges.txt \
-            vocab.json chat_template.json additional_chat_templates/tool_use.jinja"
+            model-00001-of-00002.safetensors model.safetensors.index.json tiktoken.model hy.tiktoken \
+            merges.txt vocab.json chat_template.json additional_chat_templates/tool_use.jinja"
             .split_whitespace()
         {
             assert!(is_wanted(file), "{file}");
         }
         for file in "README.md pytorch_model.bin model.pkl tokenizer.pickle tokenizer.py adapter.safetensors \
-            sub/config.json ../config.json ..json .json -x.json a%2f.json notes.txt x.model \
+            sub/config.json ../config.json ..json .json -x.json a%2f.json x.txt x.model \
             additional_chat_templates/../x.jinja additional_chat_templates/x.json x.jinja/x.jinja"
             .split_whitespace()
             .chain(["a b.json", "x\\y.json"])

@@ -22,9 +22,9 @@ impl Hub {
     /// Downloads the model into the cache, or completes what is there, and returns its snapshot folder.
     ///
     /// Fetches configuration, tokeniser, templates and safetensors weights; never pickles. A repository that
-    /// lacks one of these is refused before anything is fetched. Each file is verified before it appears, by a
-    /// digest that the listing must give unless the options say otherwise. A second process that pulls the same
-    /// model waits for the first.
+    /// lacks one of these is refused before anything is fetched. Each file is verified before it appears, by
+    /// a digest that the listing must give unless the options say otherwise. A second process that pulls the
+    /// same model waits for the first.
     ///
     /// # Errors
     /// See [`Error`]: offline, refused by the server, broken connection (resumed by the next call), no or a
@@ -145,7 +145,8 @@ fn lacks(items: &[Item]) -> Option<String> {
     needed.iter().find(|(_, test)| !any(*test)).map(|(name, _)| (*name).to_owned())
 }
 
-/// The last file of a set that begins and does not end. Some converters name it otherwise, so it may be whole.
+/// The last file of a set that begins and does not end. Some converters name it otherwise, so it may be
+/// whole.
 fn open_end(items: &[Item]) -> Option<String> {
     let number = items.iter().find_map(|item| item.file.strip_prefix("model-00001-of-"))?;
     let last = format!("model-{}-of-{number}", number.strip_suffix(".safetensors")?);

@@ -1,4 +1,5 @@
-//! Whom to trust about servers: the certificates of this machine, which networks that re-sign TLS add theirs to.
+//! Whom to trust about servers: the certificates of this machine, which networks that re-sign TLS add theirs
+//! to.
 use crate::{Error, Hub};
 use std::path::Path;
 use ureq::tls::{PemItem, RootCerts, parse_pem};
@@ -13,8 +14,8 @@ const SYSTEM: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The certificates in the file that was asked for (`SSL_CERT_FILE`), else in the system's, else Mozilla's that
-/// are built in.
+/// The certificates in the file that was asked for (`SSL_CERT_FILE`), else in the system's, else Mozilla's
+/// that are built in.
 pub(crate) fn of(hub: &Hub) -> Result<RootCerts, Error> {
     if let Some(file) = &hub.roots {
         let none = || std::io::Error::other("it holds no certificate (SSL_CERT_FILE names it)");

@@ -137,7 +137,8 @@ fn no_config_of_any_family_panics() {
 
 #[test]
 fn numbers_that_do_not_fit_the_tensors_name_the_tensor() {
-    let cases: [(&str, Value, &str); 7] = [
+    let cases: [(&str, Value, &str); 8] = [
+        ("model_type", json!("\u{1b}[31m".repeat(9999)), "model_type `\\u{1b}[31m"),
         ("vocab_size", json!(513), "model.embed_tokens"),
         ("hidden_size", json!(192), "model.embed_tokens"),
         ("num_hidden_layers", json!(3), "model.layers.2"),
@@ -155,6 +156,90 @@ fn numbers_that_do_not_fit_the_tensors_name_the_tensor() {
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
         let planned = Plan::of(&checkpoint).and_then(|plan| plan.stored(&checkpoint).map(|_| ()));
         let message = planned.unwrap_err().to_string();
-        assert!(message.contains(expected), "{key}: {message}");
+        assert!(message.contains(expected) && message.len() < 2000, "{key}: {message}");
+    }
+}
+
+/// Plans a fixture of seeded weights whose tensors were changed by name; the notes, or the error.
+fn altered(
+    name: &str,
+    changes: &[(&str, Value)],
+    edit: &dyn Fn(&str) -> Vec<String>,
+) -> Result<Vec<String>, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(fixture(name).join("model.seeded.json")).unwrap();
+    let mut recipe: Value = serde_json::from_str(&text).unwrap();
+    let mut tensors = Vec::new();
+    for tensor in recipe["tensors"].as_array().unwrap() {
+        let names = edit(tensor["name"].as_str().unwrap());
+        for new in &names {
+            let mut tensor = tensor.clone();
+            tensor["name"] = json!(new);
+            if names.len() > 2 {
+                tensor["shape"].as_array_mut().unwrap().remove(0); // one expert of a stack
+            }
+            tensors.push(tensor);
+        }
+    }
+    recipe["tensors"] = json!(tensors);
+    std::fs::write(dir.path().join("model.seeded.json"), recipe.to_string()).unwrap();
+    std::fs::write(dir.path().join("config.json"), with(name, changes)).unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let plan = Plan::of(&checkpoint).map_err(|error| error.to_string())?;
+    plan.stored(&checkpoint).map_err(|error| error.to_string())?;
+    Ok(plan.notes(&checkpoint))
+}
+
+/// What is stored beside what the plan uses: harmless, said, or refused.
+#[test]
+fn tensors_without_a_place() {
+    let apart = |name: &str| match name.split_once("switch_mlp") {
+        Some((head, tail)) => (0..8).map(|expert| format!("{head}experts.{expert}{tail}")).collect(),
+        None => vec![name.to_owned()],
+    };
+    type Edit<'a> = &'a dyn Fn(&str) -> Vec<String>;
+    let beside = |norm: &'static str, new: &'static str| {
+        move |name: &str| match name.ends_with(norm) {
+            true => vec![name.to_owned(), name.replace(norm, new)],
+            false => vec![name.to_owned()],
+        }
+    };
+    let rename = |from: &'static str, to: &'static str| move |name: &str| vec![name.replace(from, to)];
+    let (bf16, next) = ("qwen3_moe-bf16", "qwen3_next-q4g64");
+    let drafts = [("num_hidden_layers", json!(1)), ("num_nextn_predict_layers", json!(8))];
+    let cases: [(&str, &[(&str, Value)], Edit<'_>, Result<&str, &str>); 15] = [
+        (bf16, &[], &apart, Ok("")),
+        (next, &[], &apart, Err("mlx_lm.convert --hf-path")),
+        (
+            bf16,
+            &[],
+            &rename("switch_mlp.gate_proj.weight", "experts.gate_up_proj"),
+            Err("original repository"),
+        ),
+        (bf16, &[], &|name: &str| vec![format!("language_model.{name}")], Ok("")),
+        (bf16, &[], &|name: &str| vec![format!("base_model.model.{name}")], Ok("")),
+        (bf16, &[], &rename("model.", "model.language_model."), Ok("")),
+        (bf16, &[("num_hidden_layers", json!(1))], &rename("", ""), Err("`num_hidden_layers`: is 1, but")),
+        (bf16, &drafts, &rename("", ""), Ok("")),
+        (bf16, &[], &beside("q_proj.weight", "q_proj.bias"), Err("q_proj.bias` is stored")),
+        (bf16, &[], &beside("q_norm.weight", "sinks"), Ok("tensors of the language model are not used")),
+        (bf16, &[], &beside("q_norm.weight", "rotary_emb.inv_freq"), Ok("")),
+        (bf16, &[], &beside("model.norm.weight", "model.visual.norm.weight"), Ok("")),
+        (bf16, &[], &beside("model.norm.weight", "vision_tower.norm.weight"), Ok("")),
+        (bf16, &[], &beside("model.norm.weight", "mtp.norm.weight"), Ok("")),
+        (
+            "qwen3_moe-q8g64",
+            &[("quantization", json!({"bits": 4, "group_size": 32}))],
+            &rename("", ""),
+            Ok("`quantization` says affine 4-bit group 32, but"),
+        ),
+    ];
+    for (number, (name, changes, edit, expected)) in cases.into_iter().enumerate() {
+        match (altered(name, changes, edit), expected) {
+            (Ok(notes), Ok("")) => assert_eq!(notes, [""; 0], "case {number}"),
+            (Ok(notes), Ok(word)) => assert!(notes[0].contains(word), "case {number}: {notes:?}"),
+            (Err(error), Err(word)) => assert!(error.contains(word), "case {number}: {error}"),
+            (found, _) => panic!("case {number}: {found:?}"),
+        }
     }
 }

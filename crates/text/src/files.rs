@@ -43,8 +43,8 @@ pub(crate) fn named_tokens(dir: &Path) -> Result<Vec<(&'static str, String)>, Er
     Ok(NAMED.iter().filter_map(|&name| Some((name, find(name)?))).collect())
 }
 
-/// The end-of-sequence ids of one `config.json`-like file: a number, a list, a list of lists, whole floats, or
-/// digits in quotes; writers of all of these exist.
+/// The end-of-sequence ids of one `config.json`-like file: a number, a list, a list of lists, whole floats,
+/// or digits in quotes; writers of all of these exist.
 pub(crate) fn eos_ids(path: &Path) -> Result<Vec<u32>, Error> {
     let config = object(path)?;
     let text_config = config.get("text_config").and_then(|inner| inner.get("eos_token_id"));

@@ -119,7 +119,7 @@ fn eos_from_all_files() {
     let ends = || open(dir.path(), &bpe(json!({}))).map(|tokenizer| tokenizer.eos_ids().to_vec());
     assert_eq!(ends().unwrap(), [2, 1, 0]);
     // Forms and files that other programs write or forgive.
-    for file in ["", "{\"eos_token_id\": 1,}", "{\"eos_token_id\": \"x\"}"] {
+    for file in ["", "{\"eos_token_id\": 1,}", "[]"] {
         std::fs::write(dir.path().join("generation_config.json"), file).unwrap();
         std::fs::write(dir.path().join("special_tokens_map.json"), file).unwrap();
         for (text, ids) in [

@@ -86,6 +86,7 @@ fn backend_code(error: &amoeba_backend::Error) -> u8 {
         Error::Checkpoint(error) => checkpoint_code(error),
         Error::Plan(error) => plan_code(error),
         Error::Activations { .. } | Error::Context { .. } => USAGE,
+        Error::UnknownToken { .. } => CORRUPT,
         _ => DEVICE,
     }
 }

@@ -8,8 +8,8 @@ use amoeba_checkpoint::{Checkpoint, Config, Format};
 use crate::{Error, Plan, WeightShape};
 
 /// Parts of names that say a tensor is not of the language model's forward pass: towers of images and sound
-/// with what joins them, heads that draft tokens, buffers, scales of key and value caches.
-const ASIDE: [&str; 21] = [
+/// with what joins them, buffers, scales of key and value caches. Heads that draft tokens begin with `mtp`.
+const ASIDE: [&str; 19] = [
     "visual",
     "vision_model",
     "vision_tower",
@@ -23,8 +23,6 @@ const ASIDE: [&str; 21] = [
     "audio_tower",
     "audio_model",
     "embed_audio",
-    "mtp",
-    "mtp_block",
     "inv_freq",
     "masked_bias",
     "position_ids",
@@ -113,7 +111,7 @@ impl<'a> Unused<'a> {
         let head = plan.spec.head.tied.then_some("lm_head.");
         let shared_keys = text(checkpoint).is_some_and(|config| config.has("num_kv_shared_layers"));
         let names = checkpoint.names().filter(|name| {
-            let aside = name.split('.').any(|part| ASIDE.contains(&part));
+            let aside = name.split('.').any(|part| ASIDE.contains(&part) || part.starts_with("mtp"));
             let tied = head.is_some_and(|head| name.contains(head));
             let shared = shared_keys && ["k_proj", "v_proj", "k_norm"].iter().any(|part| name.contains(part));
             !used.contains(*name) && !aside && !tied && !shared

@@ -160,18 +160,32 @@ fn numbers_that_do_not_fit_the_tensors_name_the_tensor() {
     }
 }
 
-/// Plans a fixture of seeded weights whose tensors were changed by name; the notes, or the error.
-fn altered(
-    name: &str,
-    changes: &[(&str, Value)],
-    edit: &dyn Fn(&str) -> Vec<String>,
-) -> Result<Vec<String>, String> {
+/// What becomes of a tensor's name by an edit of `tensors.txt`.
+fn renamed(name: &str, edit: &str) -> Vec<String> {
+    let adds = edit.contains(" + ");
+    let (from, to) = edit.split_once(if adds { " + " } else { " =>" }).unwrap();
+    let marked = format!("^{name}");
+    let old = || adds.then(|| name.to_owned());
+    match (marked.contains(from), to.contains("{}")) {
+        (false, _) => vec![name.to_owned()],
+        (true, true) => {
+            (0..8).map(|n| name.replace(from, &to.trim().replace("{}", &n.to_string()))).collect()
+        }
+        (true, false) => {
+            let new = marked.replace(from, to.trim()).trim_start_matches('^').to_owned();
+            old().into_iter().chain([new]).collect()
+        }
+    }
+}
+
+/// Plans a fixture of seeded weights with another configuration and other names; the notes, or the error.
+fn altered(name: &str, changes: &Value, edit: &str) -> Result<String, String> {
     let dir = tempfile::tempdir().unwrap();
     let text = std::fs::read_to_string(fixture(name).join("model.seeded.json")).unwrap();
     let mut recipe: Value = serde_json::from_str(&text).unwrap();
     let mut tensors = Vec::new();
     for tensor in recipe["tensors"].as_array().unwrap() {
-        let names = edit(tensor["name"].as_str().unwrap());
+        let names = renamed(tensor["name"].as_str().unwrap(), edit);
         for new in &names {
             let mut tensor = tensor.clone();
             tensor["name"] = json!(new);
@@ -183,63 +197,27 @@ fn altered(
     }
     recipe["tensors"] = json!(tensors);
     std::fs::write(dir.path().join("model.seeded.json"), recipe.to_string()).unwrap();
-    std::fs::write(dir.path().join("config.json"), with(name, changes)).unwrap();
+    let changes: Vec<_> = changes.as_object().unwrap().iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+    std::fs::write(dir.path().join("config.json"), with(name, &changes)).unwrap();
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     let plan = Plan::of(&checkpoint).map_err(|error| error.to_string())?;
     plan.stored(&checkpoint).map_err(|error| error.to_string())?;
-    Ok(plan.notes(&checkpoint))
+    Ok(plan.notes(&checkpoint).join("; "))
 }
 
-/// What is stored beside what the plan uses: harmless, said, or refused.
 #[test]
 fn tensors_without_a_place() {
-    let apart = |name: &str| match name.split_once("switch_mlp") {
-        Some((head, tail)) => (0..8).map(|expert| format!("{head}experts.{expert}{tail}")).collect(),
-        None => vec![name.to_owned()],
-    };
-    type Edit<'a> = &'a dyn Fn(&str) -> Vec<String>;
-    let beside = |norm: &'static str, new: &'static str| {
-        move |name: &str| match name.ends_with(norm) {
-            true => vec![name.to_owned(), name.replace(norm, new)],
-            false => vec![name.to_owned()],
-        }
-    };
-    let rename = |from: &'static str, to: &'static str| move |name: &str| vec![name.replace(from, to)];
-    let (bf16, next) = ("qwen3_moe-bf16", "qwen3_next-q4g64");
-    let drafts = [("num_hidden_layers", json!(1)), ("num_nextn_predict_layers", json!(8))];
-    let cases: [(&str, &[(&str, Value)], Edit<'_>, Result<&str, &str>); 15] = [
-        (bf16, &[], &apart, Ok("")),
-        (next, &[], &apart, Err("mlx_lm.convert --hf-path")),
-        (
-            bf16,
-            &[],
-            &rename("switch_mlp.gate_proj.weight", "experts.gate_up_proj"),
-            Err("original repository"),
-        ),
-        (bf16, &[], &|name: &str| vec![format!("language_model.{name}")], Ok("")),
-        (bf16, &[], &|name: &str| vec![format!("base_model.model.{name}")], Ok("")),
-        (bf16, &[], &rename("model.", "model.language_model."), Ok("")),
-        (bf16, &[("num_hidden_layers", json!(1))], &rename("", ""), Err("`num_hidden_layers`: is 1, but")),
-        (bf16, &drafts, &rename("", ""), Ok("")),
-        (bf16, &[], &beside("q_proj.weight", "q_proj.bias"), Err("q_proj.bias` is stored")),
-        (bf16, &[], &beside("q_norm.weight", "sinks"), Ok("tensors of the language model are not used")),
-        (bf16, &[], &beside("q_norm.weight", "rotary_emb.inv_freq"), Ok("")),
-        (bf16, &[], &beside("model.norm.weight", "model.visual.norm.weight"), Ok("")),
-        (bf16, &[], &beside("model.norm.weight", "vision_tower.norm.weight"), Ok("")),
-        (bf16, &[], &beside("model.norm.weight", "mtp.norm.weight"), Ok("")),
-        (
-            "qwen3_moe-q8g64",
-            &[("quantization", json!({"bits": 4, "group_size": 32}))],
-            &rename("", ""),
-            Ok("`quantization` says affine 4-bit group 32, but"),
-        ),
-    ];
-    for (number, (name, changes, edit, expected)) in cases.into_iter().enumerate() {
-        match (altered(name, changes, edit), expected) {
-            (Ok(notes), Ok("")) => assert_eq!(notes, [""; 0], "case {number}"),
-            (Ok(notes), Ok(word)) => assert!(notes[0].contains(word), "case {number}: {notes:?}"),
-            (Err(error), Err(word)) => assert!(error.contains(word), "case {number}: {error}"),
-            (found, _) => panic!("case {number}: {found:?}"),
-        }
+    for line in include_str!("tensors.txt").lines().filter(|line| !line.starts_with('#')) {
+        let [fixture, changes, edit, outcome] = line.split(" | ").collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        let found = altered(fixture, &serde_json::from_str(changes).unwrap(), edit);
+        let good = match (&found, outcome.split_once(' ')) {
+            (Ok(notes), None) => notes.is_empty(),
+            (Ok(notes), Some(("note", words))) => notes.contains(words),
+            (Err(error), Some(("error", words))) => error.contains(words),
+            _ => false,
+        };
+        assert!(good, "{line}: {found:?}");
     }
 }

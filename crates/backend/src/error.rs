@@ -59,7 +59,7 @@ pub enum Error {
         next: Option<usize>,
     },
     /// A token id past the embedding table.
-    #[error("token {token} is outside the vocabulary of {vocab}; the tokenizer does not fit the model")]
+    #[error("token {token} is outside the vocabulary of {vocab}; tokenizer.json is of another model")]
     UnknownToken {
         /// The id.
         token: u32,

@@ -1,11 +1,12 @@
 //! The opened model folder and the typed views it hands out.
 
 use crate::error::shown;
-use crate::header::{self, Entries, MAX_TENSORS, tensor_at};
+use crate::header;
 use crate::layout::{Expected, Layout};
 use crate::shard::Shard;
+use crate::weights::{self, Weights};
 use crate::{Choice, Config, DType, Error, Float, Format, Matrix, Quantisation, TensorIndex, TensorInfo};
-use crate::{folder, seeded, values};
+use crate::{folder, values};
 use half::{bf16, f16};
 use std::path::{Path, PathBuf};
 
@@ -30,12 +31,14 @@ pub struct Checkpoint {
     quantisation: Quantisation,
     shards: Vec<Shard>,
     index: TensorIndex,
+    notes: Vec<String>,
 }
 
 impl Checkpoint {
     /// Opens a folder with `config.json` and `model*.safetensors`: maps every file, checks every header, and
-    /// compares them with the index if there is one. No weight is read. A folder with `model.seeded.json` has
-    /// its weights made in memory instead.
+    /// compares them with the index if there is one; where they differ, the files are believed
+    /// ([`Checkpoint::notes`]). No weight is read. A folder with `model.seeded.json` has its weights made in
+    /// memory instead.
     ///
     /// `auto_map` in the configuration is ignored: there is no code path that runs anything. `model_file`,
     /// which other loaders would run, is refused, since the model is not what its `model_type` says.
@@ -61,8 +64,8 @@ impl Checkpoint {
             return Err(Error::unsupported(config.place("model_file"), what));
         }
         let quantisation = Quantisation::parse(&config)?;
-        let (shards, index) = open_shards(dir)?;
-        Ok(Checkpoint { dir: dir.to_owned(), config, quantisation, shards, index })
+        let Weights { shards, index, notes } = weights::open(dir)?;
+        Ok(Checkpoint { dir: dir.to_owned(), config, quantisation, shards, index, notes })
     }
 
     /// Opens one safetensors file by itself, without a configuration: expected results, recorded activations.
@@ -75,7 +78,8 @@ impl Checkpoint {
         let quantisation = Quantisation::parse(&config)?;
         let shard = Shard::map(dir, file)?;
         let index = TensorIndex::new(vec![file.to_owned()], header::parse(file, shard.bytes(), 0)?)?;
-        Ok(Checkpoint { dir: dir.to_owned(), config, quantisation, shards: vec![shard], index })
+        let (dir, shards, notes) = (dir.to_owned(), vec![shard], Vec::new());
+        Ok(Checkpoint { dir, config, quantisation, shards, index, notes })
     }
 
     /// The folder as given.
@@ -91,6 +95,11 @@ impl Checkpoint {
     /// The parsed `quantization` object.
     pub fn quantisation(&self) -> &Quantisation {
         &self.quantisation
+    }
+
+    /// What a person may want to know about the folder: an index that does not fit, files that are not read.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Names, types and shapes of all tensors.
@@ -273,74 +282,5 @@ impl Checkpoint {
         };
         debug_assert_eq!(matrix.bytes(), Format::matrix_bytes(*format, rows, cols));
         matrix
-    }
-}
-
-/// Maps and parses all weight files and holds them against the index; or makes one from a seed.
-fn open_shards(dir: &Path) -> Result<(Vec<Shard>, TensorIndex), Error> {
-    if let Some(bytes) = seeded::image(dir)? {
-        let shard = Shard::made(seeded::RECIPE, bytes);
-        let entries = header::parse(seeded::RECIPE, shard.bytes(), 0)?;
-        return Ok((vec![shard], TensorIndex::new(vec![seeded::RECIPE.to_owned()], entries)?));
-    }
-    let files = folder::files(dir)?;
-    let mut shards = Vec::new();
-    let mut entries = Entries::new();
-    for (number, file) in files.shards.iter().enumerate() {
-        let shard = Shard::map(dir, file)?;
-        let found = header::parse(file, shard.bytes(), number as u32)?;
-        if entries.is_empty() {
-            entries = found; // the usual single file: no second copy
-        } else {
-            entries.extend(found);
-        }
-        if entries.len() > MAX_TENSORS {
-            return Err(Error::corrupt(file.as_str(), format!("brings the tensors to over {MAX_TENSORS}")));
-        }
-        shards.push(shard);
-    }
-    if entries.is_empty() {
-        return Err(Error::corrupt(files.shards.join(", "), "has no tensors"));
-    }
-    let index = TensorIndex::new(files.shards, entries)?;
-    if let Some(listed) = files.index {
-        compare(&index, &listed)?;
-    }
-    for file in &files.extras {
-        // Loaders that take every model*.safetensors would see these too: harmless unless they shadow a
-        // tensor.
-        let shard = Shard::map(dir, file)?;
-        for (name, _) in header::parse(file, shard.bytes(), 0)? {
-            if let Some(used) = index.get(&name) {
-                let what = format!(
-                    "is also in {}; {file} is not in the index: remove it",
-                    index.files()[used.shard]
-                );
-                return Err(Error::corrupt(tensor_at(file, &name), what));
-            }
-        }
-    }
-    Ok((shards, index))
-}
-
-/// The index and the files must name the same tensors in the same places.
-fn compare(index: &TensorIndex, listed: &[(Box<str>, u32)]) -> Result<(), Error> {
-    for (name, shard) in listed {
-        let file = &index.files()[*shard as usize];
-        let found = match index.get(name) {
-            Some(info) if info.shard == *shard as usize => continue,
-            Some(info) => format!("in {}", index.files()[info.shard]),
-            None => "in no file".to_owned(),
-        };
-        let what =
-            format!("should be in {file} but is {found}: the index is stale or a file is of another model");
-        return Err(Error::corrupt(tensor_at(folder::INDEX, name), what));
-    }
-    let unlisted = index.iter().find(|t| listed.binary_search_by(|(name, _)| (**name).cmp(t.name)).is_err());
-    match unlisted {
-        None => Ok(()),
-        Some(tensor) => {
-            Err(Error::corrupt(index.place(&tensor), format!("is not listed in {}", folder::INDEX)))
-        }
     }
 }

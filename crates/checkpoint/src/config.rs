@@ -34,13 +34,8 @@ impl Config {
     /// As [`Config::parse`], or [`Error::Io`].
     pub fn read(dir: &Path, file: &str) -> Result<Option<Config>, Error> {
         folder::check_name("requested file", file)?;
-        let Some(bytes) = folder::read_bounded(dir, file, json::MAX_BYTES)? else { return Ok(None) };
-        // `EF BB BF` is a mark some editors leave; JSON readers commonly skip it.
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-        let text = std::str::from_utf8(bytes).map_err(|e| {
-            Error::config(file, format!("is not UTF-8 text (byte {} of {})", e.valid_up_to(), bytes.len()))
-        })?;
-        Config::parse(file, text).map(Some)
+        let map = json::read_object(&dir.join(file))?;
+        Ok(map.map(|map| Config { file: file.to_owned(), prefix: String::new(), map }))
     }
 
     /// True when the key is present and not null.

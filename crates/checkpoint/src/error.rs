@@ -99,15 +99,19 @@ impl Error {
 }
 
 /// Text from a file made fit for a terminal: control characters escaped, at most 200 characters.
-pub(crate) fn shown(text: &str) -> String {
-    const LONGEST: usize = 200;
+pub fn shown(text: &str) -> String {
+    shown_to(text, 200)
+}
+
+/// As [`shown`], with at most `longest` characters.
+pub fn shown_to(text: &str, longest: usize) -> String {
     let escaped = text.chars().flat_map(|c| {
         let printable = !c.is_control() && c != '\u{feff}' && !('\u{202a}'..='\u{202e}').contains(&c);
         let (plain, escape) = if printable { (Some(c), None) } else { (None, Some(c.escape_unicode())) };
         plain.into_iter().chain(escape.into_iter().flatten())
     });
-    let mut out: String = escaped.take(LONGEST + 1).collect();
-    if out.chars().count() > LONGEST {
+    let mut out: String = escaped.take(longest + 1).collect();
+    if out.chars().count() > longest {
         out.pop();
         out.push('…');
     }

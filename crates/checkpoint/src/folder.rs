@@ -3,10 +3,10 @@
 use crate::Error;
 use crate::error::shown;
 use crate::header::{MAX_HEADER, MAX_TENSORS, Name};
+use crate::{json, small::read_small};
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::Read;
 use std::path::Path;
 
 /// The shard index, by the name mlx-lm and transformers use.
@@ -15,31 +15,84 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const MAX_SHARDS: usize = 4096;
 
 /// The weight files of a folder.
+#[derive(Default)]
 pub(crate) struct Files {
-    /// To be loaded, in order; positions are shard numbers.
+    /// To be loaded, in order.
     pub(crate) shards: Vec<String>,
-    /// Other `model*.safetensors`, which must not hold a tensor of `shards`.
+    /// Other `model*.safetensors`.
     pub(crate) extras: Vec<String>,
-    /// Tensor name and shard number in the order of names, when there is an index.
-    pub(crate) index: Option<Vec<(Box<str>, u32)>>,
+    /// What the index says, when there is one that concerns these files.
+    pub(crate) index: Option<Index>,
+    /// The file without which the weights are surely not complete.
+    missing: Option<String>,
+    /// What a person may want to know.
+    pub(crate) notes: Vec<String>,
+}
+
+/// The name of a weight file that the folder surely lacks. Whether what is there is all that a model needs is
+/// for its plan to say.
+///
+/// # Errors
+/// A folder or an index that cannot be read, or an index that names files elsewhere.
+pub fn missing_weights(dir: &Path) -> Result<Option<String>, Error> {
+    if dir.join(crate::seeded::RECIPE).exists() {
+        return Ok(None);
+    }
+    Ok(survey(dir)?.missing)
 }
 
 /// Lists the weight files: those the index names, or every `model*.safetensors` (as mlx-lm does).
 pub(crate) fn files(dir: &Path) -> Result<Files, Error> {
-    let mut found = listed(dir)?;
-    let Some(text) = read_bounded(dir, INDEX, MAX_HEADER)? else {
-        if found.is_empty() {
-            let at = shown(&dir.to_string_lossy());
+    let files = survey(dir)?;
+    let at = shown(&dir.to_string_lossy());
+    match &files.missing {
+        None => Ok(files),
+        Some(_) if files.shards.is_empty() && files.index.is_none() => {
             let what = "has no model*.safetensors; give the folder of an MLX model with its weights";
-            return Err(Error::NotFound { at, what: what.to_owned() });
+            Err(Error::NotFound { at, what: what.to_owned() })
         }
-        return Ok(Files { shards: found.into_iter().collect(), extras: Vec::new(), index: None });
-    };
-    let Index { shards, tensors } = parse_index(&text)?;
-    for shard in &shards {
-        found.remove(shard);
+        Some(shard) => {
+            let what = format!("lacks {}, which {INDEX} names; download or copy it there", shown(shard));
+            Err(Error::NotFound { at, what })
+        }
     }
-    Ok(Files { shards, extras: found.into_iter().collect(), index: Some(tensors) })
+}
+
+/// Believes the index where it fits the files. Converters are known to leave the index of the unquantised
+/// source beside the weights they write; a folder is complete without it.
+fn survey(dir: &Path) -> Result<Files, Error> {
+    let mut extras = listed(dir)?;
+    let text = read_small(&dir.join(INDEX), MAX_HEADER)?;
+    let index = text.as_deref().map(parse_index).transpose()?;
+    let mut notes = Vec::new();
+    let Some(Ok(index)) = index else {
+        if let Some(Err(why)) = index {
+            notes.push(format!("{INDEX} {why}: not used, every model*.safetensors is read"));
+        }
+        let missing = extras.is_empty().then(|| "model.safetensors".to_owned());
+        return Ok(Files { shards: extras.into_iter().collect(), missing, notes, ..Files::default() });
+    };
+    let (here, lost): (Vec<_>, Vec<_>) = index.shards.iter().cloned().partition(|s| dir.join(s).exists());
+    if here.is_empty() && !extras.is_empty() {
+        let number = lost.len();
+        notes
+            .push(format!("{INDEX} names {number} files and none is here: every model*.safetensors is read"));
+        return Ok(Files { shards: extras.into_iter().collect(), notes, ..Files::default() });
+    }
+    for shard in &here {
+        extras.remove(shard);
+    }
+    let bytes: u64 = here.iter().filter_map(|s| dir.join(s).metadata().ok()).map(|meta| meta.len()).sum();
+    let all = extras.is_empty() && text.as_deref().and_then(total_size).is_none_or(|total| bytes < total);
+    let missing = lost.into_iter().next().filter(|_| all);
+    Ok(Files { shards: here, extras: extras.into_iter().collect(), index: Some(index), missing, notes })
+}
+
+/// `total_size` of the index, in bytes. It only helps to tell a broken download, so no parser is needed.
+fn total_size(index: &[u8]) -> Option<u64> {
+    let (_, rest) = std::str::from_utf8(index).ok()?.split_once("\"total_size\"")?;
+    let digits = rest.trim_start().strip_prefix(':')?.trim_start();
+    digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 fn listed(dir: &Path) -> Result<BTreeSet<String>, Error> {
@@ -71,46 +124,23 @@ pub(crate) fn check_name(at: &str, name: &str) -> Result<(), Error> {
     Err(Error::corrupt(at, format!("names the file `{}`, expected a plain file name", shown(name))))
 }
 
-/// Reads a whole regular file of at most `limit` bytes; `None` if it is not there.
-pub(crate) fn read_bounded(dir: &Path, file: &str, limit: usize) -> Result<Option<Vec<u8>>, Error> {
-    let path = dir.join(file);
-    let fail = |e| Error::reading(&path, "a readable file", e);
-    match std::fs::metadata(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(fail(e)),
-        Ok(meta) if !meta.is_file() => {
-            return Err(Error::unsupported(file, "is not a regular file; expected a plain file"));
-        }
-        Ok(_) => {}
-    }
-    let handle = std::fs::File::open(&path).map_err(fail)?;
-    let expected = handle.metadata().map_err(fail)?.len();
-    let too_long = |n: u64| Error::config(file, format!("is {n} bytes long, the limit is {limit}"));
-    if expected > limit as u64 {
-        return Err(too_long(expected));
-    }
-    // One byte more than promised, so that a growing file is noticed without another allocation.
-    let mut bytes = Vec::with_capacity(expected as usize + 1);
-    handle.take(expected + 1).read_to_end(&mut bytes).map_err(fail)?;
-    if bytes.len() as u64 > expected {
-        return Err(too_long(bytes.len() as u64));
-    }
-    Ok(Some(bytes))
-}
-
 /// A parsed index.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
-    shards: Vec<String>,
-    tensors: Vec<(Box<str>, u32)>,
+    /// The files it names.
+    pub(crate) shards: Vec<String>,
+    /// Tensor name and the file's number, in the order of names.
+    pub(crate) tensors: Vec<(Box<str>, u32)>,
 }
 
-/// Parses an index; file names are checked, so joining them to the folder is safe.
-pub(crate) fn parse_index(text: &[u8]) -> Result<Index, Error> {
-    let fail = |e: serde_json::Error| {
-        Error::corrupt(INDEX, format!("is not a valid shard index: {}", shown(&e.to_string())))
+/// Parses an index; `Ok(Err)` says why it is none. File names are checked, so joining them to the folder is
+/// safe: an index that names files elsewhere is refused.
+pub(crate) fn parse_index(text: &[u8]) -> Result<Result<Index, String>, Error> {
+    let (files, mut tensors) = match serde_json::from_slice::<Top>(json::without_mark(text)) {
+        Ok(Top(WeightMap(map))) if map.1.is_empty() => return Ok(Err("lists no tensor".to_owned())),
+        Ok(Top(WeightMap(map))) => map,
+        Err(e) => return Ok(Err(format!("is not a valid shard index ({})", shown(&e.to_string())))),
     };
-    let WeightMap(map) = serde_json::from_slice::<Top>(text).map_err(fail)?.0;
-    let (files, mut tensors) = map;
     let mut shards = vec![String::new(); files.len()];
     let mut folded = BTreeMap::new();
     for (file, number) in files {
@@ -130,10 +160,7 @@ pub(crate) fn parse_index(text: &[u8]) -> Result<Index, Error> {
     if let Some(pair) = tensors.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         return Err(Error::corrupt(INDEX, format!("lists the tensor `{}` twice", shown(&pair[0].0))));
     }
-    if tensors.is_empty() {
-        return Err(Error::corrupt(INDEX, "has an empty `weight_map`, expected tensor names"));
-    }
-    Ok(Index { shards, tensors })
+    Ok(Ok(Index { shards, tensors }))
 }
 
 /// The top of the index: `weight_map` is read, the rest skipped.

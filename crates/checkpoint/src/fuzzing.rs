@@ -13,7 +13,7 @@ pub fn safetensors_header(bytes: &[u8]) -> Result<usize, Error> {
 
 /// A shard index.
 pub fn shard_index(bytes: &[u8]) -> Result<(), Error> {
-    folder::parse_index(bytes).map(|_| ())
+    folder::parse_index(bytes).map(drop)
 }
 
 /// `config.json`, with its quantization object.

@@ -1,6 +1,7 @@
 //! Names, types, shapes and places of all tensors, without their bytes.
 
 use crate::error::shown;
+use crate::folder::{INDEX, Index};
 use crate::header::{Entries, Entry, tensor_at};
 use crate::{DType, Error};
 use std::ops::Range;
@@ -25,6 +26,8 @@ pub struct TensorInfo<'a> {
 pub struct TensorIndex {
     files: Vec<String>,
     entries: Entries,
+    /// What the folder's index lists and no file holds.
+    absent: Index,
 }
 
 impl TensorIndex {
@@ -60,7 +63,22 @@ impl TensorIndex {
             let what = format!("is also in {second}, expected one place");
             return Err(Error::corrupt(tensor_at(first, &pair[0].0), what));
         }
-        Ok(TensorIndex { files, entries })
+        Ok(TensorIndex { files, entries, absent: Index::default() })
+    }
+
+    /// Adds a file with its tensors, whose shard number is the number of files so far.
+    pub(crate) fn join(self, file: String, tensors: Entries) -> Result<TensorIndex, Error> {
+        let TensorIndex { mut files, mut entries, .. } = self;
+        files.push(file);
+        entries.extend(tensors);
+        TensorIndex::new(files, entries)
+    }
+
+    /// Remembers what the folder's index lists and no file holds.
+    pub(crate) fn with_listed(mut self, mut listed: Index) -> TensorIndex {
+        listed.tensors.retain(|(name, _)| !self.has(name));
+        self.absent = listed;
+        self
     }
 
     /// Weight files by shard number.
@@ -100,14 +118,35 @@ impl TensorIndex {
         Some(info(key, entry))
     }
 
+    /// True when the folder's index lists a tensor that no file holds: a file is missing, or the index is of
+    /// other files.
+    pub fn lacks(&self, name: &str) -> bool {
+        self.home(name).is_some()
+    }
+
+    /// The file a tensor that is not there should be in.
+    fn home(&self, name: &str) -> Option<&str> {
+        let Index { shards, tensors } = &self.absent;
+        let at = tensors.binary_search_by(|(key, _)| (**key).cmp(name)).ok()?;
+        Some(&shards[tensors[at].1 as usize])
+    }
+
     /// The tensor of that name.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when it is not there.
+    /// [`Error::NotFound`] when the folder's index places it in a file that lacks it or is not there,
+    /// [`Error::Corrupt`] when nothing knows of it.
     pub fn require(&self, name: &str) -> Result<TensorInfo<'_>, Error> {
         self.get(name).ok_or_else(|| {
+            let at = format!("tensor `{}`", shown(name));
             let what = format!("is in none of the {} weight files, but the model needs it", self.files.len());
-            Error::corrupt(format!("tensor `{}`", shown(name)), what)
+            match self.home(name) {
+                None => Error::corrupt(at, what),
+                Some(file) => {
+                    let what = format!("{what}; {INDEX} places it in {file}: download that file again");
+                    Error::NotFound { at, what }
+                }
+            }
         })
     }
 

@@ -1,18 +1,48 @@
-//! Strict JSON objects: bounded depth and size, duplicate keys refused.
+//! The one reader for JSON objects of a model folder: bounded depth and size, duplicate keys refused, lenient
+//! where the writers in use are: a byte order mark, and numbers that JSON does not have.
 
 use crate::Error;
 use crate::error::shown;
+use crate::small::{self, read_small};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 
 /// Longest JSON file read into a tree (a large `tokenizer_config.json` has about 1 MiB).
-pub(crate) const MAX_BYTES: usize = 8 << 20;
+const MAX_BYTES: usize = 8 << 20;
 /// Deepest nesting, in objects and lists.
 const MAX_DEPTH: usize = 64;
-/// Most values in one file. A value costs up to some 350 bytes of memory, so this also bounds the tree.
-const MAX_VALUES: usize = 100_000;
+/// Most values in one file. A value costs up to some 350 bytes of memory, so this also bounds the tree. The
+/// largest published files, lists of ten thousand added tokens, have some 90,000.
+const MAX_VALUES: usize = 150_000;
+/// Words for numbers that JSON does not have.
+const WORDS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+
+/// Reads the JSON object in a small file of a model folder; `None` if there is no such file. `NaN`,
+/// `Infinity` and `-Infinity`, bare or tagged as transformers writes them (`{"__float__": "Infinity"}`), come
+/// out as these words.
+///
+/// # Errors
+/// As [`read_small`](crate::read_small), and [`Error::Config`] when it is not JSON, not an object, longer
+/// than 8 MiB, nested deeper than 64 levels, or has a key twice.
+pub fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
+    let Some(bytes) = read_small(path, MAX_BYTES)? else { return Ok(None) };
+    let (file, bytes) = (small::name(path), without_mark(&bytes));
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        Error::config(
+            file.as_str(),
+            format!("is not UTF-8 text (byte {} of {})", e.valid_up_to(), bytes.len()),
+        )
+    })?;
+    object(&file, text).map(Some)
+}
+
+/// Without the `EF BB BF` that some editors put in front of text.
+pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
 
 /// Parses the object in `text`; `file` is for messages.
 pub(crate) fn object(file: &str, text: &str) -> Result<Map<String, Value>, Error> {
@@ -42,7 +72,7 @@ fn quote_python_literals(text: &str) -> Cow<'_, str> {
     let mut out = String::with_capacity(text.len() + text.len() / 4);
     let (mut rest, mut quoted) = (text, false);
     while let Some(c) = rest.chars().next() {
-        let literal = ["NaN", "Infinity", "-Infinity"].into_iter().find(|l| !quoted && rest.starts_with(l));
+        let literal = WORDS.into_iter().find(|l| !quoted && rest.starts_with(l));
         let taken = match (literal, c) {
             (Some(word), _) => {
                 out.push('"');
@@ -127,6 +157,12 @@ impl<'de> Visitor<'de> for Node<'_> {
             }
             let value = entries.next_value_seed(self.child()?)?;
             map.insert(key, value);
+        }
+        // As transformers writes a number that JSON does not have, from version 5 on.
+        if let (1, Some(Value::String(word))) = (map.len(), map.get("__float__"))
+            && WORDS.contains(&word.as_str())
+        {
+            return Ok(Value::from(word.as_str()));
         }
         Ok(Value::Object(map))
     }

@@ -1,7 +1,7 @@
 //! The `quantization` object of `config.json`: a default and overrides by module path.
 
 use crate::error::shown;
-use crate::{Config, Error};
+use crate::{Config, Error, Format};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -155,6 +155,15 @@ impl Mode {
 }
 
 impl Packing {
+    /// Whether a matrix packed so has this format.
+    pub fn makes(self, format: Format) -> bool {
+        match (self.mode, format) {
+            (Mode::Affine, Format::Affine { bits, group, .. }) => (self.bits, self.group) == (bits, group),
+            (Mode::Mxfp4, Format::Mxfp4) | (Mode::Mxfp8, Format::Mxfp8) => true,
+            (mode, format) => (mode, format) == (Mode::Nvfp4, Format::Nvfp4),
+        }
+    }
+
     /// The key that makes this combination unsupported, and its legal values; `None` if it is supported.
     pub(crate) fn problem(self) -> Option<(&'static str, &'static str)> {
         let (bits, groups): (&[u8], &[u16]) = match self.mode {

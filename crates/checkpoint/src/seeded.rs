@@ -9,8 +9,8 @@ use half::{bf16, f16};
 use serde::Deserialize;
 
 use crate::error::shown;
-use crate::folder::read_bounded;
 use crate::header::tensor_at;
+use crate::small::read_small;
 use crate::{DType, Error, Float, Format};
 
 /// The recipe of a folder without weight files.
@@ -61,7 +61,7 @@ fn bf16_name() -> String {
 
 /// A safetensors file in memory, if the folder has a recipe.
 pub(crate) fn image(dir: &Path) -> Result<Option<Vec<u8>>, Error> {
-    read_bounded(dir, RECIPE, RECIPE_MAX)?.map(|text| make(&text)).transpose()
+    read_small(&dir.join(RECIPE), RECIPE_MAX)?.map(|text| make(&text)).transpose()
 }
 
 /// The file of a recipe.

@@ -112,7 +112,11 @@ fn text() {
     for text in short.split_whitespace().chain(cases) {
         refused(text.get(..20).unwrap_or(text), Config::parse(FILE, text), Bad, &[FILE]);
     }
-    let odd = parse(r#"{"a":[0.0,Infinity,-Infinity],"NaN":NaN,"s":"NaN \" Infinity","é":"\\"}"#);
+    let odd = r#"{"a":[0.0,Infinity,-Infinity],"NaN":NaN,"s":"NaN \" Infinity","é":"\\",
+        "t":[0.0,{"__float__":"Infinity"}],"u":{"__float__":"x"}}"#;
+    let odd = parse(odd);
+    assert_eq!(odd.raw()["t"][1], "Infinity", "as transformers 5 writes it");
+    assert!(odd.object("u").unwrap().is_some());
     assert_eq!(odd.str("s").unwrap(), Some("NaN \" Infinity"));
     assert!(odd.has("NaN") && odd.has("é") && odd.f32("NaN", 0.0..=1.0).is_err());
     let bytes = [&b"\xef\xbb\xbf"[..], CONFIG.as_bytes()].concat();

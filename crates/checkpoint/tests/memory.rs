@@ -75,20 +75,11 @@ fn bounded() {
 
     let file = common::container(&[("a", "BF16", &[2])]);
     let with = |index: String| vec![("model.safetensors", file.clone()), (INDEX, index.into_bytes())];
-    let pairs: Vec<String> = (0..1_000_001).map(|i| format!("\"{i}\":\"m\"")).collect();
-    measured(
-        "index of a million",
-        CONFIG,
-        &with(format!(r#"{{"weight_map":{{{}}}}}"#, pairs.join(","))),
-        false,
-    );
-    let pairs: Vec<String> = (0..500_000).map(|i| format!("\"{i}\":\"{i}.safetensors\"")).collect();
-    measured(
-        "index of many files",
-        CONFIG,
-        &with(format!(r#"{{"weight_map":{{{}}}}}"#, pairs.join(","))),
-        false,
-    );
+    let index = |pairs: Vec<String>| with(format!(r#"{{"weight_map":{{{}}}}}"#, pairs.join(",")));
+    let pairs = (0..1_000_001).map(|i| format!("\"{i}\":\"m\"")).collect();
+    measured("index of a million", CONFIG, &index(pairs), true);
+    let pairs = (0..500_000).map(|i| format!("\"{i}\":\"{i}.safetensors\"")).collect();
+    measured("index of many files", CONFIG, &index(pairs), true);
 
     for text in ["[]", "{}", r#"{"":0}"#, "0", "\"\"", "NaN", "[[]]", r#"[{"":[0]}]"#] {
         let many = format!(r#"{{"a":[{}0]}}"#, format!("{text},").repeat((8 << 20) / (text.len() + 1) - 16));

@@ -32,12 +32,15 @@ impl Checked {
     }
 
     /// Checks a model for the device asked for. Where the choice is left open, that is the first GPU if it
-    /// takes this model as asked for, else the CPU; the notice says why a GPU that is there does not.
+    /// takes this model as asked for, else the CPU; the notice says why a GPU that is there does not, and what
+    /// of the folder is left aside.
     ///
     /// # Errors
     /// An unsupported model, a context it was not made for, or a device that does not take it.
     pub fn new(checkpoint: &Arc<Checkpoint>, options: &LoadOptions) -> Result<Checked, Error> {
         let plan = Plan::of(checkpoint)?;
+        checkpoint.notes().iter().for_each(|note| (options.notice)(note));
+        plan.notes(checkpoint).iter().for_each(|note| (options.notice)(note));
         options.limits(&plan)?;
         let mut options = options.clone();
         let gpu = match options.device {

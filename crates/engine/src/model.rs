@@ -53,7 +53,15 @@ impl Model {
         let dir = checkpoint.dir();
         let tokenizer = Tokenizer::open(dir)?;
         let template = ChatTemplate::open(dir)?;
-        let defaults = read_defaults(&checkpoint)?;
+        // Neither file is needed.
+        let notice = checked.options().notice;
+        let defaults = read_defaults(&checkpoint).unwrap_or_else(|why| {
+            notice(&format!("the sampling of generation_config.json is left out: {why}"));
+            Sampling::default()
+        });
+        if let Err(why) = checkpoint.json("special_tokens_map.json") {
+            notice(&format!("left out: {why}"));
+        }
         let executable = checked.load(progress)?;
         checkpoint.check_unchanged()?;
         let cached = vec![Slot::default(); executable.limits().slots];

@@ -1,7 +1,11 @@
 //! The cache as it lies on the disk: finding a model in it, and listing all of it.
-use crate::name::{DEFAULT_OWNER, ModelId, is_weights};
+use crate::name::{DEFAULT_OWNER, ModelId};
 use crate::{Error, Hub};
+use amoeba_checkpoint::shown;
 use std::path::{Path, PathBuf};
+
+/// Longest reference: a commit and a line break, with room to spare.
+const REFERENCE_BYTES_MAX: usize = 1024;
 
 /// A model that is here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,11 +54,9 @@ impl Layout {
 
     /// The snapshot that the revision stands for: through its reference, or itself a commit.
     fn find(&self, revision: &str) -> Option<PathBuf> {
-        let commit =
-            std::fs::read_to_string(self.reference(revision)).unwrap_or_else(|_| revision.to_owned());
-        let commit = commit.trim();
+        let commit = read_reference(&self.reference(revision)).unwrap_or_else(|| revision.to_owned());
         let safe = !commit.is_empty() && commit.chars().all(|c| c.is_ascii_alphanumeric());
-        Some(self.snapshot(commit)).filter(|dir| safe && dir.is_dir())
+        Some(self.snapshot(&commit)).filter(|dir| safe && dir.is_dir())
     }
 }
 
@@ -67,7 +69,7 @@ impl Hub {
     /// folder lacks, [`Error::BadName`] why the name cannot be a model's.
     pub fn resolve(&self, name: &str) -> Result<Resolved, Error> {
         let folder = Path::new(name);
-        if folder.join("config.json").is_file() {
+        if folder.join("config.json").symlink_metadata().is_ok() {
             let advice = "copy the missing file there";
             check_complete(folder, advice)?;
             return Ok(Resolved { dir: folder.to_path_buf(), how: format!("folder {name}") });
@@ -100,7 +102,7 @@ impl Hub {
         Ok(Resolved { dir, how: format!("{id} in the cache (commit {commit}{bare})") })
     }
 
-    /// Everything in the cache, ordered by id and revision.
+    /// Every model in the cache that is complete, ordered by id and revision.
     ///
     /// # Errors
     /// [`Error::Io`] when the cache cannot be read; a cache that does not exist is empty.
@@ -113,6 +115,9 @@ impl Hub {
             let mut references = Vec::new();
             collect_references(&root.join("refs"), "", &mut references)?;
             for (commit, path) in entries(&root.join("snapshots"))? {
+                if check_complete(&path, "").is_err() {
+                    continue; // a pull that failed or goes on, or something else than a model of ours
+                }
                 let mut names: Vec<&str> =
                     references.iter().filter(|(_, c)| *c == commit).map(|(name, _)| name.as_str()).collect();
                 if names.is_empty() {
@@ -137,28 +142,27 @@ impl Hub {
     }
 }
 
-/// Whether the folder holds a configuration and every weight file that its index names.
+/// Whether the folder holds a configuration and weights that may be complete.
 pub(crate) fn check_complete(dir: &Path, advice: &str) -> Result<(), Error> {
     let incomplete = |missing: &str| Error::Incomplete {
         dir: dir.to_path_buf(),
         missing: missing.to_owned(),
         advice: advice.to_owned(),
     };
-    if !dir.join("config.json").is_file() {
+    if dir.join("config.json").symlink_metadata().is_err() {
         return Err(incomplete("config.json"));
     }
-    let index = std::fs::read(dir.join("model.safetensors.index.json")).ok();
-    let index = index.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
-    let shards = index.as_ref().and_then(|i| i.get("weight_map")?.as_object());
-    // Names with a slash are not ours to judge: the checkpoint loader refuses them.
-    let shards = shards.into_iter().flat_map(|map| map.values()).filter_map(|v| v.as_str());
-    let lost = shards.filter(|s| !s.contains('/')).find(|s| !dir.join(s).is_file());
-    match lost {
-        Some(shard) => Err(incomplete(shard)),
-        None if dir.join("model.seeded.json").is_file() => Ok(()), // weights made from a seed
-        None if entries(dir)?.iter().any(|(name, path)| is_weights(name) && path.is_file()) => Ok(()),
-        None => Err(incomplete("model.safetensors")),
+    // A folder that cannot be judged is for the checkpoint reader to refuse, in its words.
+    match amoeba_checkpoint::missing_weights(dir) {
+        Ok(Some(file)) => Err(incomplete(&shown(&file))),
+        Ok(None) | Err(_) => Ok(()),
     }
+}
+
+/// The commit in a reference.
+fn read_reference(path: &Path) -> Option<String> {
+    let bytes = amoeba_checkpoint::read_small(path, REFERENCE_BYTES_MAX).ok()??;
+    Some(String::from_utf8(bytes).ok()?.trim().to_owned())
 }
 
 fn collect_references(folder: &Path, prefix: &str, found: &mut Vec<(String, String)>) -> Result<(), Error> {
@@ -166,8 +170,8 @@ fn collect_references(folder: &Path, prefix: &str, found: &mut Vec<(String, Stri
     for (name, path) in entries(folder)?.into_iter().filter(|(name, _)| !name.starts_with('.')) {
         if path.is_dir() {
             collect_references(&path, &format!("{prefix}{name}/"), found)?;
-        } else if let Ok(commit) = std::fs::read_to_string(&path) {
-            found.push((format!("{prefix}{name}"), commit.trim().to_owned()));
+        } else if let Some(commit) = read_reference(&path) {
+            found.push((format!("{prefix}{name}"), commit));
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! One file: resumed where it stopped, hashed while it arrives, and dropped when its digest is wrong.
 use crate::name::is_hex;
-use crate::remote::{Failure, Remote, bad};
+use crate::remote::{DRIP_BYTES, Failure, Remote, bad};
 use crate::{Error, Progress};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
@@ -92,11 +92,19 @@ struct Part<'a> {
     file: File,
     bytes: u64,
     hasher: Hasher,
+    /// Which state of the file on the server these bytes are of, if that is known.
+    etag: Option<String>,
 }
 
 impl<'a> Part<'a> {
-    /// Opens what an earlier run left, or starts.
+    /// Opens what an earlier run left, or starts. Without a digest nobody could tell whether both runs see
+    /// the same file, so it starts.
     fn open(path: &Path, item: &'a Item) -> Result<Self, Error> {
+        let known = !matches!(item.digest, Digest::Unknown(_));
+        // A pipe would block, a link would have something else written to.
+        if path.symlink_metadata().is_ok_and(|meta| !known || !meta.is_file()) {
+            std::fs::remove_file(path).map_err(Error::io("remove", path))?;
+        }
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -115,7 +123,7 @@ impl<'a> Part<'a> {
             hasher.update(&block[..n]);
             bytes += n as u64;
         }
-        let mut part = Part { item, path: path.to_path_buf(), file, bytes, hasher };
+        let mut part = Part { item, path: path.to_path_buf(), file, bytes, hasher, etag: None };
         if bytes > item.size {
             part.restart()?;
         }
@@ -123,6 +131,7 @@ impl<'a> Part<'a> {
     }
 
     fn restart(&mut self) -> Result<(), Error> {
+        self.etag = None;
         let cut = self.file.set_len(0).and_then(|()| self.file.rewind());
         cut.map_err(Error::io("truncate", &self.path))?;
         (self.bytes, self.hasher) = (0, Hasher::new(self.item));
@@ -169,7 +178,7 @@ pub(crate) fn fetch(
     let mut best = part.bytes;
     while part.bytes < item.size {
         if let Err(failure) = receive(remote, url, &mut part, progress) {
-            if part.bytes > best {
+            if part.bytes >= best.saturating_add(DRIP_BYTES) || part.bytes == item.size {
                 best = part.bytes;
                 patience.reset();
             }
@@ -190,9 +199,18 @@ fn receive(
     progress: &mut dyn Progress,
 ) -> Result<(), Failure> {
     let (file, size) = (&part.item.file, part.item.size);
-    let response = remote.get(url, part.bytes, file)?;
-    let again = |why: String| Failure::Again { why, after: None };
+    if part.etag.is_none() && matches!(part.item.digest, Digest::Unknown(_)) {
+        part.restart()?; // nothing would tell that the file changed in between
+    }
+    let response = remote.get(url, part.bytes, part.etag.as_deref(), file)?;
+    let again = |why: String| Failure::again(&why);
+    let etag = response.headers().get(header::ETAG).and_then(|v| v.to_str().ok());
+    let etag = etag.filter(|etag| !etag.starts_with("W/")).map(str::to_owned); // weak ones are of no use here
     match response.status() {
+        StatusCode::PARTIAL_CONTENT if part.etag.is_some() && part.etag != etag => {
+            part.restart()?;
+            return Err(again("the file changed on the server".to_owned()));
+        }
         StatusCode::PARTIAL_CONTENT => {
             let range =
                 response.headers().get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok()).unwrap_or("");
@@ -209,7 +227,8 @@ fn receive(
         }
     }
     let mut reader = response.into_body().into_reader();
-    let mut block = vec![0; BLOCK_BYTES];
+    let (mut block, mut pace) = (vec![0; BLOCK_BYTES], remote.pace());
+    part.etag = etag;
     loop {
         let n = reader.read(&mut block).map_err(|e| again(format!("the connection broke: {e}")))?;
         if n == 0 && part.bytes < size {
@@ -224,6 +243,7 @@ fn receive(
         }
         part.append(&block[..n])?;
         progress.bytes(file, part.bytes, size);
+        pace.check(n)?;
     }
 }
 

@@ -108,7 +108,29 @@ pub enum Error {
         /// The model.
         id: String,
         /// What is missing.
-        missing: &'static str,
+        missing: String,
+    },
+    /// The listing has no digest for a file, so nothing could tell whether it arrives as it is.
+    #[error(
+        "{url}: the server gives no checksum for {file}\n  ask another HF_ENDPOINT, or trust lengths alone \
+         with --no-verify"
+    )]
+    NoDigest {
+        /// The listing's URL.
+        url: String,
+        /// The file.
+        file: String,
+    },
+    /// The server's certificate is of an authority that this machine does not know.
+    #[error(
+        "{url}: {why}\n  if your network signs connections anew, name the file with its certificate (PEM) in \
+         SSL_CERT_FILE"
+    )]
+    Untrusted {
+        /// The URL without its query.
+        url: String,
+        /// What the check said.
+        why: String,
     },
     /// What arrived is not what the listing promised; it was deleted.
     #[error(

@@ -9,6 +9,8 @@ pub struct Hub {
     pub(crate) cache: PathBuf,
     pub(crate) endpoint: String,
     pub(crate) token: Option<String>,
+    /// Certificates to trust in place of the system's.
+    pub(crate) roots: Option<PathBuf>,
     pub(crate) offline: bool,
     /// Bytes that must stay free on the disk.
     pub(crate) reserve_bytes: u64,
@@ -37,6 +39,7 @@ impl Hub {
             cache: cache.into(),
             endpoint: "https://huggingface.co".to_owned(),
             token: None,
+            roots: None,
             offline: false,
             reserve_bytes: 64 << 20,
             retry,
@@ -45,7 +48,7 @@ impl Hub {
 
     /// As the environment says: `HF_HUB_CACHE` (else `hub` in `HF_HOME`, else `huggingface/hub` in
     /// `XDG_CACHE_HOME`, else in `~/.cache`), `HF_ENDPOINT`, `HF_TOKEN` (else the file that `HF_TOKEN_PATH`
-    /// names, else `token` in `HF_HOME`), `HF_HUB_OFFLINE`.
+    /// names, else `token` in `HF_HOME`), `HF_HUB_OFFLINE`; `SSL_CERT_FILE` as OpenSSL takes it.
     pub fn from_env() -> Self {
         Self::from_vars(|name| std::env::var(name).ok())
     }
@@ -70,6 +73,7 @@ impl Hub {
         let truthy = |v: String| matches!(v.to_ascii_lowercase().as_str(), "1" | "on" | "yes" | "true");
         let mut hub =
             Hub::new(cache).with_token(token).with_offline(set("HF_HUB_OFFLINE").is_some_and(truthy));
+        hub.roots = set("SSL_CERT_FILE").map(PathBuf::from);
         if let Some(endpoint) = set("HF_ENDPOINT") {
             hub = hub.with_endpoint(&endpoint);
         }

@@ -5,8 +5,8 @@
 //! ([`Hub::list`]). Invariants:
 //! - only `pull` touches the network, never when offline, and the token goes to the endpoint's own origin
 //!   alone;
-//! - a file appears in the cache only after its checksum was verified, and a reference only after all its
-//!   files;
+//! - a file appears in the cache only after its checksum was verified (or its length alone, if the caller
+//!   says so), and a reference only after all its files;
 //! - names, revisions and file names from outside become paths only after [`name`]'s strict check;
 //! - nothing of this process is global: what the environment says is read once, in [`Hub::from_env`].
 //!
@@ -20,6 +20,7 @@ pub mod name;
 mod progress;
 mod pull;
 mod remote;
+mod roots;
 
 pub use cache::{CachedModel, Resolved};
 pub use error::Error;

@@ -86,11 +86,22 @@ fn check_revision(revision: &str) -> Result<(), &'static str> {
 
 /// Whether a file that a server lists belongs to a model; anything else, pickles above all, is never fetched.
 pub(crate) fn is_wanted(file: &str) -> bool {
-    let plain = file.chars().all(is_word) && !file.starts_with(['-', '.']) && file.len() <= 200;
+    let template = file.strip_prefix(TEMPLATES).filter(|rest| rest.ends_with(".jinja"));
+    let name = template.unwrap_or(file);
+    let plain = name.chars().all(is_word) && !name.starts_with(['-', '.']) && file.len() <= 200;
     let config = file.ends_with(".json") || file.ends_with(".jinja");
-    let vocabulary =
-        file.starts_with("tokenizer") && [".model", ".txt", ".tiktoken"].iter().any(|e| file.ends_with(e));
-    plain && (config || vocabulary || is_weights(file))
+    let vocabulary = matches!(file, "merges.txt" | "vocab.txt" | "tiktoken.model" | "spiece.model")
+        || file.starts_with("tokenizer") && [".model", ".txt"].iter().any(|e| file.ends_with(e))
+        || file.starts_with("sentencepiece") && file.ends_with(".model");
+    plain && (config || vocabulary || is_tiktoken(file) || is_weights(file))
+}
+
+/// The folder of named templates.
+const TEMPLATES: &str = "additional_chat_templates/";
+
+/// Whether the file is a vocabulary of ranks.
+pub(crate) fn is_tiktoken(file: &str) -> bool {
+    file == "tiktoken.model" || file.ends_with(".tiktoken")
 }
 
 /// Whether the file holds weights of the model.
@@ -135,13 +146,15 @@ mod tests {
     #[test]
     fn only_files_of_a_model_are_wanted() {
         for file in "config.json tokenizer.json tokenizer.model chat_template.jinja model.safetensors \
-            model-00001-of-00002.safetensors model.safetensors.index.json"
+            model-00001-of-00002.safetensors model.safetensors.index.json tiktoken.model hy.tiktoken \
+            merges.txt vocab.json chat_template.json additional_chat_templates/tool_use.jinja"
             .split_whitespace()
         {
             assert!(is_wanted(file), "{file}");
         }
         for file in "README.md pytorch_model.bin model.pkl tokenizer.pickle tokenizer.py adapter.safetensors \
-            sub/config.json ../config.json ..json .json -x.json a%2f.json"
+            sub/config.json ../config.json ..json .json -x.json a%2f.json x.txt x.model \
+            additional_chat_templates/../x.jinja additional_chat_templates/x.json x.jinja/x.jinja"
             .split_whitespace()
             .chain(["a b.json", "x\\y.json"])
         {

@@ -1,7 +1,7 @@
 //! `pull`: listing → plan and disk check → each file → snapshot → reference, under a lock per model.
 use crate::cache::{Layout, check_complete};
 use crate::download::{Digest, Item, fetch, part_path};
-use crate::name::{ModelId, is_wanted, is_weights};
+use crate::name::{ModelId, is_tiktoken, is_wanted, is_weights};
 use crate::remote::{Remote, bad};
 use crate::{Error, Hub, Progress, PullPlan};
 use std::fs::{File, TryLockError, create_dir_all};
@@ -14,17 +14,21 @@ const FILES_MAX: usize = 10_000;
 pub struct PullOptions {
     /// Branch, tag or commit; it overrides that of the name. `main` when neither says.
     pub revision: Option<String>,
+    /// Take files for which the server gives no digest; only their length is compared.
+    pub no_verify: bool,
 }
 
 impl Hub {
     /// Downloads the model into the cache, or completes what is there, and returns its snapshot folder.
     ///
-    /// Fetches configuration, tokeniser, templates and safetensors weights; never pickles. Each file is
-    /// verified before it appears. A second process that pulls the same model waits for the first.
+    /// Fetches configuration, tokeniser, templates and safetensors weights; never pickles. A repository that
+    /// lacks one of these is refused before anything is fetched. Each file is verified before it appears, by
+    /// a digest that the listing must give unless the options say otherwise. A second process that pulls the
+    /// same model waits for the first.
     ///
     /// # Errors
-    /// See [`Error`]: offline, refused by the server, broken connection (resumed by the next call), wrong
-    /// checksum, not enough disk space.
+    /// See [`Error`]: offline, refused by the server, broken connection (resumed by the next call), no or a
+    /// wrong checksum, not enough disk space.
     pub fn pull(
         &self,
         id: &str,
@@ -39,7 +43,14 @@ impl Hub {
         let (url, listing) = remote.listing(progress)?;
         let commit = listing.get("sha").and_then(|v| v.as_str()).unwrap_or_default().to_owned();
         let items = wanted(&id, &url, &commit, &listing)?;
+        let unknown = items.iter().find(|item| matches!(item.digest, Digest::Unknown(_)));
+        if let Some(Item { file, .. }) = unknown.filter(|_| !options.no_verify) {
+            return Err(Error::NoDigest { url, file: file.clone() });
+        }
 
+        if let Some(file) = open_end(&items) {
+            progress.note(&format!("{id} has no {file}: its weights may not be complete"));
+        }
         let layout = Layout::new(self, &id);
         let blobs = layout.blobs();
         create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
@@ -113,19 +124,33 @@ fn wanted(id: &ModelId, url: &str, commit: &str, listing: &serde_json::Value) ->
         }
         let size = entry.get("size").and_then(|v| v.as_u64());
         let size = size.ok_or_else(|| bad(url, &format!("the listing gives no size for {file}")))?;
-        let digest = Digest::of(entry, format!("{commit}-{file}"));
+        let digest = Digest::of(entry, format!("{commit}-{}", file.replace('/', "--")));
         items.push(Item { file: file.to_owned(), size, digest });
     }
-    for (missing, found) in [
-        ("config.json", items.iter().any(|i| i.file == "config.json")),
-        ("model*.safetensors", items.iter().any(|i| is_weights(&i.file))),
-    ] {
-        if !found {
-            return Err(Error::NotAModel { id: id.to_string(), missing });
-        }
+    if let Some(missing) = lacks(&items) {
+        return Err(Error::NotAModel { id: id.to_string(), missing });
     }
     items.sort_by(|a, b| (a.size, &a.file).cmp(&(b.size, &b.file)));
     Ok(items)
+}
+
+/// What a model needs to run and the listing does not have.
+fn lacks(items: &[Item]) -> Option<String> {
+    let any = |test: &dyn Fn(&str) -> bool| items.iter().any(|item| test(&item.file));
+    let needed: [(&str, &dyn Fn(&str) -> bool); 3] = [
+        ("config.json", &|file| file == "config.json"),
+        ("model*.safetensors", &is_weights),
+        ("tokenizer.json (or tiktoken.model)", &|file| file == "tokenizer.json" || is_tiktoken(file)),
+    ];
+    needed.iter().find(|(_, test)| !any(*test)).map(|(name, _)| (*name).to_owned())
+}
+
+/// The last file of a set that begins and does not end. Some converters name it otherwise, so it may be
+/// whole.
+fn open_end(items: &[Item]) -> Option<String> {
+    let number = items.iter().find_map(|item| item.file.strip_prefix("model-00001-of-"))?;
+    let last = format!("model-{}-of-{number}", number.strip_suffix(".safetensors")?);
+    (!items.iter().any(|item| item.file == last)).then_some(last)
 }
 
 /// One process at a time per model. The system drops the lock when its holder ends, however it ends.
@@ -162,9 +187,12 @@ fn link(blob: &Path, pointer: &Path) -> Result<(), Error> {
     if pointer.symlink_metadata().is_ok() {
         std::fs::remove_file(pointer).map_err(Error::io("replace", pointer))?;
     }
+    let folder = pointer.parent().unwrap_or(pointer);
+    create_dir_all(folder).map_err(Error::io("create", folder))?; // of templates
     #[cfg(unix)]
     let made = {
-        let target = Path::new("../../blobs").join(blob.file_name().unwrap_or_default());
+        let up = if folder.ends_with("additional_chat_templates") { "../../../blobs" } else { "../../blobs" };
+        let target = Path::new(up).join(blob.file_name().unwrap_or_default());
         std::os::unix::fs::symlink(target, pointer)
     };
     #[cfg(not(unix))]

@@ -1,15 +1,19 @@
 //! HTTP with the Hub: requests, redirects that keep the token at home, and patience with a busy server.
 use crate::hub::Retry;
 use crate::name::{ModelId, is_hex};
-use crate::{Error, Hub, Progress};
+use crate::{Error, Hub, Progress, roots};
+use amoeba_checkpoint::shown as escaped;
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::http::{Response, StatusCode, Uri, header};
+use ureq::tls::TlsConfig;
 use ureq::{Agent, Body};
 
 const REDIRECTS_MAX: usize = 5;
 /// Most bytes of a listing.
 const LISTING_BYTES_MAX: u64 = 16 << 20;
+/// Fewer bytes than this in the longest silence count as silence: a server must not hold a pull by drips.
+pub(crate) const DRIP_BYTES: u64 = 64 << 10;
 
 /// Why one attempt failed.
 pub(crate) enum Failure {
@@ -17,6 +21,13 @@ pub(crate) enum Failure {
     Again { why: String, after: Option<Duration> },
     /// Trying again is of no use.
     Fatal(Error),
+}
+
+impl Failure {
+    /// What may succeed at once; `why` may quote the server.
+    pub(crate) fn again(why: &str) -> Failure {
+        Failure::Again { why: escaped(why), after: None }
+    }
 }
 
 impl From<Error> for Failure {
@@ -48,12 +59,17 @@ impl<'a> Remote<'a> {
             .accept_encoding("identity")
             .max_redirects(0)
             .http_status_as_error(false)
+            .tls_config(TlsConfig::builder().root_certs(roots::of(hub)?).build())
             .timeout_connect(silence)
             .timeout_recv_response(silence)
             .timeout_per_read(silence);
         let local = matches!(home.host(), Some("127.0.0.1" | "localhost" | "[::1]"));
         let config = if local { config.proxy(None) } else { config };
         Ok(Remote { hub, id, agent: config.build().into(), home })
+    }
+
+    pub(crate) fn pace(&self) -> Pace {
+        Pace { since: Instant::now(), bytes: 0, silence: self.hub.retry.silence }
     }
 
     pub(crate) fn patience(&self) -> Patience {
@@ -80,13 +96,21 @@ impl<'a> Remote<'a> {
     }
 
     fn read_listing(&self, url: &str) -> Result<serde_json::Value, Failure> {
-        let response = self.get(url, 0, "the model or its revision")?;
+        let response = self.get(url, 0, None, "the model or its revision")?;
         if response.status() != StatusCode::OK {
             return Err(self.status_error(url, response.status(), "the listing").into());
         }
         let mut body = Vec::new();
         let mut reader = response.into_body().into_reader().take(LISTING_BYTES_MAX + 1);
-        reader.read_to_end(&mut body).map_err(|e| Failure::Again { why: e.to_string(), after: None })?;
+        let (mut block, mut pace) = (vec![0; 64 << 10], self.pace());
+        loop {
+            let n = reader.read(&mut block).map_err(|e| Failure::again(&e.to_string()))?;
+            if n == 0 {
+                break;
+            }
+            body.extend_from_slice(&block[..n]);
+            pace.check(n)?;
+        }
         if body.len() as u64 > LISTING_BYTES_MAX {
             return Err(bad(url, "the listing is longer than 16 MiB").into());
         }
@@ -97,11 +121,18 @@ impl<'a> Remote<'a> {
     }
 
     /// Asks for `url` from byte `start` on, following redirects; only statuses that a download understands
-    /// return.
-    pub(crate) fn get(&self, url: &str, start: u64, what: &str) -> Result<Response<Body>, Failure> {
+    /// return. A range is of the state of the file that `etag` names, if it is given: the server sends all of
+    /// another.
+    pub(crate) fn get(
+        &self,
+        url: &str,
+        start: u64,
+        etag: Option<&str>,
+        what: &str,
+    ) -> Result<Response<Body>, Failure> {
         let mut uri: Uri = url.parse().map_err(|_| bad(url, "this is not a URL"))?;
         for _ in 0..=REDIRECTS_MAX {
-            let response = self.get_once(&uri, start)?;
+            let response = self.get_once(&uri, start, etag)?;
             let status = response.status();
             if status.is_redirection() {
                 uri = redirected(&uri, &response)?;
@@ -126,10 +157,13 @@ impl<'a> Remote<'a> {
         Err(bad(url, "too many redirects").into())
     }
 
-    fn get_once(&self, uri: &Uri, start: u64) -> Result<Response<Body>, Failure> {
+    fn get_once(&self, uri: &Uri, start: u64, etag: Option<&str>) -> Result<Response<Body>, Failure> {
         let mut request = self.agent.get(uri);
         if start > 0 {
             request = request.header(header::RANGE, format!("bytes={start}-"));
+            if let Some(etag) = etag {
+                request = request.header(header::IF_RANGE, etag);
+            }
         }
         if let Some(token) = self.hub.token.as_ref().filter(|_| self.is_home(uri)) {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -138,7 +172,12 @@ impl<'a> Remote<'a> {
             ureq::Error::Http(_) | ureq::Error::BadUri(_) => {
                 bad(&uri.to_string(), "the request is malformed").into()
             }
-            other => Failure::Again { why: other.to_string(), after: None },
+            // An untrusted certificate does not get better by waiting.
+            other if other.to_string().contains("invalid peer certificate") => {
+                let (url, why) = (shown(&uri.to_string()), escaped(&other.to_string()));
+                Error::Untrusted { url, why }.into()
+            }
+            other => Failure::again(&other.to_string()),
         })
     }
 
@@ -180,12 +219,35 @@ fn redirected(from: &Uri, response: &Response<Body>) -> Result<Uri, Error> {
 
 /// An answer that breaks the rules.
 pub(crate) fn bad(url: &str, why: &str) -> Error {
-    Error::BadAnswer { url: shown(url), why: why.to_owned() }
+    Error::BadAnswer { url: shown(url), why: escaped(why) }
 }
 
 /// A URL for messages: without its query, which may hold a signature.
 fn shown(url: &str) -> String {
-    url.split('?').next().unwrap_or_default().to_owned()
+    escaped(url.split('?').next().unwrap_or_default())
+}
+
+/// Tells a connection that drips from one that is slow.
+pub(crate) struct Pace {
+    since: Instant,
+    bytes: u64,
+    silence: Duration,
+}
+
+impl Pace {
+    /// Counts what arrived.
+    pub(crate) fn check(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.bytes += bytes as u64;
+        if self.since.elapsed() < self.silence {
+            return Ok(());
+        }
+        if self.bytes < DRIP_BYTES {
+            let seconds = self.silence.as_secs_f64();
+            return Err(Failure::again(&format!("only {} bytes arrived in {seconds:.0} s", self.bytes)));
+        }
+        (self.since, self.bytes) = (Instant::now(), 0);
+        Ok(())
+    }
 }
 
 /// Counts attempts that brought nothing, and waits between them.

@@ -6,6 +6,7 @@
 //!
 //! Invariant: nothing past `families/` knows a family's name.
 
+mod account;
 mod block;
 mod error;
 mod families;

@@ -2,10 +2,10 @@
 
 use amoeba_checkpoint::{Checkpoint, Config, Format, Matrix};
 
-use crate::families;
 use crate::lower::{Ends, Lowering};
 use crate::program::{Buffer, BufferId, Cache, Rope, Step, Weight, WeightShape};
 use crate::{Block, BlockKind, Error, ModelSpec, Region, RoutedBlock, WeightId, read_spec};
+use crate::{account, families};
 
 /// A model ready to be loaded by a backend.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,10 +44,18 @@ impl Plan {
     /// Plans the model of a checkpoint, in the form its tensors have.
     ///
     /// # Errors
-    /// As [`read_spec`].
+    /// As [`read_spec`], and tensors that change what the model computes but have no place in it: further
+    /// layers, biases, the layout of the original repository.
     pub fn of(checkpoint: &Checkpoint) -> Result<Plan, Error> {
-        let has = |name: &str| checkpoint.has(name);
-        Ok(Plan::from_spec(families::read(checkpoint.config(), Some(&has))?))
+        let plan = Plan::from_spec(families::read(checkpoint.config(), Some(checkpoint.index()))?);
+        account::check(&plan, checkpoint)?;
+        Ok(plan)
+    }
+
+    /// What a person may want to know of the plan and the checkpoint it was made for: stored tensors that it
+    /// leaves aside, a stated quantisation that the tensors contradict.
+    pub fn notes(&self, checkpoint: &Checkpoint) -> Vec<String> {
+        account::notes(self, checkpoint)
     }
 
     /// Plans a model from its spec.

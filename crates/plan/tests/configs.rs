@@ -137,7 +137,8 @@ fn no_config_of_any_family_panics() {
 
 #[test]
 fn numbers_that_do_not_fit_the_tensors_name_the_tensor() {
-    let cases: [(&str, Value, &str); 7] = [
+    let cases: [(&str, Value, &str); 8] = [
+        ("model_type", json!("\u{1b}[31m".repeat(9999)), "model_type `\\u{1b}[31m"),
         ("vocab_size", json!(513), "model.embed_tokens"),
         ("hidden_size", json!(192), "model.embed_tokens"),
         ("num_hidden_layers", json!(3), "model.layers.2"),
@@ -155,6 +156,68 @@ fn numbers_that_do_not_fit_the_tensors_name_the_tensor() {
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
         let planned = Plan::of(&checkpoint).and_then(|plan| plan.stored(&checkpoint).map(|_| ()));
         let message = planned.unwrap_err().to_string();
-        assert!(message.contains(expected), "{key}: {message}");
+        assert!(message.contains(expected) && message.len() < 2000, "{key}: {message}");
+    }
+}
+
+/// What becomes of a tensor's name by an edit of `tensors.txt`.
+fn renamed(name: &str, edit: &str) -> Vec<String> {
+    let adds = edit.contains(" + ");
+    let (from, to) = edit.split_once(if adds { " + " } else { " =>" }).unwrap();
+    let marked = format!("^{name}");
+    let old = || adds.then(|| name.to_owned());
+    match (marked.contains(from), to.contains("{}")) {
+        (false, _) => vec![name.to_owned()],
+        (true, true) => {
+            (0..8).map(|n| name.replace(from, &to.trim().replace("{}", &n.to_string()))).collect()
+        }
+        (true, false) => {
+            let new = marked.replace(from, to.trim()).trim_start_matches('^').to_owned();
+            old().into_iter().chain([new]).collect()
+        }
+    }
+}
+
+/// Plans a fixture of seeded weights with another configuration and other names; the notes, or the error.
+fn altered(name: &str, changes: &Value, edit: &str) -> Result<String, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(fixture(name).join("model.seeded.json")).unwrap();
+    let mut recipe: Value = serde_json::from_str(&text).unwrap();
+    let mut tensors = Vec::new();
+    for tensor in recipe["tensors"].as_array().unwrap() {
+        let names = renamed(tensor["name"].as_str().unwrap(), edit);
+        for new in &names {
+            let mut tensor = tensor.clone();
+            tensor["name"] = json!(new);
+            if names.len() > 2 {
+                tensor["shape"].as_array_mut().unwrap().remove(0); // one expert of a stack
+            }
+            tensors.push(tensor);
+        }
+    }
+    recipe["tensors"] = json!(tensors);
+    std::fs::write(dir.path().join("model.seeded.json"), recipe.to_string()).unwrap();
+    let changes: Vec<_> = changes.as_object().unwrap().iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+    std::fs::write(dir.path().join("config.json"), with(name, &changes)).unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let plan = Plan::of(&checkpoint).map_err(|error| error.to_string())?;
+    plan.stored(&checkpoint).map_err(|error| error.to_string())?;
+    Ok(plan.notes(&checkpoint).join("; "))
+}
+
+#[test]
+fn tensors_without_a_place() {
+    for line in include_str!("tensors.txt").lines().filter(|line| !line.starts_with('#')) {
+        let [fixture, changes, edit, outcome] = line.split(" | ").collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        let found = altered(fixture, &serde_json::from_str(changes).unwrap(), edit);
+        let good = match (&found, outcome.split_once(' ')) {
+            (Ok(notes), None) => notes.is_empty(),
+            (Ok(notes), Some(("note", words))) => notes.contains(words),
+            (Err(error), Some(("error", words))) => error.contains(words),
+            _ => false,
+        };
+        assert!(good, "{line}: {found:?}");
     }
 }

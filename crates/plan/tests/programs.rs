@@ -38,6 +38,7 @@ fn every_weight_of_every_fixture_is_there_in_the_expected_shape() {
             assert_eq!(stored.len(), plan.weights.len());
             let total: usize = stored.iter().map(|stored| stored.bytes).sum();
             assert_eq!(total as u64, checkpoint.total_bytes(), "{}: every tensor is used", dir.display());
+            assert_eq!(plan.notes(&checkpoint), [""; 0], "{}", dir.display());
         }
     }
 }

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A file of the model folder is not one that may be read, or is no JSON.
+    #[error(transparent)]
+    File(#[from] amoeba_checkpoint::Error),
     /// A file could not be read.
     #[error("cannot read {}: {source}; check that the model folder is complete and readable", path.display())]
     Read {

@@ -1,12 +1,11 @@
 //! Reading the files of a model folder, with size caps and errors that name the file.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
+use amoeba_checkpoint::{read_object, read_small, shown};
 use serde_json::{Map, Value};
 
-use crate::{Error, limits};
+use crate::Error;
 
 /// The named tokens that templates may print.
 pub(crate) const NAMED: [&str; 7] =
@@ -14,29 +13,17 @@ pub(crate) const NAMED: [&str; 7] =
 
 /// Reads a whole file; `None` when there is none.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Error> {
-    let fail = |source| Error::Read { path: path.into(), source };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(fail(error)),
-    };
-    let size = file.metadata().map_err(fail)?.len();
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
-    if bytes.len() as u64 > limit {
-        return Err(Error::TooLarge { path: path.into(), size, limit });
-    }
-    Ok(Some(bytes))
+    Ok(read_small(path, usize::try_from(limit).unwrap_or(usize::MAX))?)
 }
 
+/// The reason may quote the file, so it is escaped and cut.
 pub(crate) fn invalid(path: &Path, reason: impl ToString) -> Error {
-    Error::Invalid { path: path.into(), reason: reason.to_string() }
+    Error::Invalid { path: path.into(), reason: shown(&reason.to_string()) }
 }
 
 /// Reads a JSON object; an empty one when there is no file.
 pub(crate) fn object(path: &Path) -> Result<Map<String, Value>, Error> {
-    let Some(bytes) = read(path, limits::CONFIG_BYTES)? else { return Ok(Map::new()) };
-    serde_json::from_slice(&bytes).map_err(|error| invalid(path, error))
+    Ok(read_object(path)?.unwrap_or_default())
 }
 
 /// A token given as `"text"` or `{"content": "text"}`.
@@ -47,7 +34,8 @@ pub(crate) fn token_text(value: &Value) -> Option<&str> {
 /// The named tokens of `tokenizer_config.json`, completed from `special_tokens_map.json`.
 pub(crate) fn named_tokens(dir: &Path) -> Result<Vec<(&'static str, String)>, Error> {
     let config = object(&dir.join("tokenizer_config.json"))?;
-    let map = object(&dir.join("special_tokens_map.json"))?;
+    // It only completes the other: a broken one is not needed.
+    let map = object(&dir.join("special_tokens_map.json")).unwrap_or_default();
     let find = |name: &str| {
         let text = |from: &Map<String, Value>| from.get(name).and_then(token_text).map(str::to_owned);
         text(&config).or_else(|| text(&map))
@@ -55,19 +43,29 @@ pub(crate) fn named_tokens(dir: &Path) -> Result<Vec<(&'static str, String)>, Er
     Ok(NAMED.iter().filter_map(|&name| Some((name, find(name)?))).collect())
 }
 
-/// The end-of-sequence ids of one `config.json`-like file.
+/// The end-of-sequence ids of one `config.json`-like file: a number, a list, a list of lists, whole floats,
+/// or digits in quotes; writers of all of these exist.
 pub(crate) fn eos_ids(path: &Path) -> Result<Vec<u32>, Error> {
     let config = object(path)?;
     let text_config = config.get("text_config").and_then(|inner| inner.get("eos_token_id"));
-    let ids = match config.get("eos_token_id").filter(|ids| !ids.is_null()).or(text_config) {
-        None | Some(Value::Null) => return Ok(Vec::new()),
-        Some(Value::Array(ids)) => ids.as_slice(),
-        Some(id) => std::slice::from_ref(id),
+    let mut ids = Vec::new();
+    if let Some(value) = config.get("eos_token_id").filter(|ids| !ids.is_null()).or(text_config) {
+        collect_ids(value, &mut ids)
+            .map_err(|odd| invalid(path, format!("eos_token_id {odd} is not a token id")))?;
+    }
+    Ok(ids)
+}
+
+/// Gathers the ids in a value of bounded depth. The error is what is no id.
+fn collect_ids<'a>(value: &'a Value, ids: &mut Vec<u32>) -> Result<(), &'a Value> {
+    let whole = |number: &f64| number.fract() == 0.0 && (0.0..4e9).contains(number);
+    let id = match value {
+        Value::Null => return Ok(()),
+        Value::Array(items) => return items.iter().try_for_each(|item| collect_ids(item, ids)),
+        Value::Number(number) => number.as_f64().filter(whole).map(|number| number as u32),
+        Value::String(digits) => digits.trim().parse().ok(),
+        Value::Bool(_) | Value::Object(_) => None,
     };
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    ids.iter()
-        .map(|value| {
-            id(value).ok_or_else(|| invalid(path, format!("eos_token_id {value} is not a token id")))
-        })
-        .collect()
+    ids.push(id.ok_or(value)?);
+    Ok(())
 }

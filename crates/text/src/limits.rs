@@ -8,8 +8,6 @@ pub const TEXT_GROWTH: f64 = 256.0;
 pub const STEP_DEPTH: usize = 16;
 /// Longest added token, text put in front, and token of a file that is converted, in bytes.
 pub const TOKEN_BYTES: usize = 1024;
-/// Largest of the small JSON files in its folder, in bytes.
-pub const CONFIG_BYTES: u64 = 32 << 20;
 /// Largest template source, in bytes.
 pub const TEMPLATE_BYTES: u64 = 256 << 10;
 /// Work one rendering may do; an instruction costs one step and so do 64 bytes of data.

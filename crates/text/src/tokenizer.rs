@@ -164,7 +164,11 @@ fn derive(inner: &Inner, control: &Arc<HashSet<u32>>, tokens: Vec<(u32, AddedTok
 
 fn eos_ids(dir: &Path, inner: &Inner) -> Result<Vec<u32>, Error> {
     let mut ids = files::eos_ids(&dir.join("config.json"))?;
-    ids.extend(files::eos_ids(&dir.join("generation_config.json"))?);
+    match files::eos_ids(&dir.join("generation_config.json")) {
+        Ok(further) => ids.extend(further),
+        Err(Error::File(_)) => {} // not needed: who loads the model says that it is left out
+        Err(odd) => return Err(odd),
+    }
     let named = files::named_tokens(dir)?;
     let eos = named.iter().find(|(name, _)| *name == "eos_token");
     ids.extend(eos.and_then(|(_, text)| inner.token_to_id(text)));

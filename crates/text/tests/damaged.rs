@@ -116,7 +116,22 @@ fn eos_from_all_files() {
     write("config.json", json!({ "eos_token_id": [2, 1] }));
     write("generation_config.json", json!({ "eos_token_id": 1 }));
     write("tokenizer_config.json", json!({ "eos_token": { "content": "a" } }));
-    assert_eq!(open(dir.path(), &bpe(json!({}))).unwrap().eos_ids(), [2, 1, 0]);
+    let ends = || open(dir.path(), &bpe(json!({}))).map(|tokenizer| tokenizer.eos_ids().to_vec());
+    assert_eq!(ends().unwrap(), [2, 1, 0]);
+    // Forms and files that other programs write or forgive.
+    for file in ["", "{\"eos_token_id\": 1,}", "[]"] {
+        std::fs::write(dir.path().join("generation_config.json"), file).unwrap();
+        std::fs::write(dir.path().join("special_tokens_map.json"), file).unwrap();
+        for (text, ids) in [
+            ("{\"eos_token_id\": [[2], [1, null]]}", &[2, 1, 0][..]),
+            ("\u{feff}{\"eos_token_id\": 2.0, \"x\": [-Infinity, NaN]}", &[2, 0]),
+            ("{\"eos_token_id\": \"1\", \"x\": {\"__float__\": \"Infinity\"}}", &[1, 0]),
+            ("{\"text_config\": {\"eos_token_id\": 1}}", &[1, 0]),
+        ] {
+            std::fs::write(dir.path().join("config.json"), text).unwrap();
+            assert_eq!(ends().unwrap(), ids, "{text}");
+        }
+    }
     for wrong in [json!(-1), json!("x"), json!([1.5]), json!(1u64 << 40)] {
         write("config.json", json!({ "eos_token_id": wrong }));
         let error = Tokenizer::open(dir.path()).err().unwrap();

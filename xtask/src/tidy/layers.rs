@@ -12,8 +12,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("backend", &["kernels", "plan", "checkpoint"]),
     ("kernels", &["plan", "checkpoint"]),
     ("plan", &["checkpoint"]),
-    ("text", &[]),
-    ("hub", &[]),
+    ("text", &["checkpoint"]),
+    ("hub", &["checkpoint"]),
     ("checkpoint", &[]),
 ];
 

@@ -194,7 +194,8 @@ pub fn find_or_bundled(name: Option<&str>) -> Result<PathBuf, Failure> {
 
 /// Loads a model after checking that it fits; a bar appears when it takes long.
 pub fn load(dir: &Path, options: &LoadOptions, force: bool, console: &Console) -> Result<Model, Failure> {
-    let checked = Checked::open(dir, options)?;
+    let notice = if console.quiet() { |_: &str| {} } else { options.notice };
+    let checked = Checked::open(dir, &LoadOptions { notice, ..options.clone() })?;
     // A GPU's memory was asked for.
     if !force && !matches!(checked.options().device, Device::Cuda(_)) {
         let (plan, stored) = (checked.plan(), checked.plan().stored(checked.checkpoint())?);

@@ -22,6 +22,11 @@ impl Console {
         Console { quiet, colour: terminal && !no_colour && !set("NO_COLOR") && !dumb, terminal }
     }
 
+    /// Whether only answers and errors are wanted.
+    pub fn quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Whether moving progress bars may be drawn.
     pub fn animated(&self) -> bool {
         self.terminal && !self.quiet

@@ -75,6 +75,7 @@ fn text_code(error: &amoeba_text::Error) -> u8 {
         Error::EmptyStop(_) | Error::Chat(_) => USAGE,
         Error::Template { raised: true, .. } => USAGE,
         Error::Encode(_) => FAILED,
+        Error::File(error) => checkpoint_code(error),
         _ => CORRUPT,
     }
 }
@@ -85,6 +86,7 @@ fn backend_code(error: &amoeba_backend::Error) -> u8 {
         Error::Checkpoint(error) => checkpoint_code(error),
         Error::Plan(error) => plan_code(error),
         Error::Activations { .. } | Error::Context { .. } => USAGE,
+        Error::UnknownToken { .. } => CORRUPT,
         _ => DEVICE,
     }
 }

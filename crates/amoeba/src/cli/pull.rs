@@ -20,6 +20,9 @@ pub struct Args {
     /// Branch, tag or commit
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
+    /// Take files for which the server gives no checksum, and compare their lengths alone
+    #[arg(long)]
+    no_verify: bool,
     /// Refuse to use the network
     #[arg(long)]
     offline: bool,
@@ -40,7 +43,7 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let hub = hub.with_offline(offline);
     // Never armed: Ctrl-C ends the program, and the next pull resumes.
     let _interrupt = Interrupt::install()?;
-    let options = PullOptions { revision: args.revision.clone() };
+    let options = PullOptions { revision: args.revision.clone(), no_verify: args.no_verify };
     let mut screen = Download { console, bar: None, file: String::new(), reported: Instant::now() };
     let outcome = hub.pull(&args.model, &options, &mut screen);
     screen.end();

@@ -1,11 +1,17 @@
 //! The floor of a machine, kept between runs in one small file.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use amoeba_checkpoint::read_small;
 use serde_json::Value;
 
 use super::floor::Floor;
 use super::subject::{Build, Host};
+
+/// Longest file of a floor.
+const BYTES_MAX: usize = 1 << 20;
 
 /// Where the floor of this machine is kept.
 #[derive(Clone, Debug)]
@@ -37,13 +43,11 @@ impl FloorCache {
     /// One line that says why a file that is there cannot be used.
     pub fn load(&self) -> Result<Option<Floor>, String> {
         let fault = |what: &str| format!("{}: {what}", self.file.display());
-        let text = match std::fs::read_to_string(&self.file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(fault(&format!("cannot be read: {error}"))),
+        let Some(text) = read_small(&self.file, BYTES_MAX).map_err(|error| error.to_string())? else {
+            return Ok(None);
         };
         let value: Value =
-            serde_json::from_str(&text).map_err(|error| fault(&format!("is not JSON: {error}")))?;
+            serde_json::from_slice(&text).map_err(|error| fault(&format!("is not JSON: {error}")))?;
         if value.get("key").and_then(|key| key.as_str()) != Some(&self.key) {
             return Err(fault("is of another machine or version"));
         }
@@ -66,7 +70,8 @@ impl FloorCache {
             std::fs::create_dir_all(folder).map_err(fault)?;
         }
         let half = self.file.with_extension(format!("{}.tmp", std::process::id()));
-        let written = std::fs::write(&half, format!("{value:#}\n"));
+        let _ = std::fs::remove_file(&half); // of a process of the same number, or a link put there
+        let written = File::create_new(&half).and_then(|mut file| writeln!(file, "{value:#}"));
         let written = written.and_then(|()| std::fs::rename(&half, &self.file));
         written.map_err(|error| {
             // What is left of it, if anything; the first error is the one to report.

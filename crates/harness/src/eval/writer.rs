@@ -12,10 +12,12 @@ use crate::Error;
 /// Least number an f16 holds.
 const LEAST: f32 = -65_504.0;
 
-/// Writes a record under a temporary name and renames it when it is whole.
+/// Writes a record under a temporary name and renames it when it is whole. A link is followed, and what is there
+/// and no plain file (a device) is written to and never replaced.
 pub struct RecordWriter {
     file: PathBuf,
-    part: PathBuf,
+    /// The temporary name, if there is one.
+    part: Option<PathBuf>,
     out: BufWriter<File>,
     header: Header,
     sum: Checksum,
@@ -31,13 +33,17 @@ impl RecordWriter {
         if tokens.len() < 2 {
             return Err(Error::TooShort(tokens.len()));
         }
-        let mut part = file.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let out = File::create(&part).map_err(|error| unwritable(file, &error))?;
+        let target = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        let plain = target.symlink_metadata().map_or(true, |meta| meta.is_file());
+        let part = plain.then(|| {
+            let mut part = target.as_os_str().to_owned();
+            part.push(".part");
+            PathBuf::from(part)
+        });
+        let out = File::create(part.as_ref().unwrap_or(&target)).map_err(|error| unwritable(file, &error))?;
         let bytes = header.write(tokens.len());
         let mut writer = RecordWriter {
-            file: file.to_owned(),
+            file: target,
             part,
             out: BufWriter::new(out),
             header: header.clone(),
@@ -78,8 +84,9 @@ impl RecordWriter {
     pub fn finish(mut self) -> Result<(), Error> {
         let sum = self.sum.0.to_le_bytes();
         let ended = self.out.seek(SeekFrom::Start(HEADER as u64 - 8)).and_then(|_| self.out.write_all(&sum));
+        let ended = ended.and_then(|()| self.out.flush());
         let ended =
-            ended.and_then(|()| self.out.flush()).and_then(|()| std::fs::rename(&self.part, &self.file));
+            ended.and_then(|()| self.part.as_ref().map_or(Ok(()), |part| std::fs::rename(part, &self.file)));
         ended.map_err(|error| unwritable(&self.file, &error))
     }
 
@@ -92,7 +99,7 @@ impl RecordWriter {
 impl Drop for RecordWriter {
     fn drop(&mut self) {
         // After `finish` it has another name.
-        let _ = std::fs::remove_file(&self.part);
+        let _ = self.part.as_ref().map(std::fs::remove_file);
     }
 }
 

@@ -37,6 +37,36 @@ fn a_silent_server_is_left_and_resumed() {
 }
 
 #[test]
+fn a_server_that_drips_is_left() {
+    let (ranges, seen) = ranges_after(&[], &[Fault::Drip(200_000)]);
+    assert!(
+        ranges[1] >= 200_000 && seen.notes[0].contains("bytes arrived in 2 s"),
+        "{ranges:?} {:?}",
+        seen.notes
+    );
+    for (path, fault) in [("/api/", Fault::Drip(9)), (Model::WEIGHTS, Fault::Cut(1))] {
+        let (cache, server) = (tempfile::tempdir().unwrap(), Server::new(Model::small()));
+        (0..3).for_each(|_| _ = server.fault(path, fault.clone()));
+        let error = pull(cache.path(), &server, &mut Seen::default()).unwrap_err();
+        assert!(matches!(error, Error::Network { attempts: 3, .. }), "{error}");
+    }
+}
+
+/// Without digests only the tag of the file tells that two connections saw two files.
+#[test]
+fn a_file_that_changes_between_two_connections_is_not_spliced() {
+    let (cache, model) = (tempfile::tempdir().unwrap(), Model { no_digests: true, ..Model::small() });
+    let server = Server::new(model.clone());
+    server.fault(Model::WEIGHTS, Fault::Cut(1000)).fault(Model::WEIGHTS, Fault::Changed);
+    let options = PullOptions { no_verify: true, ..PullOptions::default() };
+    let dir = hub(cache.path(), &server.url).pull("o/m", &options, &mut ()).unwrap();
+    assert_eq!(std::fs::read(dir.join(Model::WEIGHTS)).unwrap(), model.weights());
+    let asked = server.requests(Model::WEIGHTS);
+    let asked: Vec<_> = asked.iter().map(|r| (r.range.unwrap_or(0), r.if_range.as_deref())).collect();
+    assert_eq!(asked, [(0, None), (1000, Some("\"old\"")), (0, None)]);
+}
+
+#[test]
 fn what_an_earlier_run_left_is_used() {
     let model = Model::small();
     let (ranges, seen) = ranges_after(&model.weights()[..600_000], &[]);

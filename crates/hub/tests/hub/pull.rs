@@ -1,6 +1,6 @@
 //! Pulling from a server that behaves: what is fetched, where it lies, and what is reported.
 use crate::model::{Model, Seen, hub, sha256};
-use crate::server::Server;
+use crate::server::{Fault, Server};
 use amoeba_hub::{Error, PullOptions};
 use std::path::Path;
 
@@ -76,7 +76,7 @@ fn revisions_are_asked_for_and_referred_to() {
     let server = Server::new(Model::small());
     let hub = hub(cache.path(), &server.url);
     hub.pull("o/m@refs/pr/1", &options(), &mut ()).unwrap();
-    hub.pull("m", &PullOptions { revision: Some("v1".to_owned()) }, &mut ()).unwrap();
+    hub.pull("m", &PullOptions { revision: Some("v1".to_owned()), ..options() }, &mut ()).unwrap();
     assert_eq!(server.requests("/api/")[0].path, "/api/models/o/m/revision/refs%2Fpr%2F1?blobs=true");
     assert_eq!(server.requests("/api/")[1].path, "/api/models/mlx-community/m/revision/v1?blobs=true");
     assert!(cache.path().join("models--o--m/refs/refs/pr/1").is_file());
@@ -110,21 +110,45 @@ fn a_disk_that_is_too_small_is_noticed_before_the_download() {
 }
 
 #[test]
-fn without_checksums_the_length_is_compared_and_that_is_said() {
+fn without_checksums_the_length_is_compared_if_the_user_says_so() {
     let cache = tempfile::tempdir().unwrap();
     let server = Server::new(Model { no_digests: true, ..Model::small() });
     let mut seen = Seen::default();
-    let dir = hub(cache.path(), &server.url).pull("o/m", &options(), &mut seen).unwrap();
+    let error = hub(cache.path(), &server.url).pull("o/m", &options(), &mut seen).unwrap_err();
+    assert!(matches!(error, Error::NoDigest { .. }) && error.to_string().contains("--no-verify"), "{error}");
+    assert!(server.requests("/resolve/").is_empty(), "nothing was fetched");
+    let options = PullOptions { no_verify: true, ..options() };
+    let dir = hub(cache.path(), &server.url).pull("o/m", &options, &mut seen).unwrap();
     assert!(dir.join("config.json").is_file());
     assert_eq!(seen.notes.iter().filter(|n| n.contains("no checksum")).count(), 4);
 }
 
 #[test]
-fn a_repository_without_safetensors_is_refused() {
-    let cache = tempfile::tempdir().unwrap();
-    let mut model = Model::small();
-    model.files.retain(|f| f.0 != Model::WEIGHTS);
+fn a_repository_that_cannot_run_is_refused_before_the_download() {
+    for (file, missing) in [(Model::WEIGHTS, "model*.safetensors"), ("tokenizer.json", "tokenizer.json (or")]
+    {
+        let cache = tempfile::tempdir().unwrap();
+        let mut model = Model::small();
+        model.files.retain(|f| f.0 != file);
+        let server = Server::new(model);
+        let error = hub(cache.path(), &server.url).pull("o/m", &options(), &mut ()).unwrap_err();
+        assert!(error.to_string().contains(&format!("o/m holds no {missing}")), "{error}");
+        assert!(server.requests("/resolve/").is_empty());
+    }
+}
+
+#[test]
+fn named_templates_lie_in_their_folder_and_what_failed_is_not_listed() {
+    let (cache, mut model) = (tempfile::tempdir().unwrap(), Model::small());
+    let (rank, template) = ("hy.tiktoken", "additional_chat_templates/tool_use.jinja");
+    model.files.retain(|f| f.0 != "tokenizer.json");
+    model.files.extend([rank, template].map(|name| (name.to_owned(), b"x".to_vec(), false)));
     let server = Server::new(model);
-    let error = hub(cache.path(), &server.url).pull("o/m", &options(), &mut ()).unwrap_err();
-    assert!(error.to_string().contains("o/m holds no model*.safetensors"), "{error}");
+    let hub = hub(cache.path(), &server.url);
+    server.fault(Model::WEIGHTS, Fault::Status(403, String::new()));
+    assert!(matches!(hub.pull("o/m", &options(), &mut ()), Err(Error::Forbidden { .. })));
+    assert_eq!(hub.list().unwrap(), [], "nothing that could run");
+    let dir = hub.pull("o/m", &options(), &mut ()).unwrap();
+    assert_eq!(amoeba_checkpoint::read_small(&dir.join(template), 9).unwrap().unwrap(), b"x");
+    assert_eq!(hub.list().unwrap().len(), 1);
 }

@@ -100,7 +100,7 @@ fn the_cache_is_listed_in_order_and_foreign_things_are_left_alone() {
     put(&cache.path().join("version.txt"), "1");
     let found = Hub::new(cache.path()).list().unwrap();
     let rows: Vec<_> = found.iter().map(|m| (m.id.as_str(), m.revision.as_str(), m.bytes)).collect();
-    assert_eq!(rows, [("a/b", "ffff", 2), ("a/b", "refs/pr/1", 9), ("o/m", "main", 9)]);
-    assert_eq!(found[2].path, dir);
+    assert_eq!(rows, [("a/b", "refs/pr/1", 9), ("o/m", "main", 9)], "only what has weights");
+    assert_eq!(found[1].path, dir);
     assert_eq!(Hub::new("/no/cache").list().unwrap(), []);
 }

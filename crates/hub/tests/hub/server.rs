@@ -23,6 +23,10 @@ pub enum Fault {
     NoRange,
     /// Answer 206 with another range than asked for.
     OtherRange,
+    /// Answer 206 with bytes and tag of another state of the file, as a server that ignores If-Range.
+    Changed,
+    /// Send this many bytes, then one every tenth of a second.
+    Drip(usize),
 }
 
 /// A request as it came.
@@ -30,6 +34,7 @@ pub enum Fault {
 pub struct Request {
     pub path: String,
     pub range: Option<usize>,
+    pub if_range: Option<String>,
     pub authorization: Option<String>,
 }
 
@@ -89,11 +94,12 @@ fn serve(state: &State, mut stream: TcpStream) {
 fn read_request(stream: &TcpStream) -> Option<Request> {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     let path = lines.next()?.split(' ').nth(1)?.to_owned();
-    let mut request = Request { path, range: None, authorization: None };
+    let mut request = Request { path, range: None, if_range: None, authorization: None };
     for line in lines.take_while(|line| !line.is_empty()) {
         let Some((name, value)) = line.split_once(": ") else { continue };
         match name.to_ascii_lowercase().as_str() {
             "range" => request.range = value.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok(),
+            "if-range" => request.if_range = Some(value.to_owned()),
             "authorization" => request.authorization = Some(value.to_owned()),
             _ => {}
         }
@@ -115,15 +121,20 @@ fn answer(
         Some(Fault::OtherRange) => start -= 1,
         Some(Fault::Corrupt) => body[0] ^= 0xff,
         Some(Fault::TooLong) => body.push(0),
+        Some(Fault::Changed) => body.iter_mut().for_each(|byte| *byte ^= 0xff),
         _ => {}
     }
     if start > total {
         return head(out, 416, "", 0);
     }
     let body = &body[start..];
+    let tag = format!("ETag: \"{}\"\r\n", if matches!(fault, Some(Fault::Changed)) { "new" } else { "old" });
     match start {
-        0 => head(out, 200, "", body.len())?,
-        _ => head(out, 206, &format!("Content-Range: bytes {start}-{}/{total}\r\n", total - 1), body.len())?,
+        0 => head(out, 200, &tag, body.len())?,
+        _ => {
+            let range = format!("{tag}Content-Range: bytes {start}-{}/{total}\r\n", total - 1);
+            head(out, 206, &range, body.len())?;
+        }
     }
     match fault {
         Some(Fault::Cut(bytes)) => out.write_all(&body[..bytes.min(body.len())]),
@@ -131,6 +142,13 @@ fn answer(
             out.write_all(&body[..bytes.min(body.len())])?;
             std::thread::sleep(Duration::from_secs(30));
             Ok(())
+        }
+        Some(Fault::Drip(bytes)) => {
+            out.write_all(&body[..bytes.min(body.len())])?;
+            body[bytes.min(body.len())..].chunks(1).try_for_each(|byte| {
+                std::thread::sleep(Duration::from_millis(100));
+                out.write_all(byte)
+            })
         }
         _ => out.write_all(body),
     }

@@ -8,7 +8,7 @@ mod mixers;
 mod row;
 mod table;
 
-use amoeba_checkpoint::Config;
+use amoeba_checkpoint::{Config, TensorIndex};
 use attention_row::Bias;
 use row::{Act, Factor, Family, Tied};
 
@@ -39,9 +39,8 @@ pub fn read_spec(config: &Config) -> Result<ModelSpec, Error> {
     read(config, None)
 }
 
-/// As [`read_spec`], with a test for which tensors exist: where a family's files come in two forms, it
-/// decides.
-pub(crate) fn read(config: &Config, has: Option<&dyn Fn(&str) -> bool>) -> Result<ModelSpec, Error> {
+/// As [`read_spec`], with the tensors that exist: where a family's files come in several forms, they decide.
+pub(crate) fn read(config: &Config, tensors: Option<&TensorIndex>) -> Result<ModelSpec, Error> {
     let outer = config.str("model_type")?.unwrap_or("(missing)");
     let text = config.object("text_config")?;
     let inner = match &text {
@@ -54,19 +53,47 @@ pub(crate) fn read(config: &Config, has: Option<&dyn Fn(&str) -> bool>) -> Resul
         found: if inner == outer { outer.to_owned() } else { format!("{outer}` with text `{inner}") },
         known: family_names().join(", "),
     })?;
-    // Files of a model with several parts keep the text's tensors under this name.
-    let nested = text.is_some() || family.names.embed.starts_with("language_model.");
-    let prefix =
-        if nested && !family.names.embed.starts_with("language_model.") { "language_model." } else { "" };
+    let usual = if text.is_some() { &ROOTS[1] } else { &ROOTS[0] };
+    let embed = |root: &&Root| format!("{}.weight", root.path(family.names.embed));
+    let found = |root: &&Root| tensors.is_some_and(|tensors| tensors.has(&embed(root)));
+    let root = [usual].into_iter().chain(&ROOTS).find(found).unwrap_or(usual);
     let reader = Reader {
         family,
         hidden: text.as_ref().unwrap_or(config).usize("hidden_size", 1..=1 << 17)?,
         config: text.as_ref().unwrap_or(config),
         outer: config,
-        prefix,
-        has,
+        root,
+        tensors,
     };
     reader.model(text.is_some().then(|| outer.to_owned()))
+}
+
+/// What converters put in front of names.
+#[derive(Debug)]
+struct Root {
+    /// In place of `model.`.
+    body: &'static str,
+    /// In front of the others.
+    rest: &'static str,
+}
+
+/// Known roots: none; text parts of mlx-lm and mlx-vlm; those of transformers; a merged adapter of PEFT; a
+/// bare body.
+const ROOTS: [Root; 5] = [
+    Root { body: "model.", rest: "" },
+    Root { body: "language_model.model.", rest: "language_model." },
+    Root { body: "model.language_model.", rest: "" },
+    Root { body: "base_model.model.model.", rest: "base_model.model." },
+    Root { body: "", rest: "" },
+];
+
+impl Root {
+    fn path(&self, name: &str) -> String {
+        match name.strip_prefix("model.") {
+            Some(inner) => format!("{}{inner}", self.body),
+            None => format!("{}{name}", self.rest),
+        }
+    }
 }
 
 impl Family {
@@ -83,17 +110,17 @@ struct Reader<'a> {
     config: &'a Config,
     /// The whole.
     outer: &'a Config,
-    /// What all tensor names start with.
-    prefix: &'static str,
+    /// What tensor names start with.
+    root: &'static Root,
     hidden: usize,
-    /// Whether a tensor exists; `None` if nobody knows.
-    has: Option<&'a dyn Fn(&str) -> bool>,
+    /// Tensors that exist; `None` if nobody knows.
+    tensors: Option<&'a TensorIndex>,
 }
 
 impl Reader<'_> {
     /// Whether the files hold a tensor; no, if nobody knows.
     fn has(&self, name: &str) -> bool {
-        self.has.is_some_and(|has| has(name))
+        self.tensors.is_some_and(|tensors| tensors.has(name))
     }
 
     fn model(&self, part_of: Option<String>) -> Result<ModelSpec, Error> {
@@ -104,9 +131,11 @@ impl Reader<'_> {
             Tied::Key(default) => {
                 let outer = self.outer.bool_or("tie_word_embeddings", default)?;
                 let tied = self.config.bool_or("tie_word_embeddings", outer)?;
-                // A head of its own counts where the config does not say.
+                // A head of its own counts where the config does not say, even one in a file that is missing.
                 let said = self.config.has("tie_word_embeddings") || self.outer.has("tie_word_embeddings");
-                tied && (said || !self.has(&format!("{}.weight", self.path(names.head))))
+                let head = format!("{}.weight", self.path(names.head));
+                let lacks = self.tensors.is_some_and(|tensors| tensors.lacks(&head));
+                tied && (said || !(self.has(&head) || lacks))
             }
         };
         let head = self.path(if tied { names.embed } else { names.head });
@@ -142,7 +171,7 @@ impl Reader<'_> {
     }
 
     fn path(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+        self.root.path(name)
     }
 
     /// Width of the second embedding's part for a layer; 0 is none.

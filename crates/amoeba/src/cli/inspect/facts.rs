@@ -40,6 +40,8 @@ pub struct Facts {
     pub rows: usize,
     /// Tokenizer and template, or why they cannot be used.
     pub text: Result<TextFacts, String>,
+    /// What is left aside, or does not fit.
+    pub notes: Vec<String>,
 }
 
 /// What is known about text.
@@ -64,9 +66,12 @@ impl Facts {
         has_weights: bool,
         options: &LoadOptions,
     ) -> Result<Facts, Failure> {
+        let mut notes = Vec::new();
         let (plan, stored, files) = if has_weights {
             let checkpoint = Checkpoint::open(dir)?;
             let plan = Plan::of(&checkpoint)?;
+            notes.extend_from_slice(checkpoint.notes());
+            notes.extend(plan.notes(&checkpoint));
             let stored = plan.stored(&checkpoint)?;
             let stored: Vec<_> = stored.iter().map(|stored| (stored.format, stored.bytes as u64)).collect();
             (plan, stored, Some(checkpoint.index().files().len()))
@@ -109,6 +114,7 @@ impl Facts {
             paths: [1, rows].map(path),
             rows,
             text: text_facts(dir).map_err(|error| error.to_string()),
+            notes,
             plan,
         })
     }

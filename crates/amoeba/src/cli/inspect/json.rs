@@ -66,5 +66,6 @@ pub fn render(facts: &Facts) -> Value {
         })).collect::<Vec<_>>(),
         "path": { "decode": decode, "prefill": prefill, "prefill_rows": facts.rows },
         "text": text,
+        "notes": facts.notes,
     })
 }

@@ -66,6 +66,7 @@ fn architecture(facts: &Facts) -> String {
     ];
     rows.extend(attention.map(|spec| row([&"attention", &describe_attention(spec)])));
     rows.extend(moe.map(|spec| row([&"experts", &describe_experts(spec)])));
+    rows.extend(facts.notes.iter().map(|note| row([&"note", note])));
     format!("{}\n{}", facts.dir.display(), table(&rows, [false, false]))
 }
 

@@ -107,6 +107,9 @@ fn bad(what: &str) -> Error {
 }
 
 fn read(path: &Path, key: u128, sources: &[Source<'_>], loader: &mut Loader<'_>) -> Result<Vec<Packed>> {
+    if !path.metadata()?.is_file() {
+        return Err(bad("it is no regular file")); // a pipe would block
+    }
     let mut file = File::open(path)?;
     let room = |source: &Source<'_>| Packed::zeroed(source.layout, source.matrices.len());
     let mut packed: Vec<Packed> = sources.iter().map(room).collect();
@@ -159,6 +162,10 @@ fn read(path: &Path, key: u128, sources: &[Source<'_>], loader: &mut Loader<'_>)
 fn write(path: &Path, key: u128, packed: &[Packed], progress: &mut dyn FnMut(usize)) -> Result<()> {
     path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
     let aside = path.with_extension("tmp");
+    // What is no plain file would block, or have something else written to.
+    if aside.symlink_metadata().is_ok_and(|meta| !meta.is_file()) {
+        std::fs::remove_file(&aside)?;
+    }
     // Kept from a run that was killed, it is written over; the lock is for one that is alive.
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&aside)?;
     let busy = |_| Error::new(ErrorKind::ResourceBusy, "another process is writing them");
@@ -167,6 +174,7 @@ fn write(path: &Path, key: u128, packed: &[Packed], progress: &mut dyn FnMut(usi
         other => other.map_err(busy)?,
     }
     if path.exists() {
+        let _ = std::fs::remove_file(&aside); // another run was faster, and nobody would clear it
         return Err(Error::new(ErrorKind::AlreadyExists, "the file is there already"));
     }
     let written = fill(&file, key, packed, progress).and_then(|()| std::fs::rename(&aside, path));

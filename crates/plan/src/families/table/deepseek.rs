@@ -7,12 +7,13 @@ use super::super::row::{
     Correction, DenseLayers, Family, Grouping, Layers, Mlp, Moe, Names, NormRule, Normalise, ScoreRule,
     Shared, SharedWidth,
 };
-use super::{ATTENTION, BASE, BIASED, BIASED_MOE, LATENT, MOE, NAMES, PLAIN_ROPE, ROPE, SHARED};
+use super::{APART, ATTENTION, BASE, BIASED, BIASED_MOE, LATENT, MOE, NAMES, PLAIN_ROPE, ROPE, SHARED};
 use crate::Score;
 
 pub(super) const ROWS: &[Family] = &[
     Family {
         name: "deepseek",
+        names: APART,
         full: Attention { head_dim: HeadDim::Hidden, ..BIASED },
         moe: Some(Moe { experts: "n_routed_experts", shared: SHARED, ..MOE }),
         dense_layers: DenseLayers::First("first_k_dense_replace"),
@@ -20,6 +21,7 @@ pub(super) const ROWS: &[Family] = &[
     },
     Family {
         name: "deepseek_v2",
+        names: APART,
         full: Attention { latent: Some(Latent { absorbed: false, eps: Some(1e-6) }), ..LATENT },
         moe: Some(Moe {
             experts: "n_routed_experts",
@@ -34,6 +36,7 @@ pub(super) const ROWS: &[Family] = &[
     Family {
         name: "deepseek_v3",
         also: &["kimi_k2", "joyai_llm_flash"],
+        names: APART,
         full: LATENT,
         moe: Some(BIASED_MOE),
         dense_layers: DenseLayers::First("first_k_dense_replace"),
@@ -41,7 +44,7 @@ pub(super) const ROWS: &[Family] = &[
     },
     Family {
         name: "dots1",
-        names: Names { experts: "mlp.experts", ..NAMES },
+        names: Names { experts: "mlp.experts", ..APART },
         full: Attention { qk_norm: QkNorm::Head, ..ATTENTION },
         mlp: Mlp { bias: Bias::Key("mlp_bias"), ..BASE.mlp },
         moe: Some(BIASED_MOE),
@@ -51,6 +54,7 @@ pub(super) const ROWS: &[Family] = &[
     Family {
         name: "glm4_moe",
         also: &["solar_open"],
+        names: APART,
         full: Attention {
             qkv_bias: Bias::Key("attention_bias"),
             qk_norm: QkNorm::HeadIf("use_qk_norm", false),
@@ -63,6 +67,7 @@ pub(super) const ROWS: &[Family] = &[
     },
     Family {
         name: "glm4_moe_lite",
+        names: APART,
         norm: NormRule { eps: ("rms_norm_eps", 1e-5), ..BASE.norm },
         full: Attention { latent: Some(Latent { absorbed: true, eps: None }), ..LATENT },
         moe: Some(Moe { normalise: Normalise::Several("norm_topk_prob", true, 1e-20), ..BIASED_MOE }),

@@ -54,6 +54,12 @@ const NAMES: Names = Names {
     gate_up: None,
 };
 
+/// The same, where files with experts one by one differ in nothing else: the original ones can be read too.
+const APART: Names = Names {
+    experts_apart: Some(["mlp.experts.{}.gate_proj", "mlp.experts.{}.up_proj", "mlp.experts.{}.down_proj"]),
+    ..NAMES
+};
+
 /// Names of Mixtral's blocks, which others took over.
 const SPARSE_BLOCK: Names = Names {
     router: "block_sparse_moe.gate",

@@ -2,7 +2,7 @@
 
 use super::super::attention_row::{Attention, Bias, Gate, HeadDim, QkNorm, RopeDims, RopeRule};
 use super::super::row::{DenseLayers, Family, Kind, Layers, Moe, Names, Normalise, Shared, SharedWidth};
-use super::{ATTENTION, BASE, BIASED, MOE, NAMES, PLAIN_ROPE, ROPE};
+use super::{APART, ATTENTION, BASE, BIASED, MOE, NAMES, PLAIN_ROPE, ROPE};
 
 /// Gated delta nets with every fourth layer full attention, a gated shared expert (Qwen3-Next, Qwen3.5).
 const QWEN_HYBRID: Family = Family {
@@ -33,7 +33,7 @@ const GATED_SHARED: Shared = Shared {
 pub(super) const ROWS: &[Family] = &[
     Family {
         name: "qwen2_moe",
-        names: Names { shared: "mlp.shared_expert", ..NAMES },
+        names: Names { shared: "mlp.shared_expert", ..APART },
         full: Attention { head_dim: HeadDim::Hidden, qkv_bias: Bias::Always, rope: PLAIN_ROPE, ..ATTENTION },
         moe: Some(Moe { shared: GATED_SHARED, ..MOE }),
         ..BASE
@@ -41,6 +41,7 @@ pub(super) const ROWS: &[Family] = &[
     Family {
         name: "qwen3_moe",
         also: &["qwen3_vl_moe"],
+        names: APART,
         full: Attention { qk_norm: QkNorm::Head, rope: PLAIN_ROPE, ..ATTENTION },
         moe: Some(Moe { normalise: Normalise::Key("norm_topk_prob", false, 0.0), ..MOE }),
         dense_layers: DenseLayers::SparseStep,

@@ -7,7 +7,7 @@ use super::super::row::{
     Act, Correction, DenseLayers, Family, Kind, Layers, Mlp, Moe, Names, NormRule, Normalise, ScoreRule,
     Shared, SharedWidth, Tied,
 };
-use super::{ATTENTION, BASE, BIASED, LOCAL_MOE, MOE, NAMES, PLAIN_ROPE, ROPE, SHARED, SPARSE_BLOCK};
+use super::{APART, ATTENTION, BASE, BIASED, LOCAL_MOE, MOE, NAMES, PLAIN_ROPE, ROPE, SHARED, SPARSE_BLOCK};
 use crate::{NormKind, Score};
 
 /// Attention of gpt-oss.
@@ -151,6 +151,7 @@ pub(super) const ROWS: &[Family] = &[
     },
     Family {
         name: "olmoe",
+        names: APART,
         tied: Tied::Key(true),
         full: Attention { qk_norm: QkNorm::Full, ..BIASED },
         moe: Some(Moe {

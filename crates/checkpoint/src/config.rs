@@ -38,6 +38,19 @@ impl Config {
         Ok(map.map(|map| Config { file: file.to_owned(), prefix: String::new(), map }))
     }
 
+    /// The same with what the object in `text` says of keys that are absent or null.
+    ///
+    /// # Errors
+    /// `text` is not a JSON object.
+    pub fn or(mut self, text: &str) -> Result<Config, Error> {
+        for (key, value) in json::object(&self.file, text)? {
+            if !self.has(&key) {
+                self.map.insert(key, value);
+            }
+        }
+        Ok(self)
+    }
+
     /// True when the key is present and not null.
     pub fn has(&self, key: &str) -> bool {
         self.get(key).is_some()

@@ -17,6 +17,7 @@ impl Reader<'_> {
         };
         let kinds: Vec<Kind> = match self.family.layers {
             Layers::Same | Layers::Pattern(_) => vec![Kind::Full; count],
+            Layers::TypesIf if !self.config.has("layer_types") => vec![Kind::Full; count],
             Layers::Every(key, n, other) => every(self.config.usize_or(key, n, 1..=1024)?, other),
             Layers::EveryOr(list, key, n) if !self.config.has(list) => {
                 every(self.config.usize_or(key, n, 1..=1024)?, Kind::Local)
@@ -24,7 +25,7 @@ impl Reader<'_> {
             Layers::TypesOr(key, n) if !self.config.has("layer_types") => {
                 every(self.config.usize_or(key, n, 1..=1024)?, Kind::Local)
             }
-            Layers::Types | Layers::TypesOr(..) => self.named("layer_types")?,
+            Layers::Types | Layers::TypesIf | Layers::TypesOr(..) => self.named("layer_types")?,
             Layers::DeltaAt(key) => {
                 let (place, key) = self.nested(key)?;
                 let listed = place.usizes(key, 1..=1024)?.unwrap_or_default();

@@ -57,10 +57,15 @@ pub(crate) fn read(config: &Config, tensors: Option<&TensorIndex>) -> Result<Mod
     let embed = |root: &&Root| format!("{}.weight", root.path(family.names.embed));
     let found = |root: &&Root| tensors.is_some_and(|tensors| tensors.has(&embed(root)));
     let root = [usual].into_iter().chain(&ROOTS).find(found).unwrap_or(usual);
+    let mut whole = text.as_ref().unwrap_or(config).clone();
+    if let Some(vocab) = config.raw().get("vocab_size").filter(|_| text.is_some()) {
+        whole = whole.or(&format!("{{\"vocab_size\": {vocab}}}"))?;
+    }
+    let whole = whole.or(family.defaults[usize::from(text.is_some())])?;
     let reader = Reader {
         family,
-        hidden: text.as_ref().unwrap_or(config).usize("hidden_size", 1..=1 << 17)?,
-        config: text.as_ref().unwrap_or(config),
+        hidden: whole.usize("hidden_size", 1..=1 << 17)?,
+        config: &whole,
         outer: config,
         root,
         tensors,
@@ -128,7 +133,8 @@ impl Reader<'_> {
         let kinds = self.kinds()?;
         let tied = match self.family.tied {
             Tied::Always => true,
-            Tied::Key(default) => {
+            Tied::UnlessStored(_) if self.has(&format!("{}.weight", self.path(names.head))) => false,
+            Tied::Key(default) | Tied::UnlessStored(default) => {
                 let outer = self.outer.bool_or("tie_word_embeddings", default)?;
                 let tied = self.config.bool_or("tie_word_embeddings", outer)?;
                 // A head of its own counts where the config does not say, even one in a file that is missing.
@@ -139,17 +145,13 @@ impl Reader<'_> {
             }
         };
         let head = self.path(if tied { names.embed } else { names.head });
-        let vocab = match self.config.has("vocab_size") {
-            true => self.config,
-            false => self.outer,
-        };
         let softcap = match self.family.softcap {
             None => None,
             Some((key, default)) => {
                 Some(self.config.f32_or(key, default, 0.0..=1e6)?).filter(|cap| *cap > 0.0)
             }
         };
-        let vocab = vocab.usize("vocab_size", 1..=1 << 22)?;
+        let vocab = self.config.usize("vocab_size", 1..=1 << 22)?;
         Ok(ModelSpec {
             family: self.family.name,
             part_of,

@@ -10,6 +10,8 @@ pub(crate) struct Family {
     pub name: &'static str,
     /// Other `model_type`s that mean the same.
     pub also: &'static [&'static str],
+    /// What a config that leaves keys out means, as an object: of a model, and of the text part of several.
+    pub defaults: [&'static str; 2],
     /// Tensor names.
     pub names: Names,
     /// Norms.
@@ -107,6 +109,9 @@ pub(crate) struct NormRule {
 pub(crate) enum Tied {
     /// As `tie_word_embeddings` says; this where it is absent.
     Key(bool),
+    /// The same, but a head that is in the files counts, whatever the key says (families whose reference has
+    /// a head of its own always).
+    UnlessStored(bool),
     Always,
 }
 
@@ -146,6 +151,8 @@ pub(crate) enum Layers {
     Same,
     /// A list of names at `layer_types`.
     Types,
+    /// As `Types`; without a list all full attention.
+    TypesIf,
     /// As `Types`; without a list, every n-th is full and the rest local, n from the key or this.
     TypesOr(&'static str, usize),
     /// Every n-th is full and the rest this, n from the key or this.

@@ -5,7 +5,7 @@ use super::super::attention_row::{
 };
 use super::super::row::{
     Correction, DenseLayers, Family, Grouping, Layers, Mlp, Moe, Names, NormRule, Normalise, ScoreRule,
-    Shared, SharedWidth,
+    Shared, SharedWidth, Tied,
 };
 use super::{APART, ATTENTION, BASE, BIASED, BIASED_MOE, LATENT, MOE, NAMES, PLAIN_ROPE, ROPE, SHARED};
 use crate::Score;
@@ -13,6 +13,7 @@ use crate::Score;
 pub(super) const ROWS: &[Family] = &[
     Family {
         name: "deepseek",
+        tied: Tied::UnlessStored(false),
         names: APART,
         full: Attention { head_dim: HeadDim::Hidden, ..BIASED },
         moe: Some(Moe { experts: "n_routed_experts", shared: SHARED, ..MOE }),
@@ -21,6 +22,7 @@ pub(super) const ROWS: &[Family] = &[
     },
     Family {
         name: "deepseek_v2",
+        tied: Tied::UnlessStored(false),
         names: APART,
         full: Attention { latent: Some(Latent { absorbed: false, eps: Some(1e-6) }), ..LATENT },
         moe: Some(Moe {
@@ -36,6 +38,7 @@ pub(super) const ROWS: &[Family] = &[
     Family {
         name: "deepseek_v3",
         also: &["kimi_k2", "joyai_llm_flash"],
+        tied: Tied::UnlessStored(false),
         names: APART,
         full: LATENT,
         moe: Some(BIASED_MOE),
@@ -54,6 +57,7 @@ pub(super) const ROWS: &[Family] = &[
     Family {
         name: "glm4_moe",
         also: &["solar_open"],
+        tied: Tied::UnlessStored(false),
         names: APART,
         full: Attention {
             qkv_bias: Bias::Key("attention_bias"),
@@ -67,6 +71,7 @@ pub(super) const ROWS: &[Family] = &[
     },
     Family {
         name: "glm4_moe_lite",
+        tied: Tied::UnlessStored(false),
         names: APART,
         norm: NormRule { eps: ("rms_norm_eps", 1e-5), ..BASE.norm },
         full: Attention { latent: Some(Latent { absorbed: true, eps: None }), ..LATENT },

@@ -1,16 +1,39 @@
 //! Dense models.
 
-use super::super::attention_row::{Attention, Bias, HeadDim, QkNorm, RopeDims, RopeOn, RopeRule};
+use super::super::attention_row::{
+    Attention, Bias, HeadDim, QkNorm, RopeDims, RopeOn, RopeRule, Temperature, WindowRule,
+};
 use super::super::row::{Family, Layers, Mlp, Names, Tied};
 use super::{ATTENTION, BASE, BIASED, NAMES, ROPE};
+
+/// Queries grow with the position (Ministral 3).
+const MINISTRAL: Attention = Attention {
+    temperature: Some(Temperature {
+        on: "rope_parameters.llama_4_scaling_beta",
+        scale: ("rope_parameters.llama_4_scaling_beta", 0.1),
+        period: ("rope_parameters.original_max_position_embeddings", 8192.0),
+        shift: 0.0,
+    }),
+    ..ATTENTION
+};
 
 pub(super) const ROWS: &[Family] = &[
     Family {
         name: "llama",
-        also: &["mistral"],
+        also: &["mistral", "mistral3", "pixtral"],
         tied: Tied::Key(true),
+        layers: Layers::TypesIf,
         full: BIASED,
+        local: Attention { window: WindowRule::Sliding("sliding_window"), ..BIASED },
         mlp: Mlp { bias: Bias::Key("mlp_bias"), ..BASE.mlp },
+        ..BASE
+    },
+    Family {
+        name: "ministral3",
+        tied: Tied::Key(true),
+        layers: Layers::TypesIf,
+        full: MINISTRAL,
+        local: Attention { window: WindowRule::Sliding("sliding_window"), ..MINISTRAL },
         ..BASE
     },
     Family {
@@ -29,7 +52,12 @@ pub(super) const ROWS: &[Family] = &[
         full: Attention { head_dim: HeadDim::Hidden, qkv_bias: Bias::Always, ..ATTENTION },
         ..BASE
     },
-    Family { name: "qwen3", full: Attention { qk_norm: QkNorm::Head, ..ATTENTION }, ..BASE },
+    Family {
+        name: "qwen3",
+        also: &["qwen3_vl"],
+        full: Attention { qk_norm: QkNorm::Head, ..ATTENTION },
+        ..BASE
+    },
     Family {
         name: "smollm3",
         tied: Tied::Key(true),

@@ -148,6 +148,7 @@ pub(super) const ROWS: &[Family] = &[
     },
     Family {
         name: "nemotron_h",
+        tied: Tied::UnlessStored(false),
         names: Names {
             embed: "backbone.embeddings",
             final_norm: "backbone.norm_f",

@@ -172,6 +172,7 @@ const BASE: Family = Family {
     also: &[],
     names: NAMES,
     norm: NormRule { kind: NormKind::Rms, eps: ("rms_norm_eps", 1e-6), plus_one: false },
+    defaults: ["{}"; 2],
     tied: Tied::Key(false),
     embed_scale: Factor::One,
     residual_scale: Factor::One,

@@ -1,7 +1,9 @@
 //! Qwen with experts.
 
 use super::super::attention_row::{Attention, Bias, Gate, HeadDim, QkNorm, RopeDims, RopeRule};
-use super::super::row::{DenseLayers, Family, Kind, Layers, Moe, Names, Normalise, Shared, SharedWidth};
+use super::super::row::{
+    DenseLayers, Family, Kind, Layers, Moe, Names, Normalise, Shared, SharedWidth, Tied,
+};
 use super::{APART, ATTENTION, BASE, BIASED, MOE, NAMES, PLAIN_ROPE, ROPE};
 
 /// Gated delta nets with every fourth layer full attention, a gated shared expert (Qwen3-Next, Qwen3.5).
@@ -30,9 +32,15 @@ const GATED_SHARED: Shared = Shared {
     mix: None,
 };
 
+/// mlx-lm's `qwen3_5` reads the base from `rope_parameters` alone; without them it takes these, whatever
+/// stands at the top level.
+const QWEN35_USUAL: &str =
+    r#"{"rope_parameters": {"type": "default", "rope_theta": 100000.0, "partial_rotary_factor": 0.25}}"#;
+
 pub(super) const ROWS: &[Family] = &[
     Family {
         name: "qwen2_moe",
+        tied: Tied::UnlessStored(false),
         names: Names { shared: "mlp.shared_expert", ..APART },
         full: Attention { head_dim: HeadDim::Hidden, qkv_bias: Bias::Always, rope: PLAIN_ROPE, ..ATTENTION },
         moe: Some(Moe { shared: GATED_SHARED, ..MOE }),
@@ -55,6 +63,7 @@ pub(super) const ROWS: &[Family] = &[
     Family {
         name: "qwen3_5",
         also: &["qwen3_5_moe"],
+        defaults: [QWEN35_USUAL; 2],
         moe: Some(Moe { normalise: Normalise::Key("norm_topk_prob", true, 0.0), ..QWEN_HYBRID_MOE }),
         ..QWEN_HYBRID
     },

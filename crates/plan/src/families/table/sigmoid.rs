@@ -5,7 +5,7 @@ use super::super::attention_row::{
 };
 use super::super::row::{
     Act, Correction, DenseLayers, Factor, Family, Grouping, Layers, Mlp, Moe, Names, NormRule, Normalise,
-    ScoreRule, Shared, SharedWidth,
+    ScoreRule, Shared, SharedWidth, Tied,
 };
 use super::{ATTENTION, BASE, BIASED, BIASED_MOE, MOE, NAMES, PLAIN_ROPE, ROPE, SHARED};
 use crate::{GateKind, Score};
@@ -35,6 +35,7 @@ const STEP: Attention = Attention {
 pub(super) const ROWS: &[Family] = &[
     Family {
         name: "Klear",
+        tied: Tied::UnlessStored(false),
         names: Names { correction: "mlp.expert_bias", experts: "mlp.experts", ..NAMES },
         full: Attention { head_dim: HeadDim::Hidden, qk_norm: QkNorm::Head, rope: PLAIN_ROPE, ..BIASED },
         moe: Some(Moe {
@@ -170,6 +171,7 @@ pub(super) const ROWS: &[Family] = &[
     },
     Family {
         name: "mimo_v2_flash",
+        tied: Tied::UnlessStored(false),
         norm: NormRule { eps: ("layernorm_epsilon", 1e-5), ..BASE.norm },
         layers: Layers::Flags("hybrid_layer_pattern"),
         full: Attention { sinks_if: Some("add_full_attention_sink_bias"), ..MIMO },
@@ -189,6 +191,7 @@ pub(super) const ROWS: &[Family] = &[
     },
     Family {
         name: "step3p5",
+        tied: Tied::UnlessStored(false),
         names: Names {
             router: "mlp.gate.gate",
             correction: "mlp.gate.router_bias",

@@ -22,6 +22,7 @@ const GPT_OSS: Attention = Attention {
 pub(super) const ROWS: &[Family] = &[
     Family {
         name: "gpt_oss",
+        tied: Tied::UnlessStored(false),
         names: Names { router: "mlp.router", experts: "mlp.experts", ..NAMES },
         layers: Layers::TypesOr("layer_period", 2),
         full: GPT_OSS,
@@ -69,6 +70,7 @@ pub(super) const ROWS: &[Family] = &[
     },
     Family {
         name: "llama4",
+        tied: Tied::UnlessStored(false),
         names: Names {
             mlp: "feed_forward",
             router: "feed_forward.router",
@@ -163,6 +165,7 @@ pub(super) const ROWS: &[Family] = &[
     },
     Family {
         name: "phimoe",
+        tied: Tied::UnlessStored(false),
         names: SPARSE_BLOCK,
         norm: NormRule { kind: NormKind::Layer, ..BASE.norm },
         head_bias: true,

@@ -61,43 +61,23 @@ fn header_text() {
     let deep_field = format!(r#"{{"x":{{"y":{}"#, "[".repeat(100_000));
     let twice = format!("{{{X},{X}}}");
     let escaped = format!(r#"{{{X},"\u0078":{{"dtype":"U8","shape":[0],"data_offsets":[4,4]}}}}"#);
-    let cases: [(&str, &[u8]); 34] = [
-        ("not JSON", b"{]"),
-        ("not an object", b"[1]"),
-        ("a string", b"\"x\""),
+    let cases = [
+        ("a string", &b"\"x\""[..]),
         ("empty", b"  "),
         ("leading blank", br#" {"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#),
         ("leading mark", b"\xef\xbb\xbf{}"),
-        ("trailing brace", br#"{"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}}"#),
         ("trailing NUL", b"{\"x\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}\0"),
         ("not UTF-8", b"{\"x\xff\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}"),
-        ("half a surrogate", br#"{"\ud800":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#),
-        ("NUL in a name", br#"{"x\u0000":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#),
-        ("escape in a name", br#"{"x\u001b[31m":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#),
-        ("empty name", br#"{"":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#),
         ("long name", long.as_bytes()),
         ("name twice", twice.as_bytes()),
         ("name twice, once escaped", escaped.as_bytes()),
         ("deep value", deep.as_bytes()),
         ("deep metadata", deep_metadata.as_bytes()),
         ("deep field", deep_field.as_bytes()),
-        ("metadata a list", br#"{"__metadata__":["a"],"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#),
-        ("metadata a number", br#"{"__metadata__":3,"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#),
-        ("metadata of numbers", br#"{"__metadata__":{"a":1}}"#),
-        ("metadata of null", br#"{"__metadata__":{"a":null}}"#),
-        ("metadata nested", br#"{"__metadata__":{"a":{"b":"c"}}}"#),
-        ("metadata key twice", br#"{"__metadata__":{"a":"b","a":"c"}}"#),
-        ("metadata twice", br#"{"__metadata__":{},"__metadata__":{}}"#),
-        ("tensor a list", br#"{"x":["U8",[4],[0,4]]}"#),
-        ("tensor null", br#"{"x":null}"#),
-        ("tensor a string", br#"{"x":"U8"}"#),
-        ("comment", br#"{/**/"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#),
-        ("trailing comma", br#"{"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},}"#),
-        ("single quotes", b"{'x':{'dtype':'U8','shape':[4],'data_offsets':[0,4]}}"),
-        ("no tensors, data left", b"{}"),
-        ("unclosed", br#"{"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}"#),
     ];
-    for (name, header) in cases {
+    let texts = include_str!("header_texts.txt").lines().skip(1).map(|line| line.split_once(": ").unwrap());
+    let texts = texts.map(|(name, text)| (name, text.as_bytes()));
+    for (name, header) in cases.into_iter().chain(texts) {
         let word = if name == "no tensors, data left" { "cover" } else { "header" };
         case(name, &raw(header, &[0; 4]), Corrupt, &[word]);
     }

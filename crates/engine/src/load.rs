@@ -32,8 +32,8 @@ impl Checked {
     }
 
     /// Checks a model for the device asked for. Where the choice is left open, that is the first GPU if it
-    /// takes this model as asked for, else the CPU; the notice says why a GPU that is there does not, and what
-    /// of the folder is left aside.
+    /// takes this model as asked for, else the CPU; the notice says why a GPU that is there does not, and
+    /// what of the folder is left aside.
     ///
     /// # Errors
     /// An unsupported model, a context it was not made for, or a device that does not take it.

@@ -43,11 +43,12 @@ impl FloorCache {
     /// One line that says why a file that is there cannot be used.
     pub fn load(&self) -> Result<Option<Floor>, String> {
         let fault = |what: &str| format!("{}: {what}", self.file.display());
-        let Some(text) = read_small(&self.file, BYTES_MAX).map_err(|error| error.to_string())? else {
+        let Some(bytes) = read_small(&self.file, BYTES_MAX).map_err(|error| error.to_string())? else {
             return Ok(None);
         };
+        let text = String::from_utf8(bytes).map_err(|error| fault(&format!("cannot be read: {error}")))?;
         let value: Value =
-            serde_json::from_slice(&text).map_err(|error| fault(&format!("is not JSON: {error}")))?;
+            serde_json::from_str(&text).map_err(|error| fault(&format!("is not JSON: {error}")))?;
         if value.get("key").and_then(|key| key.as_str()) != Some(&self.key) {
             return Err(fault("is of another machine or version"));
         }

@@ -12,8 +12,8 @@ use crate::Error;
 /// Least number an f16 holds.
 const LEAST: f32 = -65_504.0;
 
-/// Writes a record under a temporary name and renames it when it is whole. A link is followed, and what is there
-/// and no plain file (a device) is written to and never replaced.
+/// Writes a record under a temporary name and renames it when it is whole. A link is followed, and what is
+/// there and no plain file (a device) is written to and never replaced.
 pub struct RecordWriter {
     file: PathBuf,
     /// The temporary name, if there is one.

@@ -8,7 +8,7 @@ mod mixers;
 mod row;
 mod table;
 
-use amoeba_checkpoint::{Config, TensorIndex};
+use amoeba_checkpoint::{Config, TensorIndex, shown};
 use attention_row::Bias;
 use row::{Act, Factor, Family, Tied};
 
@@ -70,7 +70,7 @@ pub(crate) fn read(config: &Config, tensors: Option<&TensorIndex>) -> Result<Mod
         root,
         tensors,
     };
-    reader.model(text.is_some().then(|| outer.to_owned()))
+    reader.model(text.is_some().then(|| shown(outer)))
 }
 
 /// What converters put in front of names.

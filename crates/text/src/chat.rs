@@ -1,5 +1,8 @@
 //! A conversation as callers hand it over.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Map, Value, json};
 
 use crate::{Error, ToolCall, limits};
@@ -52,6 +55,25 @@ pub struct Chat {
     pub add_generation_prompt: bool,
     /// Template switches such as `enable_thinking` or `reasoning_effort`.
     pub variables: Map<String, Value>,
+    /// Ends the template when it is set.
+    pub stop: Option<Stop>,
+}
+
+/// A flag that somebody else may set.
+#[derive(Debug, Clone)]
+pub struct Stop(pub Arc<AtomicBool>);
+
+impl Stop {
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Equal if they are the same flag.
+impl PartialEq for Stop {
+    fn eq(&self, other: &Stop) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl Chat {

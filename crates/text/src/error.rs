@@ -53,6 +53,12 @@ pub enum Error {
     /// The chat cannot be rendered safely.
     #[error("chat refused: {0}")]
     Chat(String),
+    /// The system gave no thread for the template.
+    #[error("the chat template could not be run: {0}; a limit on memory or address space is too low")]
+    Thread(String),
+    /// [`crate::Chat::stop`] was set.
+    #[error("stopped while the chat template ran")]
+    Stopped,
     /// A stop string that can never or always match.
     #[error("stop string {0} is empty; remove it or give it at least one character")]
     EmptyStop(usize),

@@ -59,8 +59,9 @@ fn hostile_templates() {
     // Lists within lists that share their parts are small in memory and endless to walk.
     let shared = double.replace("BODY", "[ns.x, ns.x]") + &double.replace("ns", "other");
     let shared = shared.replace("BODY", "[other.x, other.x]");
-    let walks = "ns.x | string;ns.x == other.x;1 == ns.x == other.x;ns.x in [other.x];{ns.x: 1};{'a': 1}[ns.x];\
-        ns.x ~ 1;'%s' % [ns.x];'{a}'.format(a=ns.x);[ns.x, other.x] | sort;ns.x | pprint;'a' | trim(ns.x);\
+    let walks = "ns.x | string;ns.x == other.x;1 == ns.x == other.x;ns.x in [other.x];{ns.x: 1};\
+        {'a': 1}[ns.x];ns.x ~ 1;'%s' % [ns.x];\
+        '{a}'.format(a=ns.x);[ns.x, other.x] | sort;ns.x | pprint;'a' | trim(ns.x);\
         [ns.x, other.x] | unique | list;raise_exception(ns.x);[ns.x] | select('eq', other.x) | list";
     let walks = walks.split(';').map(|walk| (walk, format!("{shared}{{{{ {walk} }}}}")));
     let cases: Vec<(&str, String)> = cases.into_iter().chain(walks).collect();
@@ -162,4 +163,8 @@ fn errors_name_file_and_line() {
         "\n{% macro f() %}{{ raise_exception('No system messages, please') }}{% endmacro %}\n{{ f() }}";
     let Err(Error::Template { message, raised, .. }) = render(source, json!({})) else { panic!() };
     assert_eq!((message.as_str(), raised), ("No system messages, please", true));
+    let error = render("{{ raise_exception('a\u{1b}[2J\n' * 9000) }}", json!({})).unwrap_err().to_string();
+    assert!(error.contains("a\\u{1b}[2J\\na") && error.len() < 2000 && !error.contains('\n'), "{error}");
+    let error = render("{{ 1 % 'x' }}", json!({})).unwrap_err().to_string();
+    assert!(error.contains("--raw") && error.contains("--chat-template"), "{error}");
 }

@@ -1,7 +1,7 @@
 //! Compiles a template, with operators that are jinja2's and that pay for what they do.
 //!
-//! The engine's own operators differ from Python's (no `%` on text, no loop over text, sums of lists that stay
-//! sums) and some do work that no step pays for. A compiled template is a list of instructions for a stack
+//! The engine's own operators differ from Python's (no `%` on text, no loop over text) and some do work that
+//! no step pays for. A compiled template is a list of instructions for a stack
 //! machine; here operators become calls of filters (see `operators.rs`), which take as many values from the
 //! stack and leave one.
 

@@ -1,5 +1,8 @@
 //! A conversation as callers hand it over.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Map, Value, json};
 
 use crate::{Error, ToolCall, limits};
@@ -52,9 +55,61 @@ pub struct Chat {
     pub add_generation_prompt: bool,
     /// Template switches such as `enable_thinking` or `reasoning_effort`.
     pub variables: Map<String, Value>,
+    /// Ends the template when it is set.
+    pub stop: Option<Stop>,
+}
+
+/// A flag that somebody else may set.
+#[derive(Debug, Clone)]
+pub struct Stop(pub Arc<AtomicBool>);
+
+impl Stop {
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Equal if they are the same flag.
+impl PartialEq for Stop {
+    fn eq(&self, other: &Stop) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl Chat {
+    /// Reads a list of messages, or an object with `messages` and maybe `tools`, `add_generation_prompt` and
+    /// `chat_template_kwargs`, as the chat completions interface has them. Without a word on it, the prompt
+    /// ends with the opening of an answer.
+    pub fn from_json(value: &Value) -> Result<Chat, Error> {
+        let wrong = |reason: &str| Error::Chat(format!("it is not a chat: {reason}"));
+        let list = value.get("messages").unwrap_or(value);
+        let list =
+            list.as_array().ok_or_else(|| wrong("give a list of messages, or an object with `messages`"))?;
+        let message = |value: &Value| {
+            let fields =
+                value.as_object().ok_or_else(|| wrong("a message is an object with role and content"))?;
+            let role = fields.get("role").and_then(Value::as_str);
+            let role = role.ok_or_else(|| wrong("a message has no role"))?;
+            let content = fields.get("content").and_then(Value::as_str);
+            let mut message = Message::new(role, content.unwrap_or_default());
+            message.extra = fields.clone();
+            message.extra.retain(|name, _| name != "role" && (name != "content" || content.is_none()));
+            Ok(message)
+        };
+        let switch = value.get("add_generation_prompt").and_then(Value::as_bool);
+        Ok(Chat {
+            messages: list.iter().map(message).collect::<Result<_, Error>>()?,
+            tools: value.get("tools").filter(|tools| !tools.is_null()).cloned(),
+            add_generation_prompt: switch.unwrap_or(true),
+            variables: value
+                .get("chat_template_kwargs")
+                .and_then(Value::as_object)
+                .cloned()
+                .unwrap_or_default(),
+            stop: None,
+        })
+    }
+
     /// Refuses what no template should see.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.messages.len() > limits::MESSAGES {

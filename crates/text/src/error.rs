@@ -28,7 +28,9 @@ pub enum Error {
         limit: u64,
     },
     /// A file does not hold what it should.
-    #[error("{} is not valid: {reason}; download it again or convert the model again", path.display())]
+    #[error(
+        "{} is not valid: {}; download it again or convert the model again", path.display(), shown(reason)
+    )]
     Invalid {
         /// The file.
         path: PathBuf,
@@ -49,7 +51,7 @@ pub enum Error {
     #[error("the tokenizer cannot decode these tokens: {0}; check the decoder in tokenizer.json")]
     Decode(String),
     /// A chat template did not compile, failed, or went over a limit.
-    #[error("chat template {file}, line {line}: {message}")]
+    #[error("chat template {file}, line {line}: {}{}", shown(message), remedy(*raised))]
     Template {
         /// The file the template came from.
         file: String,
@@ -63,7 +65,35 @@ pub enum Error {
     /// The chat cannot be rendered safely.
     #[error("chat refused: {0}")]
     Chat(String),
+    /// The system gave no thread for the template.
+    #[error("the chat template could not be run: {0}; a limit on memory or address space is too low")]
+    Thread(String),
+    /// [`crate::Chat::stop`] was set.
+    #[error("stopped while the chat template ran")]
+    Stopped,
     /// A stop string that can never or always match.
     #[error("stop string {0} is empty; remove it or give it at least one character")]
     EmptyStop(usize),
+}
+
+/// What helps where a template is at fault; a template that refuses says it itself.
+fn remedy(raised: bool) -> &'static str {
+    if raised { "" } else { "; take another with --chat-template FILE, or none with --raw" }
+}
+
+/// Text of a file made fit for a terminal: control characters escaped, and not without end.
+pub(crate) fn shown(text: &str) -> String {
+    const LONGEST: usize = 500;
+    let mut out = String::new();
+    for (at, char) in text.chars().enumerate() {
+        match char {
+            _ if at == LONGEST => return out + "…",
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
+                out.extend(char.escape_unicode())
+            }
+            _ if char.is_control() => out.extend(char.escape_default()),
+            _ => out.push(char),
+        }
+    }
+    out
 }

@@ -31,6 +31,52 @@ pub(crate) fn token_text(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
+/// A template: where it came from, for messages, and its source.
+pub(crate) type Source = (String, String);
+
+/// The templates of a model folder: the default one and the one for chats with tools.
+pub(crate) fn templates(dir: &Path) -> Result<Option<(Source, Option<Source>)>, Error> {
+    let from_file = |name: &str| -> Result<Option<Source>, Error> {
+        let path = dir.join(name);
+        let Some(bytes) = read(&path, limits::TEMPLATE_BYTES)? else { return Ok(None) };
+        let source = String::from_utf8(bytes).map_err(|error| invalid(&path, error))?;
+        Ok(Some((name.to_owned(), source)))
+    };
+    let tool_use = from_file("additional_chat_templates/tool_use.jinja")?;
+    if let Some(default) = from_file("chat_template.jinja")? {
+        return Ok(Some((default, tool_use)));
+    }
+    for name in ["tokenizer_config.json", "chat_template.json"] {
+        let path = dir.join(name);
+        if let Some((default, other)) = configured(&path, object(&path)?.get("chat_template"))? {
+            let named = |source| (format!("{name} chat_template"), source);
+            return Ok(Some((named(default), tool_use.or(other.map(named)))));
+        }
+    }
+    Ok(None)
+}
+
+/// The default and the tool variant of a `chat_template`: text, a map of names, or a list of named ones.
+fn configured(path: &Path, value: Option<&Value>) -> Result<Option<(String, Option<String>)>, Error> {
+    let named: Vec<(&str, Option<&str>)> = match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(source)) => return Ok(Some((source.clone(), None))),
+        Some(Value::Array(list)) => {
+            let text = Value::as_str;
+            let named = list.iter().map(|entry| (entry.get("name"), entry.get("template")));
+            named
+                .map(|(name, source)| (name.and_then(text).unwrap_or_default(), source.and_then(text)))
+                .collect()
+        }
+        Some(Value::Object(map)) => map.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect(),
+        Some(_) => return Err(invalid(path, "chat_template is neither text, nor a list, nor a map")),
+    };
+    let variant = |wanted| named.iter().find(|(name, _)| *name == wanted).and_then(|(_, text)| *text);
+    let default = variant("default").or_else(|| named.first()?.1);
+    let default = default.ok_or_else(|| invalid(path, "its list of chat templates holds none"))?;
+    Ok(Some((default.to_owned(), variant("tool_use").map(str::to_owned))))
+}
+
 /// The named tokens of `tokenizer_config.json`, completed from `special_tokens_map.json`.
 pub(crate) fn named_tokens(dir: &Path) -> Result<Vec<(&'static str, String)>, Error> {
     let config = object(&dir.join("tokenizer_config.json"))?;

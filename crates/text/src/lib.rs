@@ -3,8 +3,8 @@
 //!
 //! Invariants:
 //! * Pure: no network, no device; files are read only in the two `open` functions. The one use of threads is
-//!   the deep stack that a template runs on.
-//! * Hostile templates end here: source, steps, nesting and output are bounded ([`limits`]).
+//!   the deep stack that a template runs on, which a caller can leave ([`Chat::stop`]).
+//! * Hostile templates end here: source, steps, nesting and output are bounded ([`limits`]); see `jinja/`.
 //! * Text that a caller supplies never becomes a control token in [`ChatTemplate::encode`]; see `guard.rs`.
 //! * What a model writes is read with bounds on size, count and nesting; see `tools/`.
 //! * Streamed text equals decoded text: [`Detokeniser`] pushes plus `finish` give `decode(ids, true)`.
@@ -15,13 +15,11 @@ mod chat;
 mod checks;
 mod clock;
 mod detokenise;
-mod environment;
 mod error;
 mod files;
 mod guard;
-mod json;
+mod jinja;
 pub mod limits;
-mod methods;
 mod model;
 mod sources;
 mod stop;
@@ -29,7 +27,7 @@ mod template;
 mod tokenizer;
 mod tools;
 
-pub use chat::{Chat, Message};
+pub use chat::{Chat, Message, Stop};
 pub use detokenise::Detokeniser;
 pub use error::Error;
 pub use sources::has_tokenizer;

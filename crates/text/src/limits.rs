@@ -20,7 +20,9 @@ pub const TEMPLATE_DEPTH: usize = 100;
 pub const TEMPLATE_STACK: usize = 2 << 30;
 /// Largest rendered prompt, and largest string a template method may build, in bytes.
 pub const OUTPUT_BYTES: usize = 8 << 20;
-/// Deepest nesting of a value printed by `tojson`.
+/// Longest list that an operator may build.
+pub const LIST_ITEMS: usize = 1 << 18;
+/// Deepest nesting of a value that is printed or compared.
 pub const JSON_DEPTH: usize = 128;
 /// Most messages in one chat.
 pub const MESSAGES: usize = 4096;

@@ -50,7 +50,21 @@ fn hostile_templates() {
         ("import", "{% import 'os' as os %}".into()),
         ("large source", "x".repeat(300_000)),
         ("power", "{{ 10 ** 10 ** 10 }}".into()),
+        ("add lists", double.replace("'aaaaaaaa'", "[1]").replace("BODY", "ns.x + ns.x")),
+        ("add tuples", double.replace("'aaaaaaaa'", "(1,)").replace("BODY", "ns.x + ns.x")),
+        ("sum of lists", double.replace("'aaaaaaaa'", "[1]").replace("BODY", "[ns.x, ns.x] | sum(start=[])")),
+        ("cycle", "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}".into()),
+        ("long split", "{% set x = 'a,' * 4000000 %}{{ x.split(',') | length }}".into()),
     ];
+    // Lists within lists that share their parts are small in memory and endless to walk.
+    let shared = double.replace("BODY", "[ns.x, ns.x]") + &double.replace("ns", "other");
+    let shared = shared.replace("BODY", "[other.x, other.x]");
+    let walks = "ns.x | string;ns.x == other.x;1 == ns.x == other.x;ns.x in [other.x];{ns.x: 1};\
+        {'a': 1}[ns.x];ns.x ~ 1;'%s' % [ns.x];\
+        '{a}'.format(a=ns.x);[ns.x, other.x] | sort;ns.x | pprint;'a' | trim(ns.x);\
+        [ns.x, other.x] | unique | list;raise_exception(ns.x);[ns.x] | select('eq', other.x) | list";
+    let walks = walks.split(';').map(|walk| (walk, format!("{shared}{{{{ {walk} }}}}")));
+    let cases: Vec<(&str, String)> = cases.into_iter().chain(walks).collect();
     for (what, source) in cases {
         let started = Instant::now();
         let error = render(&source, json!({})).expect_err(what);
@@ -149,4 +163,8 @@ fn errors_name_file_and_line() {
         "\n{% macro f() %}{{ raise_exception('No system messages, please') }}{% endmacro %}\n{{ f() }}";
     let Err(Error::Template { message, raised, .. }) = render(source, json!({})) else { panic!() };
     assert_eq!((message.as_str(), raised), ("No system messages, please", true));
+    let error = render("{{ raise_exception('a\u{1b}[2J\n' * 9000) }}", json!({})).unwrap_err().to_string();
+    assert!(error.contains("a\\u{1b}[2J\\na") && error.len() < 2000 && !error.contains('\n'), "{error}");
+    let error = render("{{ 1 % 'x' }}", json!({})).unwrap_err().to_string();
+    assert!(error.contains("--raw") && error.contains("--chat-template"), "{error}");
 }

@@ -20,7 +20,7 @@ fn message(value: &Value) -> Message {
 fn chat(file: &Value, index: usize) -> Chat {
     let messages = file["chats"][index].as_array().unwrap().iter().map(message).collect();
     let variables = object(json!({ "bos_token": "<s>", "eos_token": "</s>" }));
-    Chat { messages, tools: Some(file["tools"].clone()), add_generation_prompt: true, variables }
+    Chat { messages, tools: Some(file["tools"].clone()), add_generation_prompt: true, variables, stop: None }
 }
 
 fn template(name: &str) -> ChatTemplate {
@@ -70,7 +70,7 @@ fn what_cannot_be_rendered_is_named() {
     chat.messages.remove(2);
     let error = template("types").render(&chat).unwrap_err().to_string();
     assert!(error.contains("nothing was called"), "{error}");
-    let error = render("a\n{{ '%s' % 'x' }}", json!({})).unwrap_err().to_string();
+    let error = render("a\n{{ 1 % 'x' }}", json!({})).unwrap_err().to_string();
     assert!(error.contains("line 2") && error.contains('%'), "{error}");
     let error = render("{% set ns = namespace(l=[]) %}{% set _ = ns.l.append(1) %}", json!({})).unwrap_err();
     assert!(error.to_string().contains("append"), "{error}");

@@ -58,6 +58,7 @@ pub fn chat(case: &Value) -> Chat {
         tools: variables.shift_remove("tools"),
         add_generation_prompt: variables.shift_remove("add_generation_prompt").unwrap().as_bool().unwrap(),
         variables,
+        stop: None,
     }
 }
 

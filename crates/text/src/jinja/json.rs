@@ -4,8 +4,9 @@
 use std::fmt::Write;
 
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Error, ErrorKind, State};
+use minijinja::{Error, State};
 
+use super::{print, refuse};
 use crate::limits;
 
 /// `tojson(value, ensure_ascii=false, indent=none, separators=none, sort_keys=false)`.
@@ -38,10 +39,6 @@ fn indent_text(indent: &Value) -> Result<String, Error> {
         (None, Some(width @ 0..=64)) => Ok(" ".repeat(width as usize)),
         _ => Err(refuse("tojson takes an indent of at most 64 spaces")),
     }
-}
-
-fn refuse(reason: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, reason.into())
 }
 
 struct Writer {
@@ -145,25 +142,10 @@ impl Writer {
     }
 }
 
-/// A number as Python writes it: shortest digits, an exponent from 1e16 up and below 1e-4.
+/// A number as Python's `json` writes it.
 fn number(value: &Value) -> String {
-    if value.is_integer() {
-        return value.to_string();
-    }
-    let Ok(float) = f64::try_from(value.clone()) else { return value.to_string() };
-    if float.is_nan() {
-        return "NaN".into();
-    }
-    if float.is_infinite() {
-        return if float > 0.0 { "Infinity".into() } else { "-Infinity".into() };
-    }
-    let scientific = format!("{float:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    match exponent.parse::<i32>().unwrap_or(0) {
-        exponent @ (..-4 | 16..) => {
-            let sign = if exponent < 0 { '-' } else { '+' };
-            format!("{digits}e{sign}{:02}", exponent.abs())
-        }
-        _ => format!("{float:?}"),
+    match print::number(value) {
+        text if text == "nan" => "NaN".into(),
+        text => text.replace("inf", "Infinity"),
     }
 }

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What lines are for, and how many there may be. Rust: neither blank lines nor comments; kernels: all lines.
+/// Product and tests had 30,000 and 16,000 while the product read tidy folders only; who raises a limit again
+/// says what for.
 const LIMITS: &[(&str, usize)] =
-    &[("product", 30_000), ("harness and tools", 9_000), ("tests", 16_000), ("kernels", 8_000)];
+    &[("product", 33_000), ("harness and tools", 9_000), ("tests", 17_500), ("kernels", 8_000)];
 
 /// Code that measures, checks or maintains the product: beginnings of paths.
 const TOOLS: &[&str] = &[

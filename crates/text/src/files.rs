@@ -5,7 +5,7 @@ use std::path::Path;
 use amoeba_checkpoint::{read_object, read_small, shown};
 use serde_json::{Map, Value};
 
-use crate::Error;
+use crate::{Error, limits};
 
 /// The named tokens that templates may print.
 pub(crate) const NAMED: [&str; 7] =

@@ -7,7 +7,7 @@ use super::super::row::{
     Correction, DenseLayers, Family, Grouping, Layers, Mlp, Moe, Names, NormRule, Normalise, ScoreRule,
     Shared, SharedWidth, Tied,
 };
-use super::{APART, ATTENTION, BASE, BIASED, BIASED_MOE, LATENT, MOE, NAMES, PLAIN_ROPE, ROPE, SHARED};
+use super::{APART, ATTENTION, BASE, BIASED, BIASED_MOE, LATENT, MOE, NAMES, ROPE, SHARED};
 use crate::Score;
 
 pub(super) const ROWS: &[Family] = &[
@@ -62,7 +62,7 @@ pub(super) const ROWS: &[Family] = &[
         full: Attention {
             qkv_bias: Bias::Key("attention_bias"),
             qk_norm: QkNorm::HeadIf("use_qk_norm", false),
-            rope: RopeRule { dims: RopeDims::Partial(0.5), ..PLAIN_ROPE },
+            rope: RopeRule { dims: RopeDims::Partial(0.5), ..ROPE },
             ..ATTENTION
         },
         moe: Some(BIASED_MOE),

@@ -1,7 +1,7 @@
 //! Dense models.
 
 use super::super::attention_row::{
-    Attention, Bias, HeadDim, QkNorm, RopeDims, RopeOn, RopeRule, Temperature, WindowRule,
+    Attention, Bias, HeadDim, Interleaved, QkNorm, RopeDims, RopeOn, RopeRule, Temperature, WindowRule,
 };
 use super::super::row::{Family, Layers, Mlp, Names, Tied};
 use super::{ATTENTION, BASE, BIASED, NAMES, ROPE};
@@ -37,6 +37,43 @@ pub(super) const ROWS: &[Family] = &[
         ..BASE
     },
     Family {
+        name: "ernie4_5",
+        full: Attention {
+            qkv_bias: Bias::Key("use_bias"),
+            o_bias: Bias::Key("use_bias"),
+            rope: RopeRule { interleaved: Interleaved::Yes, ..ROPE },
+            ..ATTENTION
+        },
+        mlp: Mlp { bias: Bias::Key("use_bias"), ..BASE.mlp },
+        ..BASE
+    },
+    Family {
+        name: "glm4",
+        names: Names {
+            attention_post_norm: Some("post_self_attn_layernorm"),
+            mlp_post_norm: Some("post_mlp_layernorm"),
+            gate_up: Some("gate_up_proj"),
+            ..NAMES
+        },
+        tied: Tied::UnlessStored(false),
+        full: Attention {
+            qkv_bias: Bias::Key("attention_bias"),
+            rope: RopeRule {
+                dims: RopeDims::Partial(0.5),
+                interleaved: Interleaved::Key("rope_traditional", true),
+                ..ROPE
+            },
+            ..ATTENTION
+        },
+        ..BASE
+    },
+    Family {
+        name: "hunyuan_v1_dense",
+        names: Names { q_norm: "query_layernorm", k_norm: "key_layernorm", ..NAMES },
+        full: Attention { qk_norm: QkNorm::HeadIf("use_qk_norm", true), qk_norm_last: true, ..BIASED },
+        ..BASE
+    },
+    Family {
         name: "phi3",
         names: Names { qkv: Some("qkv_proj"), gate_up: Some("gate_up_proj"), ..NAMES },
         full: Attention {
@@ -48,6 +85,7 @@ pub(super) const ROWS: &[Family] = &[
     },
     Family {
         name: "qwen2",
+        also: &["qwen2_vl", "qwen2_5_vl"],
         tied: Tied::Key(true),
         full: Attention { head_dim: HeadDim::Hidden, qkv_bias: Bias::Always, ..ATTENTION },
         ..BASE
@@ -56,6 +94,17 @@ pub(super) const ROWS: &[Family] = &[
         name: "qwen3",
         also: &["qwen3_vl"],
         full: Attention { qk_norm: QkNorm::Head, ..ATTENTION },
+        ..BASE
+    },
+    Family {
+        name: "seed_oss",
+        tied: Tied::Key(true),
+        full: Attention {
+            qkv_bias: Bias::Key("attention_bias"),
+            o_bias: Bias::Key("attention_out_bias"),
+            ..ATTENTION
+        },
+        mlp: Mlp { bias: Bias::Key("mlp_bias"), ..BASE.mlp },
         ..BASE
     },
     Family {

@@ -4,7 +4,7 @@ use super::super::attention_row::{Attention, HeadDim, QkNorm, RopeRule, Scale, W
 use super::super::row::{
     Act, DenseLayers, Factor, Family, Layers, Mlp, Moe, Names, NormRule, ScoreRule, Tied,
 };
-use super::{ATTENTION, BASE, MOE, NAMES, PLAIN_ROPE, ROPE};
+use super::{ATTENTION, BASE, MOE, NAMES, ROPE};
 use crate::Score;
 
 /// Attention of Gemma 3.
@@ -47,7 +47,7 @@ pub(super) const ROWS: &[Family] = &[
         layers: Layers::TypesOr("sliding_window_pattern", 6),
         full: Attention { rope: RopeRule { theta: ("rope_theta", 1e6), ..ROPE }, ..GEMMA3 },
         local: Attention {
-            rope: RopeRule { theta: ("rope_local_base_freq", 1e4), ..PLAIN_ROPE },
+            rope: RopeRule { theta: ("rope_local_base_freq", 1e4), scaled: false, ..ROPE },
             window: WindowRule::Sliding("sliding_window"),
             ..GEMMA3
         },

@@ -5,9 +5,7 @@ use super::super::row::{
     Act, Correction, DenseLayers, Factor, Family, Layers, MambaKeys, Mlp, Moe, Names, NormRule, Normalise,
     ScoreRule, Shared, SharedWidth, Tied,
 };
-use super::{
-    ATTENTION, BASE, BIASED, BIASED_MOE, LOCAL_MOE, MOE, NAMES, PLAIN_ROPE, ROPE, SHARED, SPARSE_BLOCK,
-};
+use super::{ATTENTION, BASE, BIASED, BIASED_MOE, LOCAL_MOE, MOE, NAMES, ROPE, SHARED, SPARSE_BLOCK};
 use crate::Score;
 
 pub(super) const ROWS: &[Family] = &[
@@ -50,7 +48,7 @@ pub(super) const ROWS: &[Family] = &[
         full: Attention {
             head_dim: HeadDim::Hidden,
             scale: Scale::Key("attention_multiplier"),
-            rope: RopeRule { on: RopeOn::Unless("position_embedding_type", "nope"), ..PLAIN_ROPE },
+            rope: RopeRule { on: RopeOn::Unless("position_embedding_type", "nope"), ..ROPE },
             ..BIASED
         },
         mamba: Some(MambaKeys {
@@ -133,7 +131,7 @@ pub(super) const ROWS: &[Family] = &[
         full: Attention {
             head_dim: HeadDim::Hidden,
             qk_norm: QkNorm::Head,
-            rope: RopeRule { theta: ("rope_theta", 1e6), ..PLAIN_ROPE },
+            rope: RopeRule { theta: ("rope_theta", 1e6), ..ROPE },
             ..ATTENTION
         },
         moe: Some(Moe {

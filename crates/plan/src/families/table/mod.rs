@@ -82,9 +82,6 @@ const ROPE: RopeRule = RopeRule {
     scaled: true,
 };
 
-/// The same, but `rope_scaling` is ignored, as mlx-lm does for some families.
-const PLAIN_ROPE: RopeRule = RopeRule { scaled: false, ..ROPE };
-
 /// Grouped queries, no biases, no norms.
 const ATTENTION: Attention = Attention {
     heads: "num_attention_heads",

@@ -4,7 +4,7 @@ use super::super::attention_row::{Attention, Bias, Gate, HeadDim, QkNorm, RopeDi
 use super::super::row::{
     DenseLayers, Family, Kind, Layers, Moe, Names, Normalise, Shared, SharedWidth, Tied,
 };
-use super::{APART, ATTENTION, BASE, BIASED, MOE, NAMES, PLAIN_ROPE, ROPE};
+use super::{APART, ATTENTION, BASE, BIASED, MOE, NAMES, ROPE};
 
 /// Gated delta nets with every fourth layer full attention, a gated shared expert (Qwen3-Next, Qwen3.5).
 const QWEN_HYBRID: Family = Family {
@@ -42,7 +42,7 @@ pub(super) const ROWS: &[Family] = &[
         name: "qwen2_moe",
         tied: Tied::UnlessStored(false),
         names: Names { shared: "mlp.shared_expert", ..APART },
-        full: Attention { head_dim: HeadDim::Hidden, qkv_bias: Bias::Always, rope: PLAIN_ROPE, ..ATTENTION },
+        full: Attention { head_dim: HeadDim::Hidden, qkv_bias: Bias::Always, ..ATTENTION },
         moe: Some(Moe { shared: GATED_SHARED, ..MOE }),
         ..BASE
     },
@@ -50,7 +50,7 @@ pub(super) const ROWS: &[Family] = &[
         name: "qwen3_moe",
         also: &["qwen3_vl_moe"],
         names: APART,
-        full: Attention { qk_norm: QkNorm::Head, rope: PLAIN_ROPE, ..ATTENTION },
+        full: Attention { qk_norm: QkNorm::Head, ..ATTENTION },
         moe: Some(Moe { normalise: Normalise::Key("norm_topk_prob", false, 0.0), ..MOE }),
         dense_layers: DenseLayers::SparseStep,
         ..BASE

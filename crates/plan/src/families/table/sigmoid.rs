@@ -7,7 +7,7 @@ use super::super::row::{
     Act, Correction, DenseLayers, Factor, Family, Grouping, Layers, Mlp, Moe, Names, NormRule, Normalise,
     ScoreRule, Shared, SharedWidth, Tied,
 };
-use super::{ATTENTION, BASE, BIASED, BIASED_MOE, MOE, NAMES, PLAIN_ROPE, ROPE, SHARED};
+use super::{ATTENTION, BASE, BIASED, BIASED_MOE, MOE, NAMES, ROPE, SHARED};
 use crate::{GateKind, Score};
 
 /// Attention with a gate on every value it gives (Trinity).
@@ -18,7 +18,7 @@ const GATED: Attention =
 const MIMO: Attention = Attention {
     v_dim: Some("v_head_dim"),
     v_scale: Some("attention_value_scale"),
-    rope: RopeRule { dims: RopeDims::Partial(1.0), ..PLAIN_ROPE },
+    rope: RopeRule { dims: RopeDims::Partial(1.0), ..ROPE },
     sinks: Some("attention_sink_bias"),
     ..ATTENTION
 };
@@ -37,7 +37,7 @@ pub(super) const ROWS: &[Family] = &[
         name: "Klear",
         tied: Tied::UnlessStored(false),
         names: Names { correction: "mlp.expert_bias", experts: "mlp.experts", ..NAMES },
-        full: Attention { head_dim: HeadDim::Hidden, qk_norm: QkNorm::Head, rope: PLAIN_ROPE, ..BIASED },
+        full: Attention { head_dim: HeadDim::Hidden, qk_norm: QkNorm::Head, ..BIASED },
         moe: Some(Moe {
             experts: "num_experts",
             groups: Grouping::Never,
@@ -125,7 +125,7 @@ pub(super) const ROWS: &[Family] = &[
         full: Attention {
             qkv_bias: Bias::Key("use_bias"),
             o_bias: Bias::Key("use_bias"),
-            rope: RopeRule { interleaved: Interleaved::Yes, ..PLAIN_ROPE },
+            rope: RopeRule { interleaved: Interleaved::Yes, ..ROPE },
             ..ATTENTION
         },
         mlp: Mlp { bias: Bias::Key("use_bias"), ..BASE.mlp },

@@ -7,7 +7,7 @@ use super::super::row::{
     Act, Correction, DenseLayers, Family, Kind, Layers, Mlp, Moe, Names, NormRule, Normalise, ScoreRule,
     Shared, SharedWidth, Tied,
 };
-use super::{APART, ATTENTION, BASE, BIASED, LOCAL_MOE, MOE, NAMES, PLAIN_ROPE, ROPE, SHARED, SPARSE_BLOCK};
+use super::{APART, ATTENTION, BASE, BIASED, LOCAL_MOE, MOE, NAMES, ROPE, SHARED, SPARSE_BLOCK};
 use crate::{NormKind, Score};
 
 /// Attention of gpt-oss.
@@ -131,7 +131,7 @@ pub(super) const ROWS: &[Family] = &[
         names: SPARSE_BLOCK,
         full: Attention {
             qk_norm: QkNorm::FullIf("use_qk_norm"),
-            rope: RopeRule { dims: RopeDims::Key("rotary_dim"), ..PLAIN_ROPE },
+            rope: RopeRule { dims: RopeDims::Key("rotary_dim"), ..ROPE },
             ..ATTENTION
         },
         moe: Some(Moe {
@@ -147,7 +147,7 @@ pub(super) const ROWS: &[Family] = &[
     Family {
         name: "mixtral",
         names: SPARSE_BLOCK,
-        full: Attention { head_dim: HeadDim::Hidden, rope: PLAIN_ROPE, ..ATTENTION },
+        full: Attention { head_dim: HeadDim::Hidden, ..ATTENTION },
         moe: Some(LOCAL_MOE),
         ..BASE
     },

@@ -195,3 +195,17 @@ fn contradictions_are_named_and_tensors_without_a_place() {
         assert!(good, "{line}: {found:?}");
     }
 }
+
+/// Model cards tell people to add it, and mlx-lm ignores it for some families.
+#[test]
+fn rope_scaling_counts_in_every_family() {
+    let yarn = json!({ "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16 });
+    for name in ["qwen2_moe", "qwen3_moe", "glm4_moe", "minimax", "mixtral", "ernie4_5_moe", "Klear"] {
+        let name = format!("{name}-q4g64");
+        let ropes = |changes: &[(&str, Value)]| {
+            let config = Config::parse("config.json", &with(&name, changes)).unwrap();
+            format!("{:?}", Plan::new(&config).unwrap().ropes)
+        };
+        assert_ne!(ropes(&[]), ropes(&[("rope_scaling", yarn.clone())]), "{name}");
+    }
+}

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 #[test]
 fn ids_are_those_of_the_reference() {
-    let folders = std::fs::read_dir(root().join("fixtures/tokenizer-files")).unwrap();
+    let folders = std::fs::read_dir(root().join("fixtures/vocabularies")).unwrap();
     let mut seen = 0;
     for dir in folders.map(|entry| entry.unwrap().path()) {
         let tokenizer = Tokenizer::open(&dir).unwrap();

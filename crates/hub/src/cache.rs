@@ -1,5 +1,5 @@
 //! The cache as it lies on the disk: finding a model in it, and listing all of it.
-use crate::name::{DEFAULT_OWNER, ModelId};
+use crate::name::{DEFAULT_OWNER, ModelId, page};
 use crate::{Error, Hub};
 use amoeba_checkpoint::shown;
 use std::path::{Path, PathBuf};
@@ -74,8 +74,9 @@ impl Hub {
             check_complete(folder, advice)?;
             return Ok(Resolved { dir: folder.to_path_buf(), how: format!("folder {name}") });
         }
-        let is_path =
-            name.starts_with(['.', '/', '~', '\\']) || name.matches('/').count() > 1 && !name.contains('@');
+        let parts = name.matches('/').count();
+        let is_path = name.starts_with(['.', '/', '~', '\\'])
+            || parts > 1 && !name.contains('@') && page(name).is_none();
         if is_path && folder.is_dir() {
             let advice = "name the folder that holds config.json".to_owned();
             return Err(Error::Incomplete {

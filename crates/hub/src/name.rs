@@ -18,13 +18,16 @@ pub struct ModelId {
 }
 
 impl ModelId {
-    /// Reads `owner/name`, `owner/name@revision`, or a bare `name` (of [`DEFAULT_OWNER`]).
+    /// Reads `owner/name`, `owner/name@revision`, a bare `name` (of [`DEFAULT_OWNER`]), or the address of the
+    /// model's page.
     ///
     /// # Errors
     /// [`Error::BadName`] when a part is empty, too long, holds other characters than `A-Za-z0-9._-`, starts
     /// with `-` or `.`, or contains `..` or `--`.
     pub fn parse(name: &str) -> Result<Self, Error> {
         let bad = |why| Error::BadName { name: name.to_owned(), why };
+        let page = page(name);
+        let name = page.as_deref().unwrap_or(name);
         let (repo, revision) = name.split_once('@').unwrap_or((name, DEFAULT_REVISION));
         let (owner, model) = repo.split_once('/').unwrap_or((DEFAULT_OWNER, repo));
         check_part(owner).and(check_part(model)).map_err(bad)?;
@@ -58,6 +61,20 @@ impl fmt::Display for ModelId {
         f.write_str(&self.repo)?;
         if self.revision == DEFAULT_REVISION { Ok(()) } else { write!(f, "@{}", self.revision) }
     }
+}
+
+/// `owner/name@revision` of the address of a model's page or of one of its files, as browsers show it.
+pub(crate) fn page(address: &str) -> Option<String> {
+    let rest = address.strip_prefix("https://").or(address.strip_prefix("http://")).unwrap_or(address);
+    let rest = rest.strip_prefix("www.").unwrap_or(rest);
+    let path = rest.strip_prefix("huggingface.co/").or(rest.strip_prefix("hf.co/"))?;
+    let mut parts = path.split(['?', '#']).next()?.trim_end_matches('/').split('/');
+    let (owner, model) = (parts.next()?, parts.next().unwrap_or_default());
+    let revision = match parts.next() {
+        Some("tree" | "blob" | "resolve") => parts.next().unwrap_or(DEFAULT_REVISION),
+        _ => DEFAULT_REVISION,
+    };
+    Some(format!("{owner}/{model}@{revision}"))
 }
 
 fn is_word(c: char) -> bool {
@@ -126,6 +143,13 @@ mod tests {
         assert_eq!(ModelId::parse("a/b@refs/pr/1").unwrap().revision(), "refs/pr/1");
         assert_eq!(ModelId::parse("a/b@v1.0").unwrap().to_string(), "a/b@v1.0");
         assert_eq!(ModelId::parse("a/b").unwrap().at("dev").unwrap().to_string(), "a/b@dev");
+        for page in ["https://huggingface.co/a/b", "hf.co/a/b/", "http://www.huggingface.co/a/b?library=mlx"]
+        {
+            assert_eq!(ModelId::parse(page).unwrap().to_string(), "a/b", "{page}");
+        }
+        let file = ModelId::parse("https://huggingface.co/a/b/blob/v1/config.json#L3").unwrap();
+        assert_eq!(file.to_string(), "a/b@v1");
+        assert!(ModelId::parse("https://huggingface.co/datasets").is_err());
     }
 
     #[test]

@@ -2,8 +2,8 @@
 use std::ops::ControlFlow;
 
 use amoeba_engine::{Finish, Model, Prompt, Request, Stats};
-use amoeba_text::{Chat, Message, Piece, ToolCall};
-use serde_json::Value;
+use amoeba_text::{Chat, Message, Piece, Stop, ToolCall};
+use serde_json::{Map, Value};
 
 use crate::Error;
 
@@ -22,6 +22,77 @@ pub struct Reply {
     pub stats: Stats,
 }
 
+impl Reply {
+    fn take(&mut self, piece: &Piece) {
+        match piece {
+            Piece::Answer(text) => self.text += text,
+            Piece::Thought(text) => self.thoughts += text,
+            Piece::Call(call) => self.calls.push(call.clone()),
+        }
+    }
+}
+
+/// Runs one prompt as [`stream`] does, with at most so many tokens inside a thought: then its closing marker
+/// is given to the model, and it goes on from there. Without a limit, or for a model whose closing marker is
+/// not known, thoughts end by themselves.
+///
+/// # Errors
+/// As [`stream`].
+pub fn stream_within(
+    model: &mut Model,
+    prompt: &Prompt,
+    request: &Request,
+    thought_tokens: Option<usize>,
+    on_piece: &mut dyn FnMut(&Piece) -> ControlFlow<()>,
+) -> Result<Reply, Error> {
+    let (Some(most), Some((_, close))) = (thought_tokens, prompt.format.reasoning.clone()) else {
+        return stream(model, prompt, request, on_piece);
+    };
+    let mut thought = Reply::default();
+    let mut written = Vec::new();
+    if most > 0 || !prompt.format.starts_inside {
+        let mut before = (!prompt.format.starts_inside).then_some(0);
+        let mut generation = model.generate(prompt, request)?;
+        let mut cut = false;
+        while let Some(piece) = generation.next().transpose()? {
+            thought.take(&piece);
+            // What was written before the thought does not count.
+            match piece {
+                Piece::Thought(_) => before = before.or(Some(0)),
+                _ => before = Some(generation.tokens().len()),
+            }
+            let inside = generation.tokens().len() - before.unwrap_or(0);
+            cut = matches!(piece, Piece::Thought(_)) && inside >= most;
+            if on_piece(&piece).is_break() || cut {
+                break;
+            }
+        }
+        thought.finish = generation.finish();
+        thought.stats = generation.stats().clone();
+        if !cut {
+            return Ok(thought);
+        }
+        written = generation.tokens().to_vec();
+    }
+    let mut rest = prompt.clone();
+    rest.tokens.extend(&written);
+    rest.tokens.extend(model.tokenizer().encode(&close, false).map_err(amoeba_engine::Error::from)?);
+    rest.format.starts_inside = false;
+    let left = request.max_tokens.map(|most| most.saturating_sub(written.len()).max(1));
+    let mut reply = stream(model, &rest, &Request { max_tokens: left, ..request.clone() }, on_piece)?;
+    reply.text.insert_str(0, &thought.text);
+    reply.thoughts.insert_str(0, &thought.thoughts);
+    reply.calls.splice(0..0, thought.calls);
+    let (all, first) = (&mut reply.stats, &thought.stats);
+    if !written.is_empty() {
+        (all.prompt_tokens, all.reused_tokens) = (first.prompt_tokens, first.reused_tokens);
+        (all.prefill, all.first_token) = (first.prefill, first.first_token);
+    }
+    all.generated_tokens += first.generated_tokens;
+    all.decode += first.decode;
+    Ok(reply)
+}
+
 /// Runs one prompt; `on_piece` gets the text as it becomes certain and may end the generation.
 ///
 /// # Errors
@@ -35,11 +106,7 @@ pub fn stream(
     let mut generation = model.generate(prompt, request)?;
     let mut reply = Reply::default();
     while let Some(piece) = generation.next().transpose()? {
-        match &piece {
-            Piece::Answer(text) => reply.text += text,
-            Piece::Thought(text) => reply.thoughts += text,
-            Piece::Call(call) => reply.calls.push(call.clone()),
-        }
+        reply.take(&piece);
         if on_piece(&piece).is_break() {
             break;
         }
@@ -54,6 +121,8 @@ pub fn stream(
 pub struct Conversation {
     system: Option<String>,
     tools: Option<Value>,
+    variables: Map<String, Value>,
+    thought_tokens: Option<usize>,
     turns: Vec<Message>,
 }
 
@@ -71,6 +140,29 @@ impl Conversation {
     /// Tells the model of tools it may call; see [`amoeba_text::Tools::check`] for their form.
     pub fn set_tools(&mut self, tools: Option<Value>) {
         self.tools = tools;
+    }
+
+    /// Switches of the template, such as `enable_thinking`.
+    pub fn set_variables(&mut self, variables: Map<String, Value>) {
+        self.variables = variables;
+    }
+
+    /// Most tokens inside a thought; see [`stream_within`].
+    pub fn set_thought_tokens(&mut self, most: Option<usize>) {
+        self.thought_tokens = most;
+    }
+
+    /// Most tokens inside a thought.
+    pub fn thought_tokens(&self) -> Option<usize> {
+        self.thought_tokens
+    }
+
+    /// The prompt of what was pushed; `stop` ends a template that takes long.
+    ///
+    /// # Errors
+    /// The model's chat template refuses the conversation.
+    pub fn prompt(&self, model: &Model, stop: Option<Stop>) -> Result<Prompt, Error> {
+        Ok(model.chat_prompt(&Chat { stop, ..self.chat() })?)
     }
 
     /// Adds a message, such as [`Message::tool`], for the next [`Conversation::reply`].
@@ -114,10 +206,9 @@ impl Conversation {
         request: &Request,
         on_piece: &mut dyn FnMut(&Piece) -> ControlFlow<()>,
     ) -> Result<Reply, Error> {
-        let reply = model
-            .chat_prompt(&self.chat())
-            .map_err(Error::from)
-            .and_then(|prompt| stream(model, &prompt, request, on_piece));
+        let reply = self
+            .prompt(model, request.cancel.clone().map(Stop))
+            .and_then(|prompt| stream_within(model, &prompt, request, self.thought_tokens, on_piece));
         match &reply {
             Ok(reply) if !reply.calls.is_empty() => {
                 let mut turn = Message::calling(reply.text.trim(), &reply.calls);
@@ -138,7 +229,8 @@ impl Conversation {
     fn chat(&self) -> Chat {
         let system = self.system.iter().map(|text| Message::new("system", text.as_str()));
         let messages = system.chain(self.turns.iter().cloned()).collect();
-        Chat { messages, tools: self.tools.clone(), add_generation_prompt: true, ..Chat::default() }
+        let (tools, variables) = (self.tools.clone(), self.variables.clone());
+        Chat { messages, tools, variables, add_generation_prompt: true, ..Chat::default() }
     }
 }
 

@@ -46,10 +46,10 @@ pub use amoeba_engine::{
 pub use amoeba_hub as hub;
 pub use amoeba_hub::Hub;
 pub use amoeba_plan::{PathChoice, Plan};
-pub use amoeba_text::{Chat, ChatTemplate, Format, Message, Piece, Tokenizer, ToolCall, Tools};
+pub use amoeba_text::{Chat, ChatTemplate, Format, Message, Piece, Stop, Tokenizer, ToolCall, Tools};
 
 pub use bundled::{BUNDLED, bundled_model};
-pub use conversation::{Conversation, Reply, stream};
+pub use conversation::{Conversation, Reply, stream, stream_within};
 pub use error::Error;
 
 /// Loads a model with default options: a folder, or the `owner/name` of a model in the Hugging Face cache

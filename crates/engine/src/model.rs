@@ -78,6 +78,11 @@ impl Model {
         self.template.as_ref()
     }
 
+    /// Takes another chat template than the folder's own.
+    pub fn set_template(&mut self, template: ChatTemplate) {
+        self.template = Some(template);
+    }
+
     /// The plan being run.
     pub fn plan(&self) -> &Plan {
         self.executable.plan()

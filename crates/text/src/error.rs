@@ -51,7 +51,7 @@ pub enum Error {
     #[error("the tokenizer cannot decode these tokens: {0}; check the decoder in tokenizer.json")]
     Decode(String),
     /// A chat template did not compile, failed, or went over a limit.
-    #[error("chat template {file}, line {line}: {}{}", shown(message), remedy(*raised))]
+    #[error("chat template {file}{}: {}{}", place(*line), shown(message), remedy(*raised))]
     Template {
         /// The file the template came from.
         file: String,
@@ -74,6 +74,10 @@ pub enum Error {
     /// A stop string that can never or always match.
     #[error("stop string {0} is empty; remove it or give it at least one character")]
     EmptyStop(usize),
+}
+
+fn place(line: usize) -> String {
+    if line == 0 { String::new() } else { format!(", line {line}") }
 }
 
 /// What helps where a template is at fault; a template that refuses says it itself.

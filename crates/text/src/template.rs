@@ -7,7 +7,7 @@ use minijinja::ErrorKind;
 use serde_json::{Map, Value};
 
 use crate::chat::Arguments;
-use crate::files::{self, invalid};
+use crate::files;
 use crate::jinja::{self, Failed, Job, Raised, prepare};
 use crate::{Chat, Dialect, Error, Stop, Tokenizer, limits, recognise};
 
@@ -82,6 +82,26 @@ impl ChatTemplate {
         self.sources().any(|source| source.contains("tools"))
     }
 
+    /// The variables that make a model think as asked: `on`, `off`, `low`, `medium` or `high`, in whichever
+    /// way the template knows. `Err` says what it knows instead.
+    pub fn reasoning(&self, how: &str) -> Result<Map<String, Value>, String> {
+        let reads = |name: &&str| self.sources().any(|source| jinja::reads(source, name));
+        let switch = ["enable_thinking", "thinking"].into_iter().find(reads);
+        let effort = Some("reasoning_effort").filter(reads);
+        let (name, value) = match (how, switch, effort) {
+            ("on" | "off", Some(switch), _) => (switch, Value::from(how == "on")),
+            ("low" | "medium" | "high", _, Some(effort)) => (effort, Value::from(how)),
+            (_, Some(switch), None) => {
+                return Err(format!("its template reads {switch} only: say on or off"));
+            }
+            (_, None, Some(effort)) => {
+                return Err(format!("its template reads {effort}: say low, medium or high"));
+            }
+            _ => return Err("its template reads no variable for it".into()),
+        };
+        Ok(Map::from_iter([(name.to_owned(), value)]))
+    }
+
     /// The prompt text. Caller's text that spells control tokens comes out as it is: for ids use
     /// [`ChatTemplate::encode`].
     pub fn render(&self, chat: &Chat) -> Result<String, Error> {
@@ -148,7 +168,7 @@ impl Variant {
             return Err(Error::TooLarge { path: file.into(), size, limit });
         }
         if source.trim().is_empty() {
-            return Err(invalid(Path::new(&file), "it is empty"));
+            return Err(Error::Template { file, line: 0, message: "it is empty".into(), raised: false });
         }
         let prepared = prepare(&source).map_err(|(line, error)| at_line(explain(&file, &error), line))?;
         let variant = Variant { file, source, prepared: prepared.into() };

@@ -83,3 +83,24 @@ fn where_templates_are_found() {
         assert!(ChatTemplate::open(dir.path()).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn reasoning_by_what_the_template_reads() {
+    for (source, how, wanted) in [
+        ("{% if enable_thinking is defined %}{% endif %}", "off", Ok(json!({"enable_thinking": false}))),
+        (
+            "{% set thinking = m.enable_thinking or thinking %}{{ reasoning_effort }}",
+            "low",
+            Ok(json!({"reasoning_effort": "low"})),
+        ),
+        ("{% if not thinking %}{% endif %}", "high", Err("on or off")),
+        ("{{ reasoning_effort }}", "on", Err("low, medium or high")),
+        ("{{ m.thinking }}", "on", Err("no variable")),
+    ] {
+        match (ChatTemplate::from_source("test", source).unwrap().reasoning(how), wanted) {
+            (Ok(got), Ok(wanted)) => assert_eq!(Value::Object(got), wanted, "{source}"),
+            (Err(got), Err(wanted)) => assert!(got.contains(wanted), "{source}: {got}"),
+            other => panic!("{source}: {other:?}"),
+        }
+    }
+}

@@ -74,7 +74,8 @@ fn text_code(error: &amoeba_text::Error) -> u8 {
     match error {
         Error::EmptyStop(_) | Error::Chat(_) => USAGE,
         Error::Template { raised: true, .. } => USAGE,
-        Error::Encode(_) => FAILED,
+        Error::Stopped => INTERRUPTED,
+        Error::Encode(_) | Error::Thread(_) => FAILED,
         Error::File(error) => checkpoint_code(error),
         _ => CORRUPT,
     }
@@ -162,7 +163,10 @@ macro_rules! from {
     ($($error:ty => $code:ident;)*) => {
         $(impl From<$error> for Failure {
             fn from(error: $error) -> Failure {
-                Failure::new($code(&error), error)
+                match $code(&error) {
+                    INTERRUPTED => Failure::interrupted(),
+                    code => Failure::new(code, error),
+                }
             }
         })*
     };

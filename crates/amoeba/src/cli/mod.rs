@@ -16,6 +16,7 @@ mod interrupt;
 mod memory;
 mod plot;
 mod pull;
+mod render;
 mod repl;
 mod run;
 mod synth;
@@ -65,6 +66,8 @@ enum Verb {
     Run(Box<run::Args>),
     /// Show what a model is, what it costs per token, and whether it fits
     Inspect(inspect::Args),
+    /// Show the prompt that a chat becomes
+    Render(render::Args),
     /// Download a model into the Hugging Face cache
     Pull(pull::Args),
     /// List the models in the Hugging Face cache
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
     let outcome = match &cli.verb {
         Verb::Run(args) => run::run(args, &console),
         Verb::Inspect(args) => inspect::run(args),
+        Verb::Render(args) => render::run(args),
         Verb::Pull(args) => pull::run(args, &console),
         Verb::List(args) => pull::list(args),
         Verb::Verify(args) => verify::run(args, &console),

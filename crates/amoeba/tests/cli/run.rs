@@ -165,3 +165,27 @@ fn tools_are_told_to_models_that_know_them() {
         run(&fixture, &["--tools", file]).expect(2, &["tools.json", part]);
     }
 }
+
+#[test]
+fn templates_thoughts_and_the_prompt_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("t.jinja");
+    let path = file.to_str().unwrap();
+    let head = "{# </think> #}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n";
+    let tail =
+        "{% endfor %}<|im_start|>assistant\n{% if enable_thinking | default(true) %}<think>\n{% endif %}";
+    std::fs::write(&file, [head, tail].concat()).unwrap();
+    let chat = r#"[{"role": "user", "content": "Hi"}]"#;
+    let shown =
+        ran_with_input(&["render", dir.path().to_str().unwrap(), "--template", path, "--chat", "-"], chat);
+    assert!(shown.expect(0, &[]).out.ends_with("Hi<|im_end|>\n<|im_start|>assistant\n<think>\n"));
+    assert!(
+        ran_with_input(&["render", "--tokens", "--chat", "-"], chat).expect(0, &[]).out.starts_with("1\t")
+    );
+    let run = |more: &[&str]| ran(&[&["run", "--temp", "0", "Hi", "--chat-template", path], more].concat());
+    assert_eq!(run(&[]).expect(0, &[]).out, "");
+    for more in [&["--reasoning", "off"][..], &["--reasoning-budget", "2"], &["--reasoning-budget", "0"]] {
+        assert!(!run(more).expect(0, &["decode"]).out.trim().is_empty(), "{more:?}");
+    }
+    run(&["--reasoning", "low"]).expect(2, &["enable_thinking only: say on or off"]);
+}

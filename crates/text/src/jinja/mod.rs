@@ -22,7 +22,7 @@ use minijinja::{
 };
 
 use crate::{clock, limits};
-pub(crate) use prepare::prepare;
+pub(crate) use prepare::{prepare, reads};
 use program::Program;
 pub(crate) use thread::{Failed, Job, render};
 

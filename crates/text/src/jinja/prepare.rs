@@ -48,6 +48,23 @@ pub(crate) fn prepare(source: &str) -> Result<String, (usize, Error)> {
     Ok(edits.out)
 }
 
+/// Whether a template reads a variable of this name that its caller gives.
+pub(crate) fn reads(source: &str, name: &str) -> bool {
+    let Ok(syntax) = syntax() else { return false };
+    let mut before = None;
+    for (token, _) in tokenize(source, false, syntax).map_while(Result::ok) {
+        let found = matches!(token, Token::Ident(ident) if ident == name);
+        match before.replace(token) {
+            Some(Token::Dot) => {}
+            // Set before it is read: a variable of its own.
+            Some(Token::Ident("set")) if found => return false,
+            _ if found => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
 /// A source that is copied with changes.
 struct Edits<'s> {
     source: &'s str,

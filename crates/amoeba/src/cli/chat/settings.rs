@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use amoeba::{Request, Sampling};
 
+use super::Reasoning;
 use crate::cli::failure::Failure;
 
 /// Flags about length and sampling.
@@ -59,6 +60,8 @@ pub struct Settings {
     pub ignore_eos: bool,
     /// Show thoughts.
     pub show_reasoning: bool,
+    /// Thoughts, and variables of the template.
+    pub reasoning: Reasoning,
 }
 
 impl Settings {
@@ -81,6 +84,7 @@ impl Settings {
             stop: args.stop.clone(),
             ignore_eos: args.ignore_eos,
             show_reasoning,
+            reasoning: Reasoning::default(),
         })
     }
 
@@ -97,6 +101,9 @@ impl Settings {
 
     /// Changes one setting by the name its flag has.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        if let Some(set) = self.reasoning.set(name, value) {
+            return set;
+        }
         let mut sampling = self.sampling;
         match name {
             "temp" | "temperature" => sampling.temperature = number(value)?,
@@ -108,7 +115,7 @@ impl Settings {
             "seed" => self.seed = if value == "random" { None } else { Some(number(value)?) },
             "max-tokens" | "n" => self.max_tokens = if value == "-1" { None } else { Some(number(value)?) },
             "stop" => self.stop = if value.is_empty() { Vec::new() } else { vec![value.to_owned()] },
-            "reasoning" => self.show_reasoning = switch(value)?,
+            "show-reasoning" => self.show_reasoning = switch(value)?,
             "ignore-eos" => self.ignore_eos = switch(value)?,
             _ => return Err(format!("there is no setting `{name}`; /set alone lists them")),
         }
@@ -127,8 +134,9 @@ impl Settings {
         format!(
             "  temp {temperature}\n  top-p {top_p}\n  top-k {top_k}\n  min-p {min_p}\n  \
              repeat-penalty {repeat_penalty}\n  repeat-last-n {repeat_last_n}\n  seed {seed}\n  \
-             max-tokens {most}\n  stop {:?}\n  reasoning {reasoning}\n  ignore-eos {ignore}",
+             max-tokens {most}\n  stop {:?}\n  show-reasoning {reasoning}\n  ignore-eos {ignore}\n{}",
             self.stop,
+            self.reasoning.list(),
         )
     }
 }
@@ -176,15 +184,23 @@ mod tests {
             ("seed", "9"),
             ("n", "5"),
             ("stop", "x y"),
-            ("reasoning", "on"),
+            ("show-reasoning", "on"),
+            ("reasoning", "low"),
+            ("reasoning-budget", "9"),
             ("top-p", "0.25"),
         ] {
             settings.set(name, value).unwrap();
         }
         let list = settings.list();
-        for line in
-            ["temp 0\n", "seed 9\n", "max-tokens 5\n", "stop [\"x y\"]\n", "reasoning on\n", "top-p 0.25\n"]
-        {
+        for line in [
+            "temp 0\n",
+            "seed 9\n",
+            "max-tokens 5\n",
+            "stop [\"x y\"]\n",
+            "show-reasoning on\n",
+            "reasoning low\n",
+            "budget 9\n",
+        ] {
             assert!(list.contains(line), "{list}");
         }
         for (name, value) in

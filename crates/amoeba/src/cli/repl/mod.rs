@@ -94,10 +94,20 @@ impl Repl<'_> {
                 terminal.tell(if gone { "no system prompt" } else { "the system prompt is set" });
             }
             Command::List => terminal.tell(&self.settings.list()),
-            Command::Set(name, value) => match self.settings.set(&name, &value) {
-                Ok(()) => terminal.tell(&format!("{name} is {value}")),
-                Err(advice) => terminal.tell(&advice),
-            },
+            Command::Set(name, value) => {
+                let before = self.settings.clone();
+                let applied = self.settings.set(&name, &value).and_then(|()| {
+                    let applied = self.settings.reasoning.apply(self.model, &mut self.conversation);
+                    applied.map_err(|failure| failure.message)
+                });
+                match applied {
+                    Ok(()) => terminal.tell(&format!("{name} is {value}")),
+                    Err(advice) => {
+                        self.settings = before;
+                        terminal.tell(&advice);
+                    }
+                }
+            }
             Command::Stats => {
                 let (turns, context) = (self.conversation.turns().len(), self.model.limits().context);
                 terminal.tell(&format!(
@@ -133,7 +143,10 @@ impl Repl<'_> {
             }
             Err(error) => {
                 let failure = Failure::from(error);
-                if matches!(failure.code, super::failure::USAGE | super::failure::CORRUPT) {
+                if failure.code == super::failure::INTERRUPTED {
+                    terminal.note("[interrupted]");
+                    Ok(())
+                } else if matches!(failure.code, super::failure::USAGE | super::failure::CORRUPT) {
                     terminal.tell(&format!("{}{}", failure.message, self.advice(&failure.message)));
                     Ok(())
                 } else {

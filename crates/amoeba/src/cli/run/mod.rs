@@ -5,14 +5,14 @@ mod tools;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use amoeba::{Conversation, Finish, bundled_model, stream};
+use amoeba::{Conversation, Finish, Message, bundled_model, stream_within};
 
-use super::chat::{Printer, SamplingArgs, Screen, Settings, summary};
+use super::chat::{Printer, Reasoning, SamplingArgs, Screen, Settings, TemplateArgs, summary};
 use super::common::{self, DeviceArgs};
 use super::console::Console;
 use super::failure::Failure;
 use super::interrupt::Interrupt;
-use super::{console, repl};
+use super::{console, render, repl};
 
 /// Flags of `run`.
 #[derive(clap::Args, Debug, Default)]
@@ -52,6 +52,8 @@ pub struct Args {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
+    template: TemplateArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
     device: DeviceArgs,
@@ -82,8 +84,13 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let interrupt = Interrupt::install()?;
     let mut model = common::load(&dir, &args.device.options(args.ctx_size), args.force, console)?;
     let mut settings = Settings::new(model.defaults(), &args.sampling, args.show_reasoning)?;
+    settings.reasoning = Reasoning::new(&args.template);
+    if let Some(file) = &args.template.chat_template {
+        model.set_template(render::template(&dir, Some(file))?);
+    }
+    let mut conversation = Conversation::new(args.system.clone());
+    settings.reasoning.apply(&model, &mut conversation)?;
     let Some(text) = text else {
-        let conversation = Conversation::new(args.system.clone());
         return repl::run(&mut model, conversation, settings, &interrupt, args.raw, console);
     };
     if text.is_empty() {
@@ -92,20 +99,22 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         ));
     }
 
-    let request = settings.request(interrupt.arm());
-    let mut screen = Streams(console);
-    let mut printer = Printer::new(&mut screen, settings.show_reasoning);
-    let reply = if args.raw {
-        let prompt = model.raw_prompt(&text)?;
-        stream(&mut model, &prompt, &request, &mut |piece| printer.take(piece))
+    // Until the flag is armed Ctrl-C ends the program: neither template nor tokenizer would look at it.
+    let prompt = if args.raw {
+        model.raw_prompt(&text)?
     } else {
-        let mut conversation = Conversation::new(args.system.clone());
         if let Some(tools) = tools {
             tools::check(&model)?;
             conversation.set_tools(Some(tools));
         }
-        conversation.ask(&mut model, &text, &request, &mut |piece| printer.take(piece))
+        conversation.push(Message::new("user", text));
+        conversation.prompt(&model, None)?
     };
+    let request = settings.request(interrupt.arm());
+    let mut screen = Streams(console);
+    let mut printer = Printer::new(&mut screen, settings.show_reasoning);
+    let most = conversation.thought_tokens();
+    let reply = stream_within(&mut model, &prompt, &request, most, &mut |piece| printer.take(piece));
     printer.finish()?;
     let reply = reply?;
     interrupt.disarm();

@@ -2,7 +2,8 @@
 //! tool calls.
 //!
 //! Invariants:
-//! * Pure: no network, no device; files are read only in the two `open` functions. The one use of threads is
+//! * Pure: no network, no device; files are read only in the two `open` functions, and
+//!   the time zone where a template asks for the date. The one use of threads is
 //!   the deep stack that a template runs on, which a caller can leave ([`Chat::stop`]).
 //! * Hostile templates end here: source, steps, nesting and output are bounded ([`limits`]); see `jinja/`.
 //! * Text that a caller supplies never becomes a control token in [`ChatTemplate::encode`]; see `guard.rs`.
@@ -26,6 +27,7 @@ mod stop;
 mod template;
 mod tokenizer;
 mod tools;
+mod zone;
 
 pub use chat::{Chat, Message, Stop};
 pub use detokenise::Detokeniser;

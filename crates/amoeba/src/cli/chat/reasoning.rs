@@ -48,18 +48,23 @@ impl Reasoning {
 
     /// Changes one setting by the name of its flag; `None` if it is none of these.
     pub fn set(&mut self, name: &str, value: &str) -> Option<Result<(), String>> {
-        let set = match name {
-            "reasoning" if LEVELS.contains(&value) => Ok(self.level = Some(value.to_owned())),
+        let changed = match name {
+            "reasoning" if LEVELS.contains(&value) => {
+                self.level = Some(value.to_owned());
+                Ok(())
+            }
             "reasoning" => Err(format!("`{value}` is none of {}", LEVELS.join(", "))),
-            "reasoning-budget" if value == "-1" => Ok(self.budget = None),
-            "reasoning-budget" => value
-                .parse()
-                .map(|most| self.budget = Some(most))
-                .map_err(|_| format!("`{value}` is neither a number of tokens nor -1")),
+            "reasoning-budget" => match value.parse::<i64>() {
+                Ok(most @ -1..) => {
+                    self.budget = usize::try_from(most).ok();
+                    Ok(())
+                }
+                _ => Err(format!("`{value}` is neither a number of tokens nor -1")),
+            },
             "chat-template-kwargs" => render::kwargs(value).map(|kwargs| self.kwargs = kwargs),
             _ => return None,
         };
-        Some(set)
+        Some(changed)
     }
 
     /// The settings, one a line.

@@ -86,8 +86,8 @@ pub(crate) struct RopeRule {
     pub theta: (&'static str, f64),
     pub dims: RopeDims,
     pub interleaved: Interleaved,
-    /// Whether `rope_scaling` counts: it does not in local layers of some families. mlx-lm ignores it in more,
-    /// where transformers, vLLM and llama.cpp do not.
+    /// Whether `rope_scaling` counts: it does not in local layers of some families. mlx-lm ignores it in
+    /// more, where transformers, vLLM and llama.cpp do not.
     pub scaled: bool,
 }
 

@@ -66,7 +66,7 @@ impl Emulated {
         for m in 0..c.rows {
             for k in 0..a.colsb / 4 {
                 for n in 0..c.colsb / 4 {
-                    let c: &mut [u8; 4] = c.data[m][4 * n..].first_chunk_mut().unwrap();
+                    let c = &mut c.data[m].as_chunks_mut::<4>().0[n];
                     let product = |i| i32::from(a.data[m][4 * k + i] as i8) * i32::from(b.data[k][4 * n + i]);
                     let sum = product(0) + product(1) + product(2) + product(3);
                     *c = i32::from_le_bytes(*c).wrapping_add(sum).to_le_bytes();

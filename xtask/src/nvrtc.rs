@@ -119,7 +119,8 @@ fn compile(root: &Path, library: &Path) -> Result<Table, String> {
     let folder = root.join("target/nvrtc-units");
     let _ = std::fs::remove_dir_all(&folder);
     // With the whole workspace: its features are those of the build that the tests use.
-    command::run(root, &["build", "--workspace", "--example", "cuda_units"])?;
+    let features = ["--features", "amoeba-kernels/ladder"];
+    command::run(root, &[&["build", "--workspace", "--example", "cuda_units"][..], &features].concat())?;
     let example = files::build_folder()?.join("debug/examples/cuda_units");
     output_of(Command::new(example).arg(&folder).current_dir(root))?;
     let entries = std::fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;

@@ -21,13 +21,22 @@ fn numbers_out_of_range_are_usage_errors() {
         (&["--top-p", "0"], "top-p"),
         (&["--min-p", "2"], "min-p"),
         (&["--repeat-penalty", "0"], "repeat-penalty"),
-        (&["-c", "0"], "context of 0"),
+        (&["--seed", "-2"], "not a number that fits"),
+        (&["--top-k", "-2"], "not a number that fits"),
         (&["-c", "99999999"], "context of 99999999"),
         (&["--stop", ""], "stop string 0 is empty"),
     ];
     for (flags, said) in cases {
         ran(&[&["run", "Hello", "-n", "1"], *flags].concat()).expect(2, &[said]);
     }
+}
+
+/// What llama.cpp's users type.
+#[test]
+fn minus_one_zero_and_dashes_mean_what_they_do_elsewhere() {
+    let numbers = ["--seed", "-1", "--top-k", "-1", "--repeat-last-n", "-1", "-c", "0", "--stop", "-"];
+    ran(&[&["run", "-p", "- a list item", "--system", "- be brief", "-n", "1"][..], &numbers].concat())
+        .expect(0, &[]);
 }
 
 #[test]

@@ -22,8 +22,8 @@ pub struct SamplingArgs {
     /// Keep the most likely tokens that add up to this probability; 1 is off
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
-    /// Keep the K most likely tokens; 0 is off
-    #[arg(long, value_name = "K")]
+    /// Keep the K most likely tokens; 0 or -1 is off
+    #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = off)]
     top_k: Option<usize>,
     /// Drop tokens less likely than this share of the most likely one; 0 is off
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
@@ -31,14 +31,15 @@ pub struct SamplingArgs {
     /// Make recent tokens less likely; 1 is off
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     repeat_penalty: Option<f32>,
-    /// How many tokens count as recent
-    #[arg(long, value_name = "N")]
+    /// How many tokens count as recent; -1 is all
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = all)]
     repeat_last_n: Option<usize>,
-    /// Seed of the sampler [default: a new one each time]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    /// Seed of the sampler; -1 is a new one each time [default: -1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = seed)]
+    seed: Option<i128>,
     /// End the answer before this text; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
     /// Continue past the model's end-of-sequence token
     #[arg(long)]
@@ -79,7 +80,7 @@ impl Settings {
         sampling.check().map_err(Failure::usage)?;
         Ok(Settings {
             sampling,
-            seed: args.seed,
+            seed: args.seed.and_then(|seed| u64::try_from(seed).ok()),
             max_tokens: usize::try_from(args.max_tokens).ok(),
             stop: args.stop.clone(),
             ignore_eos: args.ignore_eos,
@@ -108,11 +109,12 @@ impl Settings {
         match name {
             "temp" | "temperature" => sampling.temperature = number(value)?,
             "top-p" => sampling.top_p = number(value)?,
-            "top-k" => sampling.top_k = number(value)?,
+            "top-k" => sampling.top_k = off(value)?,
             "min-p" => sampling.min_p = number(value)?,
             "repeat-penalty" => sampling.repeat_penalty = number(value)?,
-            "repeat-last-n" => sampling.repeat_last_n = number(value)?,
-            "seed" => self.seed = if value == "random" { None } else { Some(number(value)?) },
+            "repeat-last-n" => sampling.repeat_last_n = all(value)?,
+            "seed" if value == "random" => self.seed = None,
+            "seed" => self.seed = u64::try_from(seed(value)?).ok(),
             "max-tokens" | "n" => self.max_tokens = if value == "-1" { None } else { Some(number(value)?) },
             "stop" => self.stop = if value.is_empty() { Vec::new() } else { vec![value.to_owned()] },
             "show-reasoning" => self.show_reasoning = switch(value)?,
@@ -143,6 +145,26 @@ impl Settings {
 
 fn number<T: std::str::FromStr>(value: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("`{value}` is not a number that fits here"))
+}
+
+/// A number of which -1 is 0, as llama.cpp has it.
+fn off(value: &str) -> Result<usize, String> {
+    if value == "-1" { Ok(0) } else { number(value) }
+}
+
+/// A number of which -1 is more than there can be.
+fn all(value: &str) -> Result<usize, String> {
+    if value == "-1" { Ok(u32::MAX as usize) } else { number(value) }
+}
+
+/// A seed, or -1.
+fn seed(value: &str) -> Result<i128, String> {
+    let known = number(value)?;
+    if (-1..=i128::from(u64::MAX)).contains(&known) {
+        Ok(known)
+    } else {
+        number::<u64>(value).map(i128::from)
+    }
 }
 
 fn switch(value: &str) -> Result<bool, String> {

@@ -27,13 +27,13 @@ pub struct Args {
     #[arg(short, long, value_name = "MODEL")]
     model: Option<String>,
     /// Prompt; `-` reads standard input
-    #[arg(short, long, value_name = "TEXT", conflicts_with = "file")]
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "file", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// Read the prompt from a file
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// System prompt
-    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw", allow_hyphen_values = true)]
     system: Option<String>,
     /// Give the model the prompt as it is, without chat template
     #[arg(long)]
@@ -45,7 +45,7 @@ pub struct Args {
     /// Show what the model thinks before it answers (on standard error)
     #[arg(long)]
     show_reasoning: bool,
-    /// Positions of context to reserve
+    /// Positions of context to reserve; 0 is the model's own
     #[arg(short, long, value_name = "N")]
     ctx_size: Option<usize>,
     /// Load the model even if the memory looks too small
@@ -82,7 +82,12 @@ pub fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         console.note(&format!("[model: {how}]"));
     }
     let interrupt = Interrupt::install()?;
-    let mut model = common::load(&dir, &args.device.options(args.ctx_size), args.force, console)?;
+    let mut model = common::load(
+        &dir,
+        &args.device.options(args.ctx_size.filter(|size| *size > 0)),
+        args.force,
+        console,
+    )?;
     let mut settings = Settings::new(model.defaults(), &args.sampling, args.show_reasoning)?;
     settings.reasoning = Reasoning::new(&args.template);
     if let Some(file) = &args.template.chat_template {

@@ -114,6 +114,9 @@ fn read_all(from: impl Read, name: &str) -> Result<String, Failure> {
         let at = error.utf8_error().valid_up_to();
         Failure::usage(format!("{name} is not UTF-8 text (byte {at}): convert it first"))
     })?;
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
     if text.ends_with('\n') {
         text.pop();
         text.truncate(text.strip_suffix('\r').unwrap_or(&text).len());

@@ -106,7 +106,8 @@ pub fn shown(text: &str) -> String {
 /// As [`shown`], with at most `longest` characters.
 pub fn shown_to(text: &str, longest: usize) -> String {
     let escaped = text.chars().flat_map(|c| {
-        let printable = !c.is_control() && c != '\u{feff}' && !('\u{202a}'..='\u{202e}').contains(&c);
+        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let printable = !c.is_control() && c != '\u{feff}' && !turns;
         let (plain, escape) = if printable { (Some(c), None) } else { (None, Some(c.escape_unicode())) };
         plain.into_iter().chain(escape.into_iter().flatten())
     });

@@ -87,17 +87,5 @@ fn remedy(raised: bool) -> &'static str {
 
 /// Text of a file made fit for a terminal: control characters escaped, and not without end.
 pub(crate) fn shown(text: &str) -> String {
-    const LONGEST: usize = 500;
-    let mut out = String::new();
-    for (at, char) in text.chars().enumerate() {
-        match char {
-            _ if at == LONGEST => return out + "…",
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
-                out.extend(char.escape_unicode())
-            }
-            _ if char.is_control() => out.extend(char.escape_default()),
-            _ => out.push(char),
-        }
-    }
-    out
+    amoeba_checkpoint::shown_to(text, 500)
 }

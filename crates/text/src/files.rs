@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use amoeba_checkpoint::{read_object, read_small, shown};
+use amoeba_checkpoint::{read_object, read_small};
 use serde_json::{Map, Value};
 
 use crate::{Error, limits};
@@ -16,9 +16,8 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Error> {
     Ok(read_small(path, usize::try_from(limit).unwrap_or(usize::MAX))?)
 }
 
-/// The reason may quote the file, so it is escaped and cut.
 pub(crate) fn invalid(path: &Path, reason: impl ToString) -> Error {
-    Error::Invalid { path: path.into(), reason: shown(&reason.to_string()) }
+    Error::Invalid { path: path.into(), reason: reason.to_string() }
 }
 
 /// Reads a JSON object; an empty one when there is no file.

@@ -117,7 +117,7 @@ fn errors_name_file_and_line() {
     let Err(Error::Template { message, raised, .. }) = render(source, json!({})) else { panic!() };
     assert_eq!((message.as_str(), raised), ("No system messages, please", true));
     let error = render("{{ raise_exception('a\u{1b}[2J\n' * 9000) }}", json!({})).unwrap_err().to_string();
-    assert!(error.contains("a\\u{1b}[2J\\na") && error.len() < 2000 && !error.contains('\n'), "{error}");
+    assert!(error.contains("a\\u{1b}[2J\\u{a}a") && error.len() < 2000 && !error.contains('\n'), "{error}");
     let error = render("{{ 1 % 'x' }}", json!({})).unwrap_err().to_string();
     assert!(error.contains("--raw") && error.contains("--chat-template"), "{error}");
 }

@@ -4,7 +4,7 @@ use super::super::attention_row::{
     Attention, Bias, HeadDim, Interleaved, QkNorm, RopeDims, RopeOn, RopeRule, Temperature, WindowRule,
 };
 use super::super::row::{Family, Layers, Mlp, Names, Tied};
-use super::{ATTENTION, BASE, BIASED, NAMES, ROPE};
+use super::{ATTENTION, BASE, BIASED, ERNIE, NAMES, ROPE};
 
 /// Queries grow with the position (Ministral 3).
 const MINISTRAL: Attention = Attention {
@@ -36,17 +36,7 @@ pub(super) const ROWS: &[Family] = &[
         local: Attention { window: WindowRule::Sliding("sliding_window"), ..MINISTRAL },
         ..BASE
     },
-    Family {
-        name: "ernie4_5",
-        full: Attention {
-            qkv_bias: Bias::Key("use_bias"),
-            o_bias: Bias::Key("use_bias"),
-            rope: RopeRule { interleaved: Interleaved::Yes, ..ROPE },
-            ..ATTENTION
-        },
-        mlp: Mlp { bias: Bias::Key("use_bias"), ..BASE.mlp },
-        ..BASE
-    },
+    Family { name: "ernie4_5", ..ERNIE },
     Family {
         name: "glm4",
         names: Names {

@@ -188,6 +188,18 @@ const BASE: Family = Family {
     gemma: false,
 };
 
+/// ERNIE 4.5: biases as one key says, neighbouring pairs turn.
+const ERNIE: Family = Family {
+    full: Attention {
+        qkv_bias: Bias::Key("use_bias"),
+        o_bias: Bias::Key("use_bias"),
+        rope: RopeRule { interleaved: Interleaved::Yes, ..ROPE },
+        ..ATTENTION
+    },
+    mlp: Mlp { bias: Bias::Key("use_bias"), ..BASE.mlp },
+    ..BASE
+};
+
 /// Every family this build can run, by `model_type`.
 pub(crate) fn rows() -> impl Iterator<Item = &'static Family> {
     [dense::ROWS, deepseek::ROWS, gemma::ROWS, hybrid::ROWS, qwen::ROWS, sigmoid::ROWS, softmax::ROWS]

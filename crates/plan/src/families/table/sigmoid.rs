@@ -1,13 +1,13 @@
 //! Plain attention with DeepSeek-V3's kind of router, or near it.
 
 use super::super::attention_row::{
-    Attention, Bias, Gate, HeadDim, Interleaved, QkNorm, RopeDims, RopeOn, RopeRule, WindowRule,
+    Attention, Bias, Gate, HeadDim, QkNorm, RopeDims, RopeOn, RopeRule, WindowRule,
 };
 use super::super::row::{
     Act, Correction, DenseLayers, Factor, Family, Grouping, Layers, Mlp, Moe, Names, NormRule, Normalise,
     ScoreRule, Shared, SharedWidth, Tied,
 };
-use super::{ATTENTION, BASE, BIASED, BIASED_MOE, MOE, NAMES, ROPE, SHARED};
+use super::{ATTENTION, BASE, BIASED, BIASED_MOE, ERNIE, MOE, NAMES, ROPE, SHARED};
 use crate::{GateKind, Score};
 
 /// Attention with a gate on every value it gives (Trinity).
@@ -122,13 +122,6 @@ pub(super) const ROWS: &[Family] = &[
     },
     Family {
         name: "ernie4_5_moe",
-        full: Attention {
-            qkv_bias: Bias::Key("use_bias"),
-            o_bias: Bias::Key("use_bias"),
-            rope: RopeRule { interleaved: Interleaved::Yes, ..ROPE },
-            ..ATTENTION
-        },
-        mlp: Mlp { bias: Bias::Key("use_bias"), ..BASE.mlp },
         moe: Some(Moe {
             experts: "moe_num_experts",
             top_k: "moe_k",
@@ -142,7 +135,7 @@ pub(super) const ROWS: &[Family] = &[
             ..MOE
         }),
         dense_layers: DenseLayers::Range,
-        ..BASE
+        ..ERNIE
     },
     Family {
         name: "exaone_moe",
